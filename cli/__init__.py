@@ -1,0 +1,26 @@
+"""The ``vintix-fast`` command.  One file a subcommand: options -> dataclass -> call; heavy imports inside."""
+
+from __future__ import annotations
+
+import typer
+
+from vintix_fast.cli import adapt, doctor, evaluate, inspect
+from vintix_fast.cli.common import fold_underscores
+
+app = typer.Typer(
+    name="vintix-fast",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"token_normalize_func": fold_underscores, "help_option_names": ["-h", "--help"]},
+    help="Teach a pretrained in-context RL transformer (Vintix) to walk on a quadruped it has never seen.",
+)
+app.command("adapt")(adapt.adapt)
+app.command("eval")(evaluate.evaluate)
+app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the ``vintix-fast`` script."""
+    app()

@@ -1,0 +1,127 @@
+"""``vintix-fast adapt``: self-improvement on one robot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig
+
+GUIDE, ENGINE, LEARNING, RUN = "The guide's parameters", "Engine", "Learning", "Run"
+
+
+@reports_errors
+def adapt(
+    robot_type: Annotated[
+        str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)", rich_help_panel=GUIDE)
+    ],
+    output_dir: Annotated[Path, Option(help="where data and models go", rich_help_panel=GUIDE)],
+    pretrained_path: Annotated[
+        Path,
+        Option(
+            help="directory with model.pth, metadata.json, config.json",
+            rich_help_panel=GUIDE,
+            show_default="the bundled checkpoint",
+        ),
+    ] = BUILTIN_CHECKPOINT,
+    reference_robot: Annotated[str, Option(help="whose encoder and decoder are copied", rich_help_panel=GUIDE)] = "go2",
+    num_improvement_loops: Annotated[
+        int, Option(help="loops of collection and fine-tuning", rich_help_panel=GUIDE)
+    ] = 5,
+    episodes_per_loop: Annotated[int, Option(help="complete episodes collected in a loop", rich_help_panel=GUIDE)] = 50,
+    finetune_steps_per_loop: Annotated[int, Option(help="optimiser steps in a loop", rich_help_panel=GUIDE)] = 1000,
+    max_steps_per_episode: Annotated[
+        int, Option(help="an episode's time limit, in steps", rich_help_panel=GUIDE)
+    ] = 1000,
+    context_len: Annotated[int, Option(help="steps of history that the policy sees", rich_help_panel=GUIDE)] = 2048,
+    batch_size: Annotated[int, Option(help="windows per optimiser step", rich_help_panel=GUIDE)] = 4,
+    lr: Annotated[float, Option(help="peak learning rate", rich_help_panel=GUIDE)] = 1e-4,
+    seed: Annotated[int, Option(help="of everything random", rich_help_panel=GUIDE)] = 5,
+    num_envs: Annotated[
+        int | None,
+        Option(help="environments side by side", rich_help_panel=ENGINE, show_default="episodes per loop, at most 64"),
+    ] = None,
+    device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
+    improver: Annotated[
+        str,
+        Option(
+            help="critic: climb a critic's gradient; clone: the policy's own actions, the control",
+            rich_help_panel=LEARNING,
+        ),
+    ] = "critic",
+    noise: Annotated[
+        float, Option(help="largest exploration noise, in action units; 0 for none", rich_help_panel=LEARNING)
+    ] = AdaptConfig.noise,
+    critic_updates: Annotated[
+        int, Option(help="critic updates in a loop", rich_help_panel=LEARNING)
+    ] = AdaptConfig.critic_updates,
+    window_len: Annotated[
+        int | None,
+        Option(help="most steps in a training window", rich_help_panel=LEARNING, show_default="the context length"),
+    ] = None,
+    train_on: Annotated[
+        str, Option(help="fine-tune on the last loop's histories or on all of the last six", rich_help_panel=LEARNING)
+    ] = "last",
+    init_map: Annotated[
+        str,
+        Option(
+            help="convert: turn the copied adapter's joints to the robot's axes; none: plain copy",
+            rich_help_panel=LEARNING,
+        ),
+    ] = "convert",
+    obs_stats: Annotated[
+        Path | None,
+        Option(
+            help="JSON file with obs_mean and obs_std for the new group",
+            rich_help_panel=LEARNING,
+            show_default="the reference robot's, converted",
+        ),
+    ] = None,
+    random_starts: Annotated[
+        bool, Option(help="collect from starts moved by up to 0.1 rad and 5 degrees", rich_help_panel=LEARNING)
+    ] = True,
+    reinitialize: Annotated[
+        bool, Option(help="copy the reference even if the checkpoint has this robot's group", rich_help_panel=LEARNING)
+    ] = False,
+    gate: Annotated[
+        bool, Option(help="evaluate every loop and go on from the best model only", rich_help_panel=LEARNING)
+    ] = True,
+    gate_episodes: Annotated[int, Option(help="episodes of that evaluation", rich_help_panel=LEARNING)] = 50,
+    token_order: Annotated[
+        str | None,
+        Option(
+            help="action-reward-observation or observation-action-reward",
+            rich_help_panel=RUN,
+            show_default="the checkpoint's; the former where it does not say",
+        ),
+    ] = None,
+    resume: Annotated[bool, Option("--resume", help="go on with an interrupted run", rich_help_panel=RUN)] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier run", rich_help_panel=RUN)] = False,
+    json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
+) -> None:
+    """Adapt a pretrained model to a robot by self-improvement, in the Genesis simulator.
+
+    Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
+    """
+    options = {k: v for k, v in locals().items() if k != "json"}
+    config = AdaptConfig(**options)
+
+    from vintix_fast.adapt import adapt as run
+    from vintix_fast.report.console import ConsoleProgress, summary_table
+
+    result = run(config, progress=ConsoleProgress(console))
+    console.print(summary_table(result.rows))
+    measured = [row for row in result.rows if "eval_return" in row]
+    if measured:
+        best = max(measured, key=lambda row: row["eval_return"])
+        console.print(
+            f"Return of an episode before: {measured[0]['eval_return']:.2f} (length {measured[0]['eval_length']:.0f}), "
+            f"after: {best['eval_return']:.2f} (length {best['eval_length']:.0f})",
+            highlight=False,
+        )
+    console.print(f"Adapted model: {result.best_model}\nCurve: {output_dir / 'curve.png'}", highlight=False)
+    if json:
+        print_json({"best_model": str(result.best_model), "last_model": str(result.last_model), "loops": result.rows})

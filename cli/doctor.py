@@ -1,0 +1,120 @@
+"""``vintix-fast doctor``: is everything here that a run needs, and what to do if not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vintix_fast.cli.common import console, print_json, reports_errors
+
+Check = tuple[bool, str]
+
+
+@reports_errors
+def doctor(json: Annotated[bool, typer.Option("--json", help="print one JSON object last")] = False) -> None:
+    """Check the installation, and say what to do about what is missing."""
+    checks: dict[str, Callable[[], Check]] = {
+        "python": _python,
+        "torch": _torch,
+        "CUDA": _cuda,
+        "triton": _triton,
+        "Genesis": _genesis,
+        "kernel cache": _kernel_cache,
+        "compiled core and HDF5": _core,
+        "robot files": _robots,
+        "bundled checkpoint": _checkpoint,
+    }
+    results = {}
+    for name, check in checks.items():
+        try:
+            results[name] = check()
+        except Exception as error:  # a broken installation can raise anything, and saying so is this command's job
+            results[name] = (False, f"{type(error).__name__}: {error}")
+        good, text = results[name]
+        console.print(f"[{'green' if good else 'bold red'}]{'ok  ' if good else 'FAIL'}[/] {name}: ", end="")
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if json:
+        print_json({name: {"ok": good, "detail": text} for name, (good, text) in results.items()})
+    if not all(good for good, _ in results.values()):
+        raise typer.Exit(1)
+
+
+def _python() -> Check:
+    return platform.python_version_tuple() >= ("3", "11"), platform.python_version()
+
+
+def _torch() -> Check:
+    import torch
+
+    return True, f"{torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _cuda() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return True, torch.cuda.get_device_name()
+    return True, "no device (runs on the CPU)"
+
+
+def _triton() -> Check:
+    if importlib.util.find_spec("triton") is None:
+        return True, "not installed; needed only on a CUDA device: pip install triton"
+    return True, importlib.metadata.version("triton")
+
+
+def _genesis() -> Check:
+    if importlib.util.find_spec("genesis") is None:
+        return False, "not installed: pip install genesis-world"
+    return True, importlib.metadata.version("genesis-world")
+
+
+def _kernel_cache() -> Check:
+    from vintix_fast.sim import kernel_cache_dir
+
+    folder = kernel_cache_dir()
+    if folder.is_dir():
+        return True, str(folder)
+    return True, f"{folder} does not exist yet: the first run compiles for 1 to 3 minutes"
+
+
+def _core() -> Check:
+    try:
+        from vintix_fast.data import open_writer
+    except ImportError as error:
+        return False, f"{error}. Rebuild: pip install --force-reinstall --no-deps ."
+    import h5py
+    import numpy as np
+
+    from vintix_fast.schema import FIELDS
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.h5"
+        step = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
+        with open_writer(path, 1, {}) as writer:
+            writer.append(step, np.ones(1, bool))
+        with h5py.File(path) as file:
+            written = list(file)
+    return written == ["0-0"], f"a test file was written and read (h5py's HDF5 {h5py.version.hdf5_version})"
+
+
+def _robots() -> Check:
+    from vintix_fast.robots import load_robot, robot_names
+
+    for name in robot_names():
+        load_robot(name)
+    return True, ", ".join(robot_names())
+
+
+def _checkpoint() -> Check:
+    from vintix_fast.config import BUILTIN_CHECKPOINT
+    from vintix_fast.model import load_checkpoint
+
+    return True, f"groups {', '.join(load_checkpoint(BUILTIN_CHECKPOINT).groups)}"

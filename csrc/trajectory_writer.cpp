@@ -1,0 +1,192 @@
+#include "trajectory_writer.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <stdexcept>
+
+namespace vintix_fast {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Not every HDF5 is built thread-safe, and a process may have several writers.
+std::mutex& hdf5_mutex() {
+  static auto* mutex = new std::mutex;  // never destroyed: a thread may outlive main
+  return *mutex;
+}
+
+}  // namespace
+
+TrajectoryWriter::TrajectoryWriter(const WriterConfig& config) : config_(config) {
+  for (const Field& field : config_.fields) {
+    field_offset_.push_back(slot_bytes_);
+    field_bytes_.push_back(config_.num_envs * field.row_bytes());
+    slot_bytes_ += field_bytes_.back();
+  }
+  active_offset_ = slot_bytes_;
+  slot_bytes_ += config_.num_envs;
+  ring_.resize(config_.queue_capacity * slot_bytes_);
+
+  thread_ = std::thread(&TrajectoryWriter::run, this);
+  std::unique_lock lock(queue_mutex_);
+  work_or_state_.wait(lock, [this] { return opened_ || failure_; });
+  if (failure_) {
+    lock.unlock();
+    thread_.join();
+    throw_failure();
+  }
+}
+
+TrajectoryWriter::~TrajectoryWriter() { abort(); }
+
+// ------------------------------------------------------------------------------------------------- the callers' side
+
+void TrajectoryWriter::throw_failure() const {
+  throw WriteError("cannot write " + config_.partial_path() + ": " + failure_->cause, failure_->error_number);
+}
+
+void TrajectoryWriter::check_usable() const {
+  if (failure_) throw_failure();
+  if (ending_ != Ending::none) throw std::invalid_argument("append: the writer of " + config_.path + " is closed");
+}
+
+bool TrajectoryWriter::try_append(const void* const* arrays, const std::uint8_t* active) {
+  const std::lock_guard lock(queue_mutex_);
+  check_usable();
+  if (depth_ == config_.queue_capacity) return false;
+  push(arrays, active);
+  return true;
+}
+
+void TrajectoryWriter::append(const void* const* arrays, const std::uint8_t* active) {
+  std::unique_lock lock(queue_mutex_);
+  if (depth_ == config_.queue_capacity && !failure_ && ending_ == Ending::none) {
+    const auto start = Clock::now();
+    ++stats_.waits;
+    slot_free_.wait(lock, [this] {
+      return depth_ < config_.queue_capacity || failure_ || ending_ != Ending::none;
+    });
+    stats_.wait_seconds += seconds_since(start);
+  }
+  check_usable();
+  push(arrays, active);
+}
+
+void TrajectoryWriter::push(const void* const* arrays, const std::uint8_t* active) {
+  std::byte* slot = ring_.data() + (head_ + depth_) % config_.queue_capacity * slot_bytes_;
+  for (std::size_t f = 0; f < field_bytes_.size(); ++f) {
+    std::memcpy(slot + field_offset_[f], arrays[f], field_bytes_[f]);
+  }
+  std::memcpy(slot + active_offset_, active, config_.num_envs);
+  ++depth_;
+  ++stats_.steps;
+  stats_.transitions += static_cast<std::uint64_t>(
+      std::count_if(active, active + config_.num_envs, [](std::uint8_t flag) { return flag != 0; }));
+  stats_.max_queue_depth = std::max<std::uint64_t>(stats_.max_queue_depth, depth_);
+  work_or_state_.notify_one();
+}
+
+void TrajectoryWriter::end(Ending ending) {
+  {
+    const std::lock_guard lock(queue_mutex_);
+    if (ending_ == Ending::none) ending_ = ending;
+  }
+  work_or_state_.notify_all();
+  slot_free_.notify_all();
+  const std::lock_guard lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+void TrajectoryWriter::close() {
+  end(Ending::close);
+  const std::lock_guard lock(queue_mutex_);
+  if (failure_ && ending_ == Ending::close) throw_failure();
+}
+
+void TrajectoryWriter::abort() noexcept { end(Ending::abort); }
+
+WriterStats TrajectoryWriter::stats() const {
+  const std::lock_guard lock(queue_mutex_);
+  return stats_;
+}
+
+// ------------------------------------------------------------------------------------------------- the thread's side
+
+template <typename Work>
+void TrajectoryWriter::timed_hdf5(Work work) {
+  const std::lock_guard hdf5_lock(hdf5_mutex());
+  const auto start = Clock::now();
+  work();
+  const std::lock_guard lock(queue_mutex_);
+  stats_.write_seconds += seconds_since(start);
+}
+
+void TrajectoryWriter::run() {
+  // On failure the file is left as it is: ~TrajectoryFile does not close it.
+  std::unique_ptr<TrajectoryFile> file;
+  try {
+    timed_hdf5([&] {
+      H5dont_atexit();                           // at exit HDF5 would close files under a running thread
+      H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors become exceptions; print nothing
+      file = std::make_unique<TrajectoryFile>(config_);
+    });
+    {
+      const std::lock_guard lock(queue_mutex_);
+      opened_ = true;
+    }
+    work_or_state_.notify_all();
+    write_steps(*file);
+  } catch (const WriteError& error) {
+    remember_failure(error.what(), error.error_number);
+  } catch (const std::exception& error) {
+    remember_failure(error.what(), 0);
+  }
+}
+
+void TrajectoryWriter::write_steps(TrajectoryFile& file) {
+  std::vector<const std::byte*> arrays(field_offset_.size());
+  while (true) {
+    std::unique_lock lock(queue_mutex_);
+    work_or_state_.wait(lock, [this] { return depth_ > 0 || ending_ != Ending::none; });
+    if (depth_ == 0) break;
+    const std::byte* slot = ring_.data() + head_ * slot_bytes_;
+    lock.unlock();
+
+    for (std::size_t f = 0; f < arrays.size(); ++f) arrays[f] = slot + field_offset_[f];
+    file.add_step(arrays, reinterpret_cast<const std::uint8_t*>(slot + active_offset_));
+
+    lock.lock();
+    head_ = (head_ + 1) % config_.queue_capacity;
+    --depth_;
+    stats_.bytes_written = file.bytes_written();
+    lock.unlock();
+    slot_free_.notify_one();
+    if (file.steps_since_flush() == config_.flush_every) timed_hdf5([&] { file.flush(); });
+  }
+  // No append gets in any more: ending_ is set.
+  timed_hdf5([&] {
+    if (ending_ == Ending::close) {
+      file.finish();
+    } else {
+      file.close_partial();
+    }
+  });
+  const std::lock_guard lock(queue_mutex_);
+  stats_.bytes_written = file.bytes_written();
+}
+
+void TrajectoryWriter::remember_failure(const std::string& cause, int error_number) {
+  {
+    const std::lock_guard lock(queue_mutex_);
+    failure_ = Failure{cause, error_number};
+  }
+  work_or_state_.notify_all();
+  slot_free_.notify_all();
+}
+
+}  // namespace vintix_fast

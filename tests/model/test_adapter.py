@@ -1,0 +1,114 @@
+"""A new group copies its reference in the new robot's joint directions, and trains without touching anything else."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vintix_fast.errors import UsageError
+from vintix_fast.model import Vintix, add_group, fingerprint, freeze_all_but_group, load_checkpoint, save_checkpoint
+
+BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/go1-go2"
+REFERENCE = "go2_walking_ad"
+# Hips alike, thighs and calves the other way: asymmetric enough that a misplaced sign shows.
+SIGN = np.array([1, -1, -1] * 3 + [-1, 1, -1], dtype=np.float32)
+
+
+@pytest.fixture
+def model():
+    return load_checkpoint(BUNDLED)
+
+
+def make_inputs(steps=40):
+    rng = np.random.default_rng(3)
+    observation = rng.normal(size=(steps, 33)).astype(np.float32)
+    action = rng.normal(size=(steps, 12)).astype(np.float32)
+    return observation, action, rng.normal(size=steps).astype(np.float32), np.arange(steps) % 15
+
+
+@pytest.mark.parametrize("norms", [{}, {"norm_acs": True}, {"norm_obs": False}], ids=str)
+def test_turned_joints_give_turned_actions(model, norms):
+    turned = Vintix(dataclasses.replace(model.config, **norms), model.tasks)
+    turned.load_state_dict(model.state_dict())
+    add_group(turned, "new_walking_ad", "new_locomotion", REFERENCE, SIGN)
+    observation, action, reward, step = make_inputs()
+    mirrored = observation.copy()
+    mirrored[:, 9:21] *= SIGN
+    mirrored[:, 21:33] *= SIGN
+    expected = turned.predict_actions(observation, action, reward, step, task_name=REFERENCE)
+    actual = turned.predict_actions(mirrored, SIGN * action, reward, step, task_name="new_walking_ad")
+    np.testing.assert_allclose(actual, SIGN * expected, atol=1e-5, rtol=0)
+    assert np.abs(actual - expected).max() > 0.1
+
+
+def test_without_signs_it_is_a_plain_copy(model):
+    add_group(model, "new_walking_ad", "new_locomotion", REFERENCE)
+    inputs = make_inputs()
+    actions = [model.predict_actions(*inputs, task_name=name) for name in (REFERENCE, "new_walking_ad")]
+    np.testing.assert_array_equal(*actions)
+    assert model.groups == ("go2_locomotion", "go1_locomotion", "new_locomotion")
+
+
+def test_the_new_task_survives_a_checkpoint(model, tmp_path):
+    add_group(model, "new_walking_ad", "new_locomotion", REFERENCE, SIGN)
+    save_checkpoint(model, tmp_path / "saved")
+    again = load_checkpoint(tmp_path / "saved")
+    inputs = make_inputs()
+    np.testing.assert_array_equal(
+        again.predict_actions(*inputs, task_name="new_walking_ad"),
+        model.predict_actions(*inputs, task_name="new_walking_ad"),
+    )
+
+
+def test_training_changes_the_new_group_and_nothing_else(model):
+    before_adding = fingerprint(model, "go1_locomotion")
+    add_group(model, "new_walking_ad", "new_locomotion", REFERENCE, SIGN)
+    with_reference = fingerprint(model, "new_locomotion")
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    trainable = freeze_all_but_group(model, "new_locomotion")
+    assert sum(parameter.numel() for parameter in trainable) == 21_082 + 18_415 + 4 + 200_460
+    # Weight decay would move a frozen tensor if the optimiser got it.
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1)
+    model.train()
+    batch = [torch.as_tensor(x)[None] for x in make_inputs()]
+    model("new_walking_ad", *batch).square().mean().backward()
+    optimiser.step()
+    assert fingerprint(model, "new_locomotion") == with_reference
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, start[name])}
+    assert changed == {name for name, _ in model.group_parameters("new_locomotion")}
+    assert fingerprint(model, "go1_locomotion") != before_adding
+
+
+def test_a_fingerprint_sees_one_changed_bit(model):
+    before = fingerprint(model, "go1_locomotion")
+    with torch.no_grad():
+        weight = model.encoder.obs_encoders["go1_locomotion"].layers[0].weight
+        weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(9.0))
+        assert fingerprint(model, "go1_locomotion") == before
+        padding = model.encoder.prev_rew_padding
+        padding[0, 0] = torch.nextafter(padding[0, 0], torch.tensor(9.0))
+    assert fingerprint(model, "go1_locomotion") != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("n", "g", "a1_walking_ad", SIGN), "unknown reference task 'a1_walking_ad'.*go2_walking_ad, go1_walking_ad"),
+        ((REFERENCE, "g", REFERENCE, SIGN), "already has a task"),
+        (("n", "go1_locomotion", REFERENCE, SIGN), "already has a group"),
+        (("n", "g", REFERENCE, SIGN[:8]), "12 values"),
+        (("n", "g", REFERENCE, SIGN * 0.5), r"\+1 or -1"),
+    ],
+)
+def test_misuse_is_refused_and_changes_nothing(model, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        add_group(model, *arguments)
+    assert model.groups == ("go2_locomotion", "go1_locomotion") and len(model.tasks) == 2
+
+
+def test_freezing_for_an_unknown_group_names_those_there_are(model):
+    with pytest.raises(UsageError, match="go2_locomotion, go1_locomotion"):
+        freeze_all_but_group(model, "a1_locomotion")
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,231 @@
+"""Decoding with a cache gives the actions of a full forward over each environment's own history."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from vintix_fast.errors import UsageError
+from vintix_fast.model import ContextCache, ModelConfig, TaskInfo, Vintix, load_checkpoint
+from vintix_fast.model.layers import alibi_slopes
+
+BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/go1-go2"
+SMALL = ModelConfig(
+    action_emb_dim=11, observation_emb_dim=11, hidden_dim=24, context_len=32, transformer_depth=2, intermediate_size=20
+)
+OPTIONS = {
+    "usual": {},
+    "rms-norm": {"norm_class": "RMSNorm"},
+    "llama-mlp": {"mlp_class": "LLaMAMLP"},
+    "parallel": {"parallel_residual": True},
+    "shared-norm": {"parallel_residual": True, "shared_attention_norm": True},
+    "step-embedding": {"inner_ep_pos_enc": True},
+    "norm-acs": {"norm_acs": True},
+    "raw-observations": {"norm_obs": False},
+    "no-qk-norm-no-bias": {"normalize_qk": False, "bias": False},
+    "3-heads": {"transformer_heads": 3},
+    "6-heads": {"transformer_heads": 6},
+    "upstream-order": {"token_order": "observation-action-reward"},
+}
+
+
+def make_model(seed=0, **options):
+    """A small random model whose biases, norms and statistics are not the neutral ones."""
+    torch.manual_seed(seed)
+
+    def numbers(n, low, high):
+        return tuple((torch.rand(n) * (high - low) + low).tolist())
+
+    info = TaskInfo(
+        observation_dim=7,
+        action_dim=5,
+        obs_mean=numbers(7, -1, 1),
+        obs_std=numbers(7, 0.1, 2),
+        acs_mean=numbers(5, -1, 1),
+        acs_std=numbers(5, 0.1, 2),
+        reward_scale=0.7,
+    )
+    model = Vintix(dataclasses.replace(SMALL, **options), {"task": info}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def make_history(model, envs, steps, task="task", seed=1):
+    """Random inputs in which episodes of 5 to 12 steps follow one another, at other times in each environment."""
+    generator = torch.Generator().manual_seed(seed)
+    info = model.tasks[task]
+    observation = torch.randn(envs, steps, info.observation_dim, generator=generator)
+    action = torch.randn(envs, steps, info.action_dim, generator=generator)
+    reward = torch.randn(envs, steps, generator=generator)
+    lengths = torch.randint(5, 13, (envs,), generator=generator)
+    step_num = (torch.arange(steps)[None] + lengths[:, None]) % lengths[:, None]
+    return observation, action, reward, step_num
+
+
+def decode_all(model, history, cache, task="task", resets=()):
+    """Actions [N, T]; ``resets`` are (step, environment) pairs, forgotten before that step is decoded."""
+    out = []
+    for t in range(history[0].shape[1]):
+        mask = torch.zeros(cache.num_envs, dtype=torch.bool)
+        for step, env in resets:
+            mask[env] |= step == t
+        cache.reset(mask)
+        out.append(model.decode(task, *(x[:, t] for x in history), cache))
+    return torch.stack(out, 1)
+
+
+def forward_from(model, history, env, start, stop, task="task"):
+    with torch.no_grad():
+        return model(task, *(x[env : env + 1, start:stop] for x in history))[0]
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_decoding_equals_forward_with_every_option(options, capturable):
+    model = make_model(**options)
+    history = make_history(model, envs=4, steps=30)
+    # Environment 0 is never reset, 3 twice, and 1 and 2 at different times.
+    resets = [(9, 1), (17, 2), (4, 3), (21, 3)]
+    decoded = decode_all(model, history, ContextCache(model.config, 4, capturable=capturable), resets=resets)
+    for env in range(4):
+        starts = [0] + [step for step, e in resets if e == env] + [30]
+        for start, stop in zip(starts, starts[1:], strict=False):
+            expected = forward_from(model, history, env, start, stop)
+            torch.testing.assert_close(decoded[env, start:stop], expected, atol=1e-4, rtol=0)
+
+
+def test_the_history_before_a_reset_would_have_changed_the_actions():
+    model = make_model()
+    history = make_history(model, envs=2, steps=12)
+    kept = decode_all(model, history, ContextCache(model.config, 2))
+    forgotten = decode_all(model, history, ContextCache(model.config, 2), resets=[(6, 1)])
+    assert torch.equal(kept[0], forgotten[0])
+    assert (kept[1, 7:] - forgotten[1, 7:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_after_the_ring_wraps_a_single_layer_sees_the_last_tokens_only(capturable):
+    context, steps = 8, 27
+    model = make_model(transformer_depth=1)
+    history = make_history(model, envs=3, steps=steps)
+    cache = ContextCache(model.config, 3, context_len=context, capturable=capturable)
+    decoded = decode_all(model, history, cache, resets=[(13, 2)])
+    for env in range(3):
+        for t in range(steps):
+            began = 13 if env == 2 and t >= 13 else 0
+            expected = forward_from(model, history, env, max(began, t + 1 - context), t + 1)[-1]
+            torch.testing.assert_close(decoded[env, t], expected, atol=1e-4, rtol=0)
+    assert cache.length.tolist() == [context] * 3
+
+
+def test_the_bundled_model_decodes_as_it_forwards_past_the_steep_heads_windows():
+    model, task = load_checkpoint(BUNDLED), "go2_walking_ad"
+    steps = 260
+    history = make_history(model, 2, steps, task)
+    cache = ContextCache(model.config, 2)
+    decoded = decode_all(model, history, cache, task, resets=[(30, 1)])
+    assert cache.windows[0] < 230  # the steepest head has left tokens unread, in both environments
+    for env, start in ((0, 0), (1, 30)):
+        expected = forward_from(model, history, env, start, steps, task)
+        torch.testing.assert_close(decoded[env, start:], expected, atol=1e-4, rtol=0)
+
+
+def test_windows_that_wrap_around_the_ring_lose_nothing():
+    """One layer, 300 slots, 700 steps: the steep head's window passes the ring's end, and all slots are in use."""
+    model = make_model(transformer_depth=1)
+    history = make_history(model, envs=2, steps=700)
+    cache = ContextCache(model.config, 2, context_len=300)
+    decoded = decode_all(model, history, cache)
+    assert cache.windows[0] < 300
+    for t in (299, 300, 310, 420, 599, 601, 640, 699):
+        expected = forward_from(model, history, 1, max(0, t - 299), t + 1)[-1]
+        torch.testing.assert_close(decoded[1, t], expected, atol=1e-4, rtol=0)
+
+
+def test_the_score_bound_holds_and_is_not_vacuous():
+    model = make_model()
+    attention = model.transformer.blocks[0].attention
+    q, k, _ = attention._project(100 * torch.randn(2000, 24))
+    scores = torch.einsum("nhd,mhd->hnm", q, k) / math.sqrt(6)
+    assert scores.abs().max() <= attention.score_bound() < 3 * scores.abs().max()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e3, -1e3])
+def test_what_trailing_pads_hold_does_not_matter(value):
+    model = make_model()
+    history = make_history(model, envs=3, steps=20)
+    padded = [x.clone() for x in history]
+    for x in padded[:3]:
+        x[:, 14:] = value
+    padded[3][:, 14:] = 0
+    with torch.no_grad():
+        expected = model("task", *(x[:, :14] for x in history))
+        torch.testing.assert_close(model("task", *padded)[:, :14], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_first_step_of_an_episode_ignores_the_previous_action_and_reward():
+    model = make_model()
+    observation, action, reward, step = make_history(model, envs=1, steps=6)
+    step[:] = torch.tensor([0, 1, 2, 0, 1, 2])
+    with torch.no_grad():
+        before = model("task", observation, action, reward, step)
+        action[:, 3], reward[:, 3] = 9.0, 9.0
+        assert torch.equal(model("task", observation, action, reward, step), before)
+        action[:, 4] = 9.0
+        assert not torch.allclose(model("task", observation, action, reward, step), before)
+
+
+def test_steps_beyond_the_step_embedding_share_its_last_row():
+    model = make_model(inner_ep_pos_enc=True)
+    observation, action, reward, step = make_history(model, envs=1, steps=2)
+    at = [model("task", observation, action, reward, torch.full_like(step, n)) for n in (9998, 9999, 20_000)]
+    assert torch.equal(at[1], at[2]) and not torch.allclose(at[0], at[1])
+
+
+def test_a_forward_under_inference_mode_leaves_training_possible():
+    model = make_model()
+    history = make_history(model, envs=1, steps=5)
+    with torch.inference_mode():
+        model("task", *history)
+    model("task", *history).sum().backward()
+
+
+def test_alibi_slopes_of_the_paper():
+    assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]
+    assert alibi_slopes(4) == [2**-2, 2**-4, 2**-6, 2**-8]
+    assert alibi_slopes(3) == [2**-4, 2**-8, 2**-2]
+    assert alibi_slopes(6) == [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]
+    assert alibi_slopes(1) == [2**-8]
+
+
+def test_a_full_reset_starts_anew():
+    model = make_model()
+    history = make_history(model, envs=2, steps=10)
+    cache = ContextCache(model.config, 2, context_len=4)
+    decode_all(model, history, cache)
+    cache.reset()
+    fresh = ContextCache(model.config, 2, context_len=4)
+    assert torch.equal(decode_all(model, history, cache), decode_all(model, history, fresh))
+
+
+def test_half_precision_cache_stays_close():
+    model = make_model()
+    history = make_history(model, envs=2, steps=20)
+    exact = decode_all(model, history, ContextCache(model.config, 2))
+    coarse = decode_all(model, history, ContextCache(model.config, 2, dtype=torch.bfloat16))
+    torch.testing.assert_close(coarse, exact, atol=0.05, rtol=0)  # bfloat16 has 8 bits: a few parts in a thousand
+
+
+def test_misuse_is_refused():
+    model = make_model()
+    cache = ContextCache(model.config, 3)
+    with pytest.raises(UsageError, match="2 observations for a cache of 3"):
+        model.decode("task", *(x[:, 0] for x in make_history(model, 2, 1)), cache)
+    with pytest.raises(UsageError, match=r"mask must be \[3\] bool"):
+        cache.reset(torch.zeros(2, dtype=torch.bool))
+    with pytest.raises(UsageError, match="at least 1"):
+        ContextCache(model.config, 0)

@@ -1,0 +1,94 @@
+"""Types of the compiled module; the sources are in ``csrc/``."""
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+class WriterStats(TypedDict):
+    steps: int
+    """``append`` calls."""
+    transitions: int
+    """Rows of active environments in them."""
+    bytes_written: int
+    """Array data handed to HDF5 so far."""
+    queue_capacity: int
+    max_queue_depth: int
+    waits: int
+    """``append`` calls that found the queue full."""
+    wait_seconds: float
+    """What they waited together."""
+    write_seconds: float
+    """The thread's time inside HDF5."""
+
+class TrajectoryWriter:
+    """Writes the transitions of many environments to one HDF5 file, from a thread of its own.
+
+    The file grows as ``<path>.partial`` (an older one is replaced) and is flushed every ``flush_every`` steps; a killed
+    process leaves it readable up to the last flush (``vintix_fast.data.read_trajectories`` reads it).  ``close`` gives
+    it its final form and name.  As a context manager: ``close`` at the end, ``abort`` when the block raises.
+
+    Not to be used, nor destroyed, in a forked child.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        num_envs: int,
+        fields: Sequence[tuple[str, Sequence[int], Literal["float32", "int32", "uint8"]]],
+        attributes_json: Mapping[str, str],
+        queue_capacity: int = 64,
+        flush_every: int = 100,
+        block_len: int = 1000,
+    ) -> None:
+        """Creates ``<path>.partial``.
+
+        Args:
+            num_envs: 1 to 8000.
+            fields: name, shape of one transition, dtype.
+            attributes_json: written as string attributes of the file, whatever the strings hold.
+            queue_capacity: steps that ``append`` can be ahead of the thread.
+            flush_every: steps between two flushes; at most so many are lost when the process is killed, besides the
+                queue.
+            block_len: most transitions in one HDF5 group.
+
+        Raises:
+            ValueError: An argument is out of range.
+            OSError: The file cannot be created.
+        """
+
+    def append(
+        self, arrays: dict[str, npt.NDArray[np.generic]], active: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+    ) -> None:
+        """Copies one step of all environments; waits, without the GIL, only while the queue is full.
+
+        Args:
+            arrays: for each field a C-contiguous array ``[num_envs, *shape]`` of exactly its dtype.
+            active: ``[num_envs]``; only environments that are not 0 get a transition.
+
+        Raises:
+            TypeError, ValueError: An array is not as described (nothing was taken), or the writer is closed.
+            OSError: Writing failed earlier; ``cannot write <path>.partial: <cause>``, with ``errno`` where known.
+        """
+
+    def close(self) -> None:
+        """Writes what is queued, finishes the file and renames it to ``<path>``, replacing an older one.
+
+        Does nothing the second time, or after ``abort``.
+
+        Raises:
+            OSError: Writing failed, now or earlier; what was flushed stays in ``<path>.partial``.
+        """
+
+    def abort(self) -> None:
+        """Writes what is queued and closes ``<path>.partial`` under that name.  Never raises."""
+
+    @property
+    def stats(self) -> WriterStats: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]: ...

@@ -1,0 +1,268 @@
+"""Self-improvement: collect episodes with the current policy, fine-tune the robot's own parts on them, repeat.
+
+This file is the algorithm.  Where things lie on disk is `run.py`'s, what the targets are `train/objective.py`'s, how
+episodes are run `rollout/`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vintix_fast.config import AdaptConfig
+from vintix_fast.data import History, Windows, open_writer, read_trajectories
+from vintix_fast.errors import Interrupted, VintixFastError
+from vintix_fast.evaluate import Evaluation, check_context_len, measure
+from vintix_fast.initial import add_target
+from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
+from vintix_fast.report.metrics import write_curve, write_tensorboard
+from vintix_fast.report.progress import Progress
+from vintix_fast.robots import load_robot
+from vintix_fast.rollout import LadderNoise, Policy, collect, ladder
+from vintix_fast.run import Run, versions, write_json
+from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
+from vintix_fast.sim import Simulator
+from vintix_fast.task import WalkingTask
+from vintix_fast.train import (
+    CloneImprover,
+    CriticConfig,
+    CriticImprover,
+    FinetuneConfig,
+    FinetuneStep,
+    Improver,
+    finetune,
+)
+
+REPLAY_LOOPS = 6
+"""Collections that the critic learns from."""
+PURPOSES = ("starts", "noise", "critic", "windows")
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What a run gave: one row of numbers for each loop, and where the models are."""
+
+    rows: list[dict[str, Any]]
+    last_model: Path
+    best_model: Path
+
+
+def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
+    """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
+    return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])
+
+
+def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = None) -> AdaptResult:
+    """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
+
+    Args:
+        config: see `AdaptConfig`.
+        simulator: of this robot with ``config.envs`` environments; None builds one.
+        progress: told what happens; None for silence.
+
+    Raises:
+        UsageError, InputFileError: something in ``config`` does not fit; nothing was written then.
+        VintixFastError: the disk, the simulator or the training failed; what was finished stays.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    progress = progress or Progress()
+    robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
+    model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
+    check_context_len(config.context_len, model)
+    task_name = add_target(model, robot, reference, config, progress.say)
+    run = Run(config)
+    run.check()
+
+    with stop_on_interrupt() as progress.check:
+        simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
+        task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        run.begin()
+        save_checkpoint(model, run.model_dir(0))
+        try:
+            _improve(config, run, task, task_name, progress)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise Interrupted(
+                f"stopped after {run.loops_done} finished loops; the same command with --resume goes on"
+            ) from stop
+    best = run.best_dir if config.gate else run.model_dir(run.loops_done)
+    return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
+
+
+def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress) -> None:
+    """The loop of the algorithm, from wherever the run stands."""
+    improver = make_improver(config)
+    improver.load_state_dict(run.improver_state)
+    replay = [read_trajectories(run.trajectories(i)).histories for i in range(run.loops_done)]
+    if config.gate and run.best is None:
+        _measure_initial(config, run, task, task_name, progress)
+
+    for loop in range(run.loops_done + 1, config.num_improvement_loops + 1):
+        model = load_checkpoint(run.current_dir, config.device)
+        frozen = fingerprint(model, model.tasks[task_name].group_name)
+
+        histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
+        replay.append(histories)
+        trained, steps = _finetune(config, loop, model, task_name, replay, improver, progress)
+        row = {"loop": loop} | collected | trained
+
+        if fingerprint(model, model.tasks[task_name].group_name) != frozen:
+            raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
+        save_checkpoint(model, run.model_dir(loop))
+        if config.gate:
+            row |= _gate(config, run, loop, task, model, task_name, improver, progress)
+        _finish(run, row, steps, improver, progress)
+
+
+def make_improver(config: AdaptConfig) -> Improver:
+    """The improvement operator that the configuration names."""
+    if config.improver == "clone":
+        return CloneImprover()
+    return CriticImprover(OBSERVATION_DIM, ACTION_DIM, CriticConfig(updates=config.critic_updates), config.device)
+
+
+def _collect(
+    config: AdaptConfig, run: Run, index: int, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
+) -> tuple[list[History], dict[str, Any]]:
+    """Run a loop's episodes, or read them if an interrupted run had finished them."""
+    finished = run.collected(index)
+    if finished is not None:
+        progress.say(f"Collection {index:02d} was finished before: {run.trajectories(index)}")
+        return read_trajectories(run.trajectories(index)).histories, finished["collection"]
+
+    policy = Policy(model, task_name, task.num_envs, config.context_len)
+    sigma = ladder(task.num_envs, config.noise)
+    noise = LadderNoise(sigma, ACTION_DIM, seed_for(config, index, "noise"), task.device) if config.noise else None
+    attributes = {"robot": task.robot.name, "task_name": task_name, "seed": config.seed, "loop": index}
+    run.data_dir(index).mkdir(exist_ok=True)
+    with progress.rollout(f"loop {index + 1}: collecting", config.episodes_per_loop, config.max_steps_per_episode):
+        with open_writer(run.trajectories(index), task.num_envs, attributes | versions()) as writer:
+            collection = collect(
+                task,
+                policy,
+                config.episodes_per_loop,
+                seed=seed_for(config, index, "starts"),
+                random_starts=config.random_starts,
+                noise=noise,
+                writer=writer,
+                keep=True,
+                on_step=progress.on_rollout_step,
+            )
+    returns = np.array([e.return_ for e in collection.episodes])
+    numbers = {
+        "episodes": len(collection.episodes),
+        "env_steps": collection.env_steps,
+        "mean_return": float(returns.mean()),
+        "std_return": float(returns.std()),
+        "mean_length": collection.mean_length,
+        "failures": collection.failures,
+        "collect_seconds": collection.seconds,
+        "env_steps_per_s": collection.env_steps / collection.seconds,
+        "writer_waits": writer.stats["waits"],
+        "writer_wait_seconds": writer.stats["wait_seconds"],
+    }
+    info = model.tasks[task_name].to_dict()
+    described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
+    episodes = [e.__dict__ for e in collection.episodes]
+    write_json(
+        run.collection_file(index),
+        {"task_name": task_name} | described | {"collection": numbers, "episodes": episodes, "versions": versions()},
+    )
+    return collection.histories, numbers
+
+
+def _finetune(
+    config: AdaptConfig,
+    loop: int,
+    model: Vintix,
+    task_name: str,
+    replay: list[list[History]],
+    improver: Improver,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[FinetuneStep]]:
+    """Ask the improver what the policy should have done, and train the robot's own parts towards it."""
+    started = time.perf_counter()
+    everything = [h for histories in replay[-REPLAY_LOOPS:] for h in histories]
+    learn_from = everything if config.train_on == "all" else replay[-1]
+    with progress.training(f"loop {loop}: critic", config.critic_updates):
+        targets = improver.targets(
+            learn_from, everything, seed_for(config, loop, "critic"), on_step=progress.on_training_step
+        )
+    improve_seconds = time.perf_counter() - started
+
+    windows = Windows(learn_from, targets, config.window_len or config.context_len, config.device)
+    settings = FinetuneConfig(steps=config.finetune_steps_per_loop, batch_size=config.batch_size, lr=config.lr)
+    with progress.training(f"loop {loop}: fine-tuning", settings.steps):
+        steps = finetune(
+            model, task_name, windows, settings, seed_for(config, loop, "windows"),
+            on_step=lambda s: progress.on_training_step(s.step + 1, s.loss),
+        )  # fmt: skip
+    tail = steps[-max(1, len(steps) // 10) :]
+    numbers = {
+        "loss_first": steps[0].loss,
+        "loss": float(np.mean([s.loss for s in tail])),
+        "grad_norm": float(np.mean([s.grad_norm for s in tail])),
+        "lr": config.lr,
+        "train_seconds": time.perf_counter() - started,
+        "improve_seconds": improve_seconds,
+    }
+    return numbers | improver.numbers(), steps
+
+
+def _measure(
+    config: AdaptConfig, what: str, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
+) -> Evaluation:
+    """The gate's evaluation: the same randomised starts every time, whatever the loop."""
+    policy = Policy(model, task_name, task.num_envs, config.context_len)
+    with progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
+        return measure(task, policy, config.gate_episodes, config.seed, True, progress)
+
+
+def _evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "eval_return": evaluation.mean_return,
+        "eval_std_return": evaluation.std_return,
+        "eval_length": evaluation.mean_length,
+        "eval_env_steps": evaluation.env_steps,
+        "eval_seconds": evaluation.seconds,
+    }
+
+
+def _measure_initial(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress) -> None:
+    model = load_checkpoint(run.model_dir(0), config.device)
+    evaluation = _measure(config, "evaluating the initial policy", task, model, task_name, progress)
+    run.best = {"loop": 0, "return": evaluation.mean_return}
+    save_checkpoint(model, run.best_dir)
+    _finish(run, {"loop": 0, "accepted": True} | _evaluation_numbers(evaluation), [], CloneImprover(), progress)
+
+
+def _gate(
+    config: AdaptConfig,
+    run: Run,
+    loop: int,
+    task: WalkingTask,
+    model: Vintix,
+    task_name: str,
+    improver: Improver,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Keep the loop's model if it is the best so far; otherwise the next loop starts from the best again."""
+    evaluation = _measure(config, f"loop {loop}: evaluating", task, model, task_name, progress)
+    accepted = evaluation.mean_return > run.best["return"]
+    improver.judge(accepted)
+    if accepted:
+        run.best = {"loop": loop, "return": evaluation.mean_return}
+        save_checkpoint(model, run.best_dir)
+    return {"accepted": accepted} | _evaluation_numbers(evaluation)
+
+
+def _finish(run: Run, row: dict[str, Any], steps: list[FinetuneStep], improver: Improver, progress: Progress) -> None:
+    row["total_env_steps"] = int(run.total("env_steps") + row.get("env_steps", 0))
+    run.finish_loop(row, improver.state_dict())
+    write_tensorboard(run.path / "tensorboard", row, steps)
+    write_curve(run.path / "curve.png", run.rows)
+    progress.on_loop(row)

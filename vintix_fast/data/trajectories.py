@@ -1,0 +1,295 @@
+"""Reads ``trajectories.h5``: groups of transitions on disk -> one continuous history per environment.
+
+Owns what a well-formed file is (the field names and shapes are in ``vintix_fast.schema``).  Reads files of this
+package, complete or left behind by a killed process, and files of other tools in the same format.  Knows nothing about
+simulators, policies or torch.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vintix_fast.errors import InputFileError
+from vintix_fast.schema import REQUIRED_FIELDS
+
+_FINAL_NAME = re.compile(r"(\d+)-(\d+)")
+_STAGING_NAME = re.compile(r"env_(\d+)_block_(\d+)")
+_WRITER_ATTRIBUTES = ("stream_env", "stream_length", "closed_cleanly")
+
+
+@dataclass(frozen=True)
+class History:
+    """What one environment lived through, in order: its episodes one after another, n transitions in all."""
+
+    observation: np.ndarray  # [n, 33] float32, what the policy saw
+    action: np.ndarray  # [n, 12] float32, what it did
+    reward: np.ndarray  # [n] float32, what it got for it
+    step_num: np.ndarray  # [n] int32, step within the episode
+    extras: dict[str, np.ndarray]  # further datasets by name, [n, ...]
+    env: int  # the environment's index; 0 in a file that does not say
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def episodes(self) -> list[tuple[int, int]]:
+        """The episodes as ``(start, stop)``; the last may be unfinished.
+
+        An episode starts where ``step_num`` is 0 or falls (files of other tools may have lost a first step).
+        """
+        if len(self) == 0:
+            return []
+        starts_here = self.step_num == 0
+        starts_here[1:] |= self.step_num[1:] < self.step_num[:-1]
+        starts_here[0] = True
+        edges = [*np.flatnonzero(starts_here).tolist(), len(self)]
+        return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """One file's content."""
+
+    path: Path
+    histories: list[History]
+    attributes: dict[str, Any]  # of the file, without those that describe the streams; strings as str, numbers as int
+    closed_cleanly: bool  # False: the writing process stopped early, this is what it had flushed
+
+    @property
+    def num_transitions(self) -> int:
+        return sum(len(history) for history in self.histories)
+
+    def episodes(self) -> list[list[tuple[int, int]]]:
+        """``History.episodes()`` of each history."""
+        return [history.episodes() for history in self.histories]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A group and how many of its transitions count."""
+
+    group: h5py.Group
+    length: int
+
+
+def read_trajectories(path: str | PathLike[str]) -> Trajectories:
+    """Reads a whole file into memory.
+
+    Accepts groups of any size, groups with one more observation (and step number) than actions, of which the surplus
+    one is left out, files without stream attributes (they are one history), and the ``.partial`` files that a killed
+    process leaves.
+
+    Raises:
+        InputFileError: The file is missing, broken or of another format; the message says which and what to do.
+    """
+    path = Path(path)
+    _check_exists(path)
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, path)
+    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises, depending on what is damaged
+        raise InputFileError(
+            f"{path}: not an HDF5 file, or a truncated or damaged one ({error}). Collect it again, or copy it again "
+            "from where it came from."
+        ) from error
+
+
+def _check_exists(path: Path) -> None:
+    if path.is_file():
+        return
+    partial = path.with_name(path.name + ".partial")
+    if path.is_dir():
+        raise InputFileError(f"{path}: is a directory; give the trajectories.h5 in it.")
+    if partial.is_file():
+        raise InputFileError(
+            f"{path}: no such file, but its collection was begun and did not finish. Collect it again, or read what "
+            f"was saved from {partial}."
+        )
+    raise InputFileError(f"{path}: no such file. Check the path, or collect the trajectories first.")
+
+
+def _read(file: h5py.File, path: Path) -> Trajectories:
+    names = list(file)
+    if not names and not any(name in file.attrs for name in _WRITER_ATTRIBUTES):
+        raise InputFileError(f"{path}: holds no groups of transitions. Is it the right file?")
+    if not names:
+        raise InputFileError(f"{path}: holds no transitions: its collection ended too early. Collect it again.")
+    staged = all(_STAGING_NAME.fullmatch(name) for name in names)
+    histories = _read_staged(file, path) if staged else _read_final(file, path)
+    if not histories:
+        raise InputFileError(f"{path}: holds no transitions: its collection ended too early. Collect it again.")
+    return Trajectories(
+        path=path,
+        histories=histories,
+        attributes={name: _plain(value) for name, value in file.attrs.items() if name not in _WRITER_ATTRIBUTES},
+        closed_cleanly=not staged and bool(file.attrs.get("closed_cleanly", True)),
+    )
+
+
+def _read_final(file: h5py.File, path: Path) -> list[History]:
+    """Groups ``<first>-<last>``, which follow each other; the stream attributes say where environments change."""
+    blocks = []
+    expected_first = 0
+    for first, last, name in sorted(_numbered_groups(file, path)):
+        if first != expected_first:
+            what = "a gap" if first > expected_first else "an overlap"
+            raise InputFileError(
+                f"{path}: {what} before group {name!r}: transition {expected_first} should come next. Collect it again."
+            )
+        expected_first = last + 1
+        blocks.append(_Block(file[name], _group_length(file[name], last - first + 1, path)))
+    data = _concatenate(blocks, path)
+
+    total = len(data["action"])
+    if "stream_env" not in file.attrs or "stream_length" not in file.attrs:
+        return [_history(data, 0, total, env=0)]
+    envs, lengths = (np.atleast_1d(file.attrs[name]).tolist() for name in ("stream_env", "stream_length"))
+    if len(envs) != len(lengths) or sum(lengths) != total or min(lengths, default=1) < 1:
+        raise InputFileError(
+            f"{path}: its attributes stream_env and stream_length tell of {len(envs)} environments and {sum(lengths)} "
+            f"transitions in {len(lengths)} streams, but its groups hold {total}. Collect it again."
+        )
+    stops = np.cumsum(lengths).tolist()
+    return [_history(data, stop - length, stop, env) for env, length, stop in zip(envs, lengths, stops, strict=True)]
+
+
+def _numbered_groups(file: h5py.File, path: Path) -> Iterator[tuple[int, int, str]]:
+    for name in file:
+        match = _FINAL_NAME.fullmatch(name)
+        if match is None or not isinstance(file[name], h5py.Group):
+            raise InputFileError(
+                f"{path}: {name!r} at its top level is not a group of transitions named <first>-<last>. "
+                f"If the rest of the file is good, delete that entry (`del h5py.File(path, 'r+')[{name!r}]`)."
+            )
+        yield int(match[1]), int(match[2]), name
+
+
+def _group_length(group: h5py.Group, named_length: int, path: Path) -> int:
+    """Transitions in a group, counted by its actions; there may be one more observation and step number."""
+    length = len(_dataset(group, "action", path))
+    surplus = len(_dataset(group, "proprio_observation", path)) - length
+    if surplus not in (0, 1):
+        raise _inconsistent(group, path)
+    if named_length not in (length, length + surplus):
+        raise InputFileError(
+            f"{path}: group {_name(group)!r} holds {length} transitions, its name promises {named_length}. "
+            "Collect it again."
+        )
+    if len(_dataset(group, "reward", path)) != length:
+        raise _inconsistent(group, path)
+    if len(_dataset(group, "step_num", path)) not in (length, length + surplus):
+        raise _inconsistent(group, path)
+    return length
+
+
+def _read_staged(file: h5py.File, path: Path) -> list[History]:
+    """Groups ``env_<env>_block_<block>`` of an unfinished file; stream_length says how many rows are whole."""
+    groups: dict[int, dict[int, h5py.Group]] = {}
+    for name in file:
+        env, block = map(int, _STAGING_NAME.fullmatch(name).groups())
+        groups.setdefault(env, {})[block] = file[name]
+    flushed = np.atleast_1d(file.attrs.get("stream_length", []))  # [num_envs]
+    histories = []
+    for env in sorted(groups):
+        missing = int(flushed[env]) if env < len(flushed) else 0
+        blocks = []
+        for block in sorted(groups[env]):
+            group = groups[env][block]
+            # A flush that was cut short may have lengthened some datasets already.
+            length = min([missing, *(len(_dataset(group, name, path)) for name in REQUIRED_FIELDS)])
+            blocks.append(_Block(group, length))
+            missing -= length
+        if missing > 0:
+            raise InputFileError(
+                f"{path}: environment {env} lacks {missing} of {int(flushed[env])} transitions that had been saved. "
+                "Collect it again."
+            )
+        blocks = [block for block in blocks if block.length > 0]
+        if blocks:
+            data = _concatenate(blocks, path)
+            histories.append(_history(data, 0, len(data["action"]), env))
+    return histories
+
+
+def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
+    """The blocks' transitions one after another: the required fields, and the extras that every block has."""
+    total = sum(block.length for block in blocks)
+    data = {}
+    for name, (shape, dtype) in REQUIRED_FIELDS.items():
+        for block in blocks:
+            if _dataset(block.group, name, path).shape[1:] != shape:
+                raise InputFileError(
+                    f"{path}: dataset {name!r} of group {_name(block.group)!r} has shape "
+                    f"{block.group[name].shape}, expected {('n', *shape)}. Was it collected with another task?"
+                )
+        data[name] = _fill(np.empty((total, *shape), dtype), name, blocks)
+    for name, first in blocks[0].group.items():
+        if name not in REQUIRED_FIELDS and all(_has_extra(block, name, first) for block in blocks):
+            data[name] = _fill(np.empty((total, *first.shape[1:]), first.dtype), name, blocks)
+    return data
+
+
+def _has_extra(block: _Block, name: str, like: h5py.Dataset) -> bool:
+    dataset = block.group.get(name)
+    return (
+        isinstance(dataset, h5py.Dataset)
+        and dataset.ndim > 0
+        and len(dataset) >= block.length
+        and dataset.shape[1:] == like.shape[1:]
+        and dataset.dtype == like.dtype
+    )
+
+
+def _fill(target: np.ndarray, name: str, blocks: list[_Block]) -> np.ndarray:
+    start = 0
+    for block in blocks:
+        if block.length > 0:
+            target[start : start + block.length] = block.group[name][: block.length]
+        start += block.length
+    return target
+
+
+def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+    dataset = group.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim == 0:
+        raise InputFileError(
+            f"{path}: group {_name(group)!r} has no dataset {name!r}; it needs {', '.join(REQUIRED_FIELDS)}. "
+            "Was it written for another kind of model?"
+        )
+    return dataset
+
+
+def _inconsistent(group: h5py.Group, path: Path) -> InputFileError:
+    lengths = {name: len(_dataset(group, name, path)) for name in REQUIRED_FIELDS}
+    return InputFileError(
+        f"{path}: the datasets of group {_name(group)!r} differ in length: {lengths} (only proprio_observation and "
+        "step_num may have one more than action). Collect it again."
+    )
+
+
+def _history(data: dict[str, np.ndarray], start: int, stop: int, env: int) -> History:
+    part = {name: values[start:stop] for name, values in data.items()}
+    return History(
+        observation=part.pop("proprio_observation"),
+        action=part.pop("action"),
+        reward=part.pop("reward"),
+        step_num=part.pop("step_num"),
+        extras=part,
+        env=int(env),
+    )
+
+
+def _name(group: h5py.Group) -> str:
+    return group.name.lstrip("/")
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a plain Python value; arrays stay arrays."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value

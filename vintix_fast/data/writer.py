@@ -1,0 +1,25 @@
+"""Opening the C++ trajectory writer for this package's fields."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vintix_fast._core import TrajectoryWriter
+from vintix_fast.schema import BLOCK_LEN, FIELDS
+
+
+def open_writer(path: Path, num_envs: int, attributes: dict[str, Any]) -> TrajectoryWriter:
+    """A writer of ``schema.FIELDS`` to ``path``; use it in a ``with`` block, whose clean end puts the file in place.
+
+    Args:
+        path: the final name; until then the file is ``<path>.partial``.
+        attributes: go to the file's attributes, as text (numbers as JSON).
+
+    Raises:
+        OSError: the file cannot be made; names file and cause.
+    """
+    fields = [(name, shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in attributes.items()}
+    return TrajectoryWriter(str(path), num_envs, fields, texts, block_len=BLOCK_LEN)

@@ -1,0 +1,28 @@
+"""The errors that a user can cause, each with the exit code its command ends with.
+
+Everything else that is raised is a defect of this package and keeps its traceback.
+"""
+
+
+class VintixFastError(Exception):
+    """Something went wrong that the message explains and the user can act on."""
+
+    exit_code = 1
+
+
+class UsageError(VintixFastError):
+    """An option or argument is wrong: a value out of range, an unknown name, options that exclude each other."""
+
+    exit_code = 2
+
+
+class InputFileError(VintixFastError):
+    """A file or directory that was given is missing, unreadable or broken."""
+
+    exit_code = 4
+
+
+class Interrupted(VintixFastError):
+    """The user asked to stop (Ctrl-C); what was done so far is on disk."""
+
+    exit_code = 130

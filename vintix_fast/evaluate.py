@@ -1,0 +1,148 @@
+"""Measure a model on a robot: returns and lengths of whole episodes, without exploration noise."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from vintix_fast.config import EvalConfig
+from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.initial import SINGLE_GROUP, check_sizes
+from vintix_fast.model import Vintix, load_checkpoint
+from vintix_fast.report.progress import Progress
+from vintix_fast.robots import Robot, find_task, load_robot
+from vintix_fast.rollout import Collection, Episode, Policy, collect
+from vintix_fast.run import versions, write_json, write_text
+from vintix_fast.sim import Simulator
+from vintix_fast.task import WalkingTask
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found; returns are sums of rewards over an episode."""
+
+    robot: str
+    episodes: list[Episode]
+    env_steps: int
+    seconds: float
+
+    @property
+    def mean_return(self) -> float:
+        return float(np.mean([e.return_ for e in self.episodes]))
+
+    @property
+    def std_return(self) -> float:
+        """Population standard deviation over episodes."""
+        return float(np.std([e.return_ for e in self.episodes]))
+
+    @property
+    def mean_length(self) -> float:
+        return float(np.mean([e.length for e in self.episodes]))
+
+    @property
+    def std_length(self) -> float:
+        return float(np.std([e.length for e in self.episodes]))
+
+    def by_episode_number(self) -> list[float]:
+        """Mean return of every environment's first episode, of every second one, and so on."""
+        numbers = sorted({e.number for e in self.episodes})
+        return [float(np.mean([e.return_ for e in self.episodes if e.number == n])) for n in numbers]
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, as ``eval --json`` prints them."""
+        return {
+            "robot": self.robot,
+            "mean_return": self.mean_return,
+            "std_return": self.std_return,
+            "mean_episode_length": self.mean_length,
+            "std_episode_length": self.std_length,
+            "episodes": len(self.episodes),
+            "terminated": sum(e.terminated for e in self.episodes),
+            "failed": sum(e.failed for e in self.episodes),
+            "returns_by_episode_number": self.by_episode_number(),
+            "env_steps": self.env_steps,
+            "env_steps_per_s": self.env_steps / self.seconds,
+        }
+
+
+def task_for(model: Vintix, robot: Robot) -> str:
+    """The checkpoint's task for this robot; that of a single-group checkpoint serves any robot.
+
+    Raises:
+        InputFileError: the checkpoint has no group for the robot.
+    """
+    task = find_task(robot, model.tasks)
+    if task is None and model.groups == (SINGLE_GROUP,):
+        task = next(iter(model.tasks))
+    if task is None:
+        raise InputFileError(
+            f"the checkpoint has no group for {robot.name}; it has the tasks {', '.join(model.tasks)}. "
+            f"`vintix-fast adapt --robot-type {robot.name}` makes one"
+        )
+    check_sizes(task, model.tasks[task])
+    return task
+
+
+def check_context_len(context_len: int | None, model: Vintix) -> int:
+    """The context to act with; raises UsageError if the model was made for a shorter one."""
+    longest = model.config.context_len
+    if context_len is not None and context_len > longest:
+        raise UsageError(f"--context-len {context_len} is more than the model's {longest}")
+    return context_len or longest
+
+
+def measure(
+    task: WalkingTask, policy: Policy, num_episodes: int, seed: int, random_starts: bool, progress: Progress
+) -> Evaluation:
+    """Run ``num_episodes`` episodes with a cold context and no noise."""
+    collection: Collection = collect(
+        task, policy, num_episodes, seed=seed, random_starts=random_starts, on_step=progress.on_rollout_step
+    )
+    return Evaluation(task.robot.name, collection.episodes, collection.env_steps, collection.seconds)
+
+
+def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = None) -> Evaluation:
+    """Evaluate a checkpoint and, if ``config.output_dir`` is given, write eval.json and eval.csv there.
+
+    Args:
+        config: see `EvalConfig`.
+        simulator: for this robot and number of environments; None builds one.
+        progress: told what happens; None for silence.
+
+    Raises:
+        UsageError, InputFileError: see `EvalConfig`, `load_robot`, `load_checkpoint`; before anything is written.
+    """
+    progress = progress or Progress()
+    robot = load_robot(config.robot_type)
+    model = load_checkpoint(config.vintix_path, config.device, config.token_order)
+    task_name = task_for(model, robot)
+    context_len = check_context_len(config.context_len, model)
+    out = config.output_dir
+    if out is not None and (out / "eval.json").exists() and not config.overwrite:
+        raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
+
+    simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
+    task = WalkingTask(simulator, robot, config.max_steps)
+    policy = Policy(model, task_name, config.num_envs, context_len)
+    total = config.num_envs * config.episodes_per_env
+    with progress.rollout("evaluating", total, config.max_steps):
+        evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
+    if out is not None:
+        _write(evaluation, config)
+    return evaluation
+
+
+def _write(evaluation: Evaluation, config: EvalConfig) -> None:
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["env", "episode_number", "return", "length", "terminated", "failed"])
+    for e in sorted(evaluation.episodes, key=lambda e: (e.env, e.number)):
+        writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed)])
+    write_text(config.output_dir / "eval.csv", table.getvalue())
+    options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in asdict(config).items()}
+    write_json(config.output_dir / "eval.json", evaluation.summary() | {"options": options, "versions": versions()})

@@ -1,0 +1,130 @@
+"""The initial policy: the pretrained model with a group for the target robot.
+
+Decides what that group starts from, and says so in words.  Knows nothing about simulation or training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vintix_fast.config import AdaptConfig
+from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.model import TaskInfo, Vintix, add_group
+from vintix_fast.robots import Robot, find_task, joint_signs
+from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
+
+SINGLE_GROUP = "quadruped_locomotion"
+SMALLEST_STD = 1e-3
+
+
+def check_sizes(task_name: str, info: TaskInfo) -> None:
+    """Raise InputFileError unless the task observes and acts like the walking task."""
+    if (info.observation_dim, info.action_dim) != (OBSERVATION_DIM, ACTION_DIM):
+        raise InputFileError(
+            f"task {task_name} of the checkpoint has {info.observation_dim} observations and {info.action_dim} "
+            f"actions; quadrupeds here have {OBSERVATION_DIM} and {ACTION_DIM}"
+        )
+
+
+def reference_task(model: Vintix, reference: Robot) -> str:
+    """The task whose adapter is copied.
+
+    Raises:
+        InputFileError: neither the reference robot's group nor a single shared group is in the checkpoint.
+    """
+    task = find_task(reference, model.tasks)
+    if task is None and model.groups == (SINGLE_GROUP,):
+        task = next(iter(model.tasks))
+    if task is None:
+        task = next((name for name, info in model.tasks.items() if info.group_name == reference.group_name), None)
+    if task is None:
+        raise InputFileError(
+            f"the checkpoint has no group for the reference robot {reference.name}; it has the groups "
+            f"{', '.join(model.groups)} (tasks {', '.join(model.tasks)}). Choose one of their robots with "
+            "--reference-robot"
+        )
+    return task
+
+
+def add_target(model: Vintix, robot: Robot, reference: Robot, config: AdaptConfig, say: Callable[[str], None]) -> str:
+    """Give ``model`` a group of its own for ``robot``, unless it has one, and return its task's name.
+
+    Raises:
+        InputFileError: the reference group is missing, or sizes do not fit.
+        UsageError: the robots' joints cannot be matched.
+    """
+    existing = find_task(robot, model.tasks)
+    if existing is not None:
+        group = model.tasks[existing].group_name
+        alone = [name for name, info in model.tasks.items() if info.group_name == group] == [existing]
+        check_sizes(existing, model.tasks[existing])
+        if alone and not config.reinitialize:
+            say(
+                f"The checkpoint already has {robot.name}'s own group {group}: going on from it "
+                "(--reinitialize copies the reference robot's instead)."
+            )
+            _set_statistics(model, existing, config.obs_stats)
+            return existing
+        if not alone:
+            # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
+            say(f"{robot.name} shares the group {group} in the checkpoint: adapting a copy of it.")
+            return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), config)
+
+    source = reference_task(model, reference)
+    check_sizes(source, model.tasks[source])
+    if source == existing:
+        raise UsageError(f"--reinitialize needs a reference other than {robot.name} itself: give --reference-robot")
+    signs = joint_signs(robot, reference) if config.init_map == "convert" else np.ones(ACTION_DIM)
+    say(
+        f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"
+        + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
+    )
+    return _own_group(model, existing, robot, source, signs, config)
+
+
+def _own_group(
+    model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray, config: AdaptConfig
+) -> str:
+    """A new group copied from ``source``; a task that the robot already has gives its name up to the new one."""
+    name = existing or robot.task_names[0]
+    if existing is not None and existing != source:
+        model.remove_task(existing)
+    group = robot.group_name
+    while group in model.groups:
+        group += "_adapted"
+    if existing == source:
+        add_group(model, name + "_new", group, source, signs)
+        model.remove_task(name)
+        model.rename_task(name + "_new", name)
+    else:
+        add_group(model, name, group, source, signs)
+    _set_statistics(model, name, config.obs_stats)
+    return name
+
+
+def _set_statistics(model: Vintix, task_name: str, path: Path | None) -> None:
+    """Replace a task's observation statistics by those of a JSON file, if one is given."""
+    if path is None:
+        return
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        info = dataclasses.replace(
+            model.tasks[task_name], obs_mean=tuple(given["obs_mean"]), obs_std=tuple(given["obs_std"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, InputFileError) as error:
+        raise InputFileError(
+            f"--obs-stats {path}: {error!r}; it must be a JSON object with obs_mean and obs_std, "
+            f"{OBSERVATION_DIM} numbers each"
+        ) from error
+    if min(info.obs_std) < SMALLEST_STD:
+        where = int(np.argmin(info.obs_std))
+        raise InputFileError(
+            f"--obs-stats {path}: obs_std[{where}] is {info.obs_std[where]}: an observation that hardly varied would "
+            f"be divided by it. Use at least {SMALLEST_STD} (1.0 for a constant such as the command)"
+        )
+    model.set_task_info(task_name, info)

@@ -1,0 +1,127 @@
+"""A new robot's own parts: copied from a reference robot, turned to its joints' directions, trained alone.
+
+Owns which tensors are a group's, how they are converted, and the proof that nothing else changed.  Knows nothing
+about robots beyond one sign for each joint, nor about optimisers and data.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vintix_fast.errors import UsageError
+from vintix_fast.model.vintix import Vintix
+
+# Body angular velocity, projected gravity and command, 3 each; then a position and a velocity for each joint.
+BODY_DIMS = 9
+
+
+def observation_sign(sign: np.ndarray) -> np.ndarray:
+    """Signs of an observation's entries for a robot whose joints turn by ``sign``: [act] -> [9 + 2 * act]."""
+    return np.concatenate([np.ones(BODY_DIMS), sign, sign])
+
+
+def add_group(
+    model: Vintix, new_task_name: str, new_group: str, reference_task_name: str, sign: np.ndarray | None = None
+) -> None:
+    """Give ``model`` a new task with a group of its own, copied from the reference task's.
+
+    With s = ``sign`` and S its extension to observations, the new task's actions are those of the reference, seen in
+    the new robot's joint directions: new(S * observation, s * prev_action) = s * reference(observation, prev_action).
+    The statistics are the reference's too, because the copied encoder expects them.
+
+    Args:
+        model: changed in place.
+        new_task_name, new_group: must not exist yet.
+        reference_task_name: whose encoders, decoder and statistics are copied.
+        sign: [act] of +1 and -1; -1 where the joint turns the other way than the reference's. ``None``: all +1.
+
+    Raises:
+        UsageError: the reference is unknown, a name is taken, or ``sign`` is not [act] of +1 and -1. The model is
+            then unchanged.
+    """
+    if reference_task_name not in model.tasks:
+        raise UsageError(f"unknown reference task {reference_task_name!r}; the model has: {', '.join(model.tasks)}")
+    reference = model.tasks[reference_task_name]
+    if new_task_name in model.tasks:
+        raise UsageError(f"the model already has a task {new_task_name!r}")
+    if new_group in model.groups:
+        raise UsageError(f"the model already has a group {new_group!r}; it has: {', '.join(model.groups)}")
+    joint_sign = np.ones(reference.action_dim) if sign is None else np.asarray(sign, dtype=np.float64)
+    if joint_sign.shape != (reference.action_dim,) or not np.isin(joint_sign, (-1.0, 1.0)).all():
+        raise UsageError(f"sign must be {reference.action_dim} values of +1 or -1, got {sign!r}")
+    if (joint_sign < 0).any():
+        if reference.observation_dim != BODY_DIMS + 2 * reference.action_dim:
+            raise UsageError(
+                f"joints can only be turned in observations of {BODY_DIMS} + 2 * {reference.action_dim} entries, "
+                f"but {reference_task_name!r} has {reference.observation_dim}"
+            )
+        obs_sign = observation_sign(joint_sign)
+    else:
+        obs_sign = np.ones(reference.observation_dim)
+
+    info = dataclasses.replace(
+        reference,
+        group_name=new_group,
+        obs_mean=tuple((obs_sign * reference.obs_mean).tolist()),
+        acs_mean=tuple((joint_sign * reference.acs_mean).tolist()),
+    )
+    old = reference.group_name
+    with torch.random.fork_rng(devices=[]):  # the random parts made here are replaced at once
+        model._add_task(new_task_name, info)
+    for parts in _part_dicts(model):
+        parts[new_group] = copy.deepcopy(parts[old])
+    # (S o - S m) / std = S (o - m) / std: undoing S in the first layer's columns is exact.
+    _scale(model.encoder.obs_encoders[new_group].layers[0].weight, obs_sign[None, :])
+    _scale(model.encoder.acs_encoders[new_group].layers[0].weight, joint_sign[None, :])
+    last = model.head.acs_decoders[new_group].layers[-1]
+    _scale(last.weight, joint_sign[:, None])
+    _scale(last.bias, joint_sign)
+
+
+def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:
+    """Let gradients reach one group's encoders and decoder only, not the shared padding vectors.
+
+    Returns:
+        The trainable parameters.
+
+    Raises:
+        UsageError: there is no such group.
+    """
+    trainable = [parameter for _, parameter in model.group_parameters(group)]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+    return trainable
+
+
+def fingerprint(model: Vintix, exclude_group: str) -> str:
+    """SHA-256 (hex) of all tensors outside a group, names and bytes, to show that training left them as they were.
+
+    Raises:
+        UsageError: there is no such group.
+    """
+    excluded = {name for name, _ in model.group_parameters(exclude_group)}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name not in excluded:
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part_dicts(model: Vintix) -> tuple[nn.ModuleDict, ...]:
+    encoder = model.encoder
+    return encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, model.head.acs_decoders
+
+
+@torch.no_grad()
+def _scale(tensor: Tensor, factor: np.ndarray) -> None:
+    tensor.mul_(torch.as_tensor(factor, dtype=tensor.dtype, device=tensor.device))

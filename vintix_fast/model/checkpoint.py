@@ -1,0 +1,218 @@
+"""Reading and writing checkpoint directories: ``model.pth``, ``metadata.json``, ``config.json``.
+
+Owns the files and every way in which they can be broken.  What the keys mean is ``config.py``'s, the tensors' names
+are the modules'.  Files may come from strangers: nothing in them is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.model.config import TOKEN_ORDERS, ModelConfig, TaskInfo
+from vintix_fast.model.vintix import Vintix
+
+MODEL_FILE, METADATA_FILE, CONFIG_FILE = "model.pth", "metadata.json", "config.json"
+FILES = (MODEL_FILE, METADATA_FILE, CONFIG_FILE)
+_NAMES_SHOWN = 4
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], device: torch.device | str = "cpu", token_order: str | None = None
+) -> Vintix:
+    """Read a checkpoint directory.
+
+    Args:
+        path: directory with ``model.pth``, ``metadata.json`` and ``config.json``.
+        device: where the model goes.
+        token_order: overrides ``config.json``'s; files of other tools do not say it, and then it is
+            "action-reward-observation".
+
+    Returns:
+        The model in eval mode, in float32 whatever the file's precision.
+
+    Raises:
+        InputFileError: something is missing or broken; the message names the file, the fault and the remedy.
+        UsageError: ``token_order`` is unknown.
+    """
+    directory = Path(path)
+    if token_order is not None and token_order not in TOKEN_ORDERS:
+        raise UsageError(f"token_order must be one of {', '.join(TOKEN_ORDERS)}; got {token_order!r}")
+    if not directory.is_dir():
+        what = "is a file, not a directory" if directory.exists() else "does not exist"
+        raise InputFileError(f"checkpoint {directory} {what}; give the directory that holds {', '.join(FILES)}")
+    absent = [name for name in FILES if not (directory / name).is_file()]
+    if absent:
+        raise InputFileError(f"checkpoint {directory} lacks {', '.join(absent)}; copy all of {', '.join(FILES)} there")
+
+    config = _read_config(directory / CONFIG_FILE, token_order)
+    tasks = _read_tasks(directory / METADATA_FILE)
+    state = _read_state(directory / MODEL_FILE)
+    try:
+        # Shapes first, on the meta device: a wrong size in a JSON file must not allocate anything.
+        with torch.device("meta"):
+            expected = {name: value.shape for name, value in Vintix(config, tasks).state_dict().items()}
+    except InputFileError as error:
+        raise InputFileError(f"{directory / METADATA_FILE}: {error}") from None
+    _check_names(directory / MODEL_FILE, state, expected)
+    with torch.random.fork_rng(devices=[]):  # random initial values are overwritten; leave the caller's seed alone
+        model = Vintix(config, tasks)
+    model.load_state_dict(state)
+    return model.to(device).eval()
+
+
+def save_checkpoint(model: Vintix, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint directory, all of it or nothing.
+
+    The files are written and synced in a temporary directory beside ``path``, which is then renamed. An existing
+    checkpoint at ``path`` is moved aside first and deleted last, so that one complete copy exists at every moment.
+
+    Raises:
+        InputFileError: ``path`` exists and is not a checkpoint; it is left alone.
+    """
+    target = Path(os.path.abspath(path))
+    _refuse_foreign(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    try:
+        staging.chmod(0o777 & ~_umask())  # mkdtemp's private mode would survive the rename
+        with open(staging / MODEL_FILE, "wb") as file:
+            torch.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, file)
+            _sync(file)
+        metadata = {name: info.to_dict() for name, info in model.tasks.items()}
+        for name, content in ((METADATA_FILE, metadata), (CONFIG_FILE, model.config.to_dict())):
+            with open(staging / name, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+                file.write("\n")
+                _sync(file)
+        _swap_in(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _refuse_foreign(target: Path) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if not target.is_dir() or target.is_symlink():
+        raise InputFileError(f"cannot save a checkpoint at {target}: it is not a directory; choose another path")
+    foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in FILES)
+    if foreign:
+        raise InputFileError(
+            f"will not replace {target}: it holds {', '.join(foreign[:_NAMES_SHOWN])}, which is no part of a "
+            "checkpoint; choose another path"
+        )
+
+
+def _swap_in(staging: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(staging, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    os.rename(target, aside / target.name)
+    try:
+        os.rename(staging, target)
+    except BaseException:
+        os.rename(aside / target.name, target)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise InputFileError(f"{path} is not valid JSON ({error}); restore it from the original") from None
+    except OSError as error:
+        raise InputFileError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read_config(path: Path, token_order: str | None) -> ModelConfig:
+    data = _read_json(path)
+    if token_order is not None and isinstance(data, dict):
+        data = {**data, "token_order": token_order}
+    try:
+        return ModelConfig.from_dict(data)
+    except InputFileError as error:
+        raise InputFileError(f"{path}: {error}") from None
+
+
+def _read_tasks(path: Path) -> dict[str, TaskInfo]:
+    data = _read_json(path)
+    if not isinstance(data, dict) or not data:
+        raise InputFileError(f"{path} must hold an object with at least one task; it belongs to the trained model")
+    tasks = {}
+    for name, entry in data.items():
+        try:
+            tasks[name] = TaskInfo.from_dict(entry)
+        except InputFileError as error:
+            raise InputFileError(f"{path}: task {name!r}: {error}") from None
+    return tasks
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of ``model.pth`` in float32 on the CPU."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputFileError(
+            f"{path} holds something other than tensors, or is damaged; it was not loaded, because reading such a file "
+            "can run code in it. Save it as a plain state dict: torch.save(model.state_dict(), ...)"
+        ) from None
+    except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, ValueError, KeyError, ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputFileError(f"{path} is truncated or damaged ({reason}); copy or download it again") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputFileError(f"{path} must hold a state dict (tensor names to tensors), got {type(state).__name__}")
+    tensors = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
+            raise InputFileError(f"{path}: {name} is not a dense floating-point tensor; save model.state_dict() only")
+        tensors[name] = value.float()
+        if not torch.isfinite(tensors[name]).all():
+            raise InputFileError(f"{path}: {name} holds NaN or infinity; the training diverged, use an earlier file")
+    return tensors
+
+
+def _check_names(path: Path, state: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    if missing or unexpected:
+        faults = [
+            f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has unexpected", unexpected)) if names
+        ]
+        raise InputFileError(
+            f"{path} {' and '.join(faults)}; it must come from the same save as {METADATA_FILE} and {CONFIG_FILE}"
+        )
+    wrong = [
+        f"{name} is {list(state[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if state[name].shape != shape
+    ]
+    if wrong:
+        raise InputFileError(f"{path} does not fit {CONFIG_FILE} and {METADATA_FILE}: {_some(wrong)}")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

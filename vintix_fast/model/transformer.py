@@ -1,0 +1,158 @@
+"""The causal transformer: ALiBi attention with normalised queries and keys, pre-norm blocks, final norm.
+
+Owns attention over a whole window (``forward``) and over one new token with a cache (``decode``).  Tokens come in
+and hidden states go out; what a token means, tasks and groups are unknown here.
+
+Sizes in comments: N environments (or windows), T tokens, F = hidden_dim, H heads, D = head_dim.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vintix_fast.model.cache import ContextCache
+from vintix_fast.model.config import ModelConfig
+from vintix_fast.model.layers import NORM_EPS, alibi_slopes, make_mlp, make_norm
+
+# Probability mass, relative to the softmax's sum, that decoding may leave unread; float32 rounds at 6e-8.
+NEGLIGIBLE_MASS = 1e-8
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention with ALiBi."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads, self.head_dim = config.transformer_heads, config.head_dim
+        self.dropout = config.attn_dropout
+        # Output is q | k | v, each of them H heads of D.
+        self.in_proj = nn.Linear(config.hidden_dim, 3 * config.hidden_dim, bias=config.bias)
+        self.out_proj = nn.Linear(config.hidden_dim, config.hidden_dim, bias=config.bias)
+        self.normalize_qk = config.normalize_qk
+        if config.normalize_qk:
+            self.q_norm = nn.LayerNorm(config.head_dim, eps=NORM_EPS)
+            self.k_norm = nn.LayerNorm(config.head_dim, eps=NORM_EPS)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., F] -> q, k, v, each [..., H, D]."""
+        q, k, v = self.in_proj(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        if self.normalize_qk:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Attend within whole windows: x [N, T, F], bias [H, T, T] (causal mask and ALiBi) -> [N, T, F]."""
+        q, k, v = (part.transpose(1, 2) for part in self._project(x))  # [N, H, T, D]
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), dropout_p=dropout)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def decode(self, x: Tensor, cache: ContextCache, layer: int) -> Tensor:
+        """Attend from one new token to the cached history: x [N, F] -> [N, F]."""
+        return self.out_proj(cache.attend(layer, *self._project(x)).flatten(1))
+
+    def score_bound(self) -> float:
+        """An upper bound of |q . k| / sqrt(D) for any input, infinite without ``normalize_qk``.
+
+        A LayerNorm's output w * z + b has norm at most max|w| * sqrt(D) + ||b||, because ||z|| <= sqrt(D).
+        """
+        if not self.normalize_qk:
+            return math.inf
+        q_max, k_max = (
+            norm.weight.abs().max().item() * math.sqrt(self.head_dim) + norm.bias.norm().item()
+            for norm in (self.q_norm, self.k_norm)
+        )
+        return q_max * k_max / math.sqrt(self.head_dim)
+
+
+class Block(nn.Module):
+    """One pre-norm layer: attention and MLP, one after the other or in parallel."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.parallel_residual = config.parallel_residual
+        self.norm1 = make_norm(config)
+        # A shared norm leaves no norm2 in the checkpoint.
+        self.norm2 = None if config.shared_attention_norm else make_norm(config)
+        self.attention = Attention(config)
+        self.mlp = make_mlp(config)
+        self.dropout = nn.Dropout(config.residual_dropout)
+
+    def _finish(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        """Add the attention's result and the MLP's to the residual stream; all three [..., F]."""
+        attended = self.dropout(attended)
+        if self.parallel_residual:
+            return x + attended + self.mlp(normed if self.norm2 is None else self.norm2(x))
+        x = x + attended
+        return x + self.mlp(self.norm2(x))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [N, T, F], bias [H, T, T] -> [N, T, F]."""
+        normed = self.norm1(x)
+        return self._finish(x, normed, self.attention(normed, bias))
+
+    def decode(self, x: Tensor, cache: ContextCache, layer: int) -> Tensor:
+        """x [N, F] -> [N, F]; stores this token's key and value in the cache."""
+        normed = self.norm1(x)
+        return self._finish(x, normed, self.attention.decode(normed, cache, layer))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final norm."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.transformer_depth))
+        self.ln_f = make_norm(config)
+        self.slopes = alibi_slopes(config.transformer_heads)
+        self._bias: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [N, T, F] -> hidden states [N, T, F]; a token sees itself and what came before it."""
+        bias = self._causal_bias(x.shape[1], x.device)
+        for block in self.blocks:
+            x = block(x, bias)
+        return self.ln_f(x)
+
+    def decode(self, x: Tensor, cache: ContextCache) -> Tensor:
+        """One new token for each environment [N, F] -> hidden state [N, F]; the cache advances by one step."""
+        if cache.windows is None and not cache.capturable:  # reads weights back, which a CUDA graph must not
+            cache.windows = self._windows(cache.context_len)
+        cache.advance()
+        for layer, block in enumerate(self.blocks):
+            x = block.decode(x, cache, layer)
+        return self.ln_f(x)
+
+    def _causal_bias(self, length: int, device: torch.device) -> Tensor:
+        """[H, T, T] float32: -slope * (i - j) where j <= i, else -inf.
+
+        Only the longest one is kept: the entries depend on i - j alone, so a shorter one is its corner.
+        """
+        if self._bias is None or self._bias.device != device or self._bias.shape[-1] < length:
+            # A tensor made in inference mode could not be used by a later training step.
+            with torch.inference_mode(False), torch.no_grad():
+                step = torch.arange(length, device=device)
+                distance = step[:, None] - step[None, :]  # [T, T] i - j
+                slopes = torch.tensor(self.slopes, device=device)[:, None, None]
+                self._bias = (-slopes * distance).masked_fill_(distance < 0, -math.inf)
+        return self._bias[:, :length, :length]
+
+    def _windows(self, context_len: int) -> list[int]:
+        """For each head, how many of the latest tokens decoding must read.
+
+        With scores within [-B, B] and the token itself at bias 0, all tokens at distance W or more together weigh at
+        most sum_{d >= W} exp(2B - slope * d) = exp(2B - slope * W) / (1 - exp(-slope)) of the softmax's sum.  The
+        steep heads get below ``NEGLIGIBLE_MASS`` early, and what they need not read is a third of all memory traffic.
+        """
+        bound = max(block.attention.score_bound() for block in self.blocks)
+        if math.isinf(bound):
+            return [context_len] * len(self.slopes)
+        needed = [
+            math.ceil((2 * bound - math.log(NEGLIGIBLE_MASS) - math.log(-math.expm1(-slope))) / slope)
+            for slope in self.slopes
+        ]
+        return [min(context_len, window) for window in needed]

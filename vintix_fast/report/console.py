@@ -1,0 +1,114 @@
+"""Progress in a terminal: bars with steps/s while something runs, a line for each loop, a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from vintix_fast.report.progress import Progress
+
+
+class ConsoleProgress(Progress):
+    """Writes to ``console`` (standard error, so that ``--json`` has standard output to itself)."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self._bars: Bars | None = None
+        self._task = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, total: int) -> Iterator[None]:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Bars(*columns, console=self.console, transient=True, refresh_per_second=4) as bars:
+            self._bars, self._task = bars, bars.add_task(what, total=total, note="")
+            try:
+                yield
+            finally:
+                self._bars = None
+
+    def rollout(self, what: str, num_episodes: int, max_steps: int) -> contextlib.AbstractContextManager:
+        return self._bar(f"{what} (episodes)", num_episodes)
+
+    def on_rollout_step(self, collection: Any) -> None:
+        self.check()
+        if self._bars is not None:
+            done = len(collection.episodes)
+            note = f"{collection.env_steps} steps, {collection.env_steps / max(collection.seconds, 1e-9):.0f}/s"
+            if done:
+                note += f", return {collection.mean_return:.2f}"
+            self._bars.update(self._task, completed=done, note=note)
+
+    def training(self, what: str, steps: int) -> contextlib.AbstractContextManager:
+        return self._bar(what, steps)
+
+    def on_training_step(self, step: int, loss: float) -> None:
+        self.check()
+        if self._bars is not None:
+            self._bars.update(self._task, completed=step, note=f"loss {loss:.4f}")
+
+    def on_loop(self, row: dict[str, Any]) -> None:
+        parts = [f"loop {row['loop']}" if row["loop"] else "initial policy"]
+        if "env_steps" in row:
+            parts.append(
+                f"collected {row['episodes']} episodes, {row['env_steps']} steps, return {row['mean_return']:.2f}"
+            )
+            parts.append(f"loss {row['loss']:.4f}")
+        if "eval_return" in row:
+            verdict = "" if row["accepted"] else ", rejected"
+            parts.append(f"evaluated: return {row['eval_return']:.2f}, length {row['eval_length']:.0f}{verdict}")
+        if row.get("failures"):
+            parts.append(f"{row['failures']} episodes ended by a simulation failure")
+        if row.get("writer_waits"):
+            parts.append(f"waited {row['writer_waits']} times for the disk, {row['writer_wait_seconds']:.1f} s")
+        self.say("; ".join(parts))
+
+
+def summary_table(rows: list[dict[str, Any]]) -> Table:
+    """One line for each loop."""
+    table = Table(title="Adaptation")
+    columns = (
+        ("loop", "loop", "d"), ("episodes", "episodes", "d"), ("steps", "env_steps", "d"),
+        ("return", "mean_return", ".2f"), ("length", "mean_length", ".0f"), ("loss", "loss", ".4f"),
+        ("evaluated", "eval_return", ".2f"), ("length", "eval_length", ".0f"),
+        ("collecting s", "collect_seconds", ".1f"), ("training s", "train_seconds", ".1f"),
+    )  # fmt: skip
+    for title, _, _ in columns:
+        table.add_column(title, justify="right")
+    table.add_column("kept")
+    for row in rows:
+        cells = [format(row[key], form) if key in row else "" for _, key, form in columns]
+        table.add_row(*cells, {True: "yes", False: "no", None: ""}[row.get("accepted")])
+    return table
+
+
+def evaluation_table(evaluation: Any) -> Table:
+    """Mean and spread over all episodes, then by episode number."""
+    summary = evaluation.summary()
+    table = Table(title=f"{summary['robot']}: {summary['episodes']} episodes, {summary['env_steps_per_s']:.0f} steps/s")
+    for title in ("episodes", "return", "length", "fell"):
+        table.add_column(title, justify="right")
+    table.add_row(
+        "all",
+        f"{summary['mean_return']:.2f} ± {summary['std_return']:.2f}",
+        f"{summary['mean_episode_length']:.0f} ± {summary['std_episode_length']:.0f}",
+        f"{summary['terminated']}/{summary['episodes']}",
+    )
+    for number, mean in enumerate(summary["returns_by_episode_number"]):
+        chosen = [e for e in evaluation.episodes if e.number == number]
+        length = sum(e.length for e in chosen) / len(chosen)
+        fell = sum(e.terminated for e in chosen)
+        table.add_row(f"number {number + 1}", f"{mean:.2f}", f"{length:.0f}", f"{fell}/{len(chosen)}")
+    return table

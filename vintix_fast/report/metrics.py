@@ -1,0 +1,71 @@
+"""A run's numbers for other tools: TensorBoard events and the curve of return against environment steps.
+
+Rows are those of ``metrics.jsonl``; the README's glossary says what each number is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vintix_fast.train import FinetuneStep
+
+SCALARS = {
+    "mean_return": "Train/mean_reward",  # the name that rsl_rl's and Genesis' users look for: return of an episode
+    "mean_length": "Train/mean_episode_length",
+    "env_steps_per_s": "Perf/collection_fps",
+    "collect_seconds": "Perf/collection_time",
+    "train_seconds": "Perf/learning_time",
+    "eval_return": "Eval/mean_reward",
+    "eval_length": "Eval/mean_episode_length",
+    "critic_loss": "Loss/critic",
+}
+
+
+def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[FinetuneStep]) -> None:
+    """Add a loop's events: its numbers over environment steps, its fine-tuning over optimiser steps."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    first = (row["loop"] - 1) * len(steps)
+    with SummaryWriter(str(folder), filename_suffix=f".loop_{row['loop']:02d}") as writer:
+        for key, tag in SCALARS.items():
+            if row.get(key) is not None:
+                writer.add_scalar(tag, row[key], row["total_env_steps"])
+        for step in steps:
+            writer.add_scalar("Loss/action", step.loss, first + step.step)
+            writer.add_scalar("Loss/grad_norm", step.grad_norm, first + step.step)
+            writer.add_scalar("Loss/learning_rate", step.lr, first + step.step)
+
+
+def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Plot return against environment steps collected so far, and save it as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    collected = [r for r in rows if "mean_return" in r]
+    if collected:
+        # A collection was made by the model of the loop before, when its own steps were still to come.
+        steps = [r["total_env_steps"] - r["env_steps"] for r in collected]
+        axes.errorbar(
+            steps, [r["mean_return"] for r in collected], [r["std_return"] for r in collected],
+            fmt="o--", color="tab:gray", capsize=3, label="collection, with exploration noise (spread of episodes)",
+        )  # fmt: skip
+    measured = [r for r in rows if "eval_return" in r]
+    if measured:
+        steps = [r["total_env_steps"] for r in measured]
+        returns = [r["eval_return"] for r in measured]
+        axes.plot(steps, returns, "o-", color="tab:blue", label="evaluation, no noise")
+        rejected = [(s, r["eval_return"]) for s, r in zip(steps, measured, strict=True) if not r["accepted"]]
+        if rejected:
+            axes.plot(*zip(*rejected, strict=True), "x", color="tab:red", markersize=10, label="rejected by the gate")
+    axes.set_xlabel("environment steps collected")
+    axes.set_ylabel("return of an episode")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize="small")
+    beside = path.with_name(path.name + ".tmp")
+    figure.savefig(beside, dpi=120, format="png")
+    os.replace(beside, path)

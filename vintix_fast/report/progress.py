@@ -1,0 +1,38 @@
+"""What a run tells whoever watches.  `Progress` is silent; the console's is in `console.py`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+
+class Progress:
+    """Receives what happens in a run; every method may be left as it is.
+
+    ``check`` is called at every step and may raise to stop the run.
+    """
+
+    def __init__(self) -> None:
+        self.check = lambda: None
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+    def rollout(self, what: str, num_episodes: int, max_steps: int) -> contextlib.AbstractContextManager:
+        """Wraps a rollout of so many episodes."""
+        return contextlib.nullcontext()
+
+    def on_rollout_step(self, collection: Any) -> None:
+        """After each step of all environments, with the `Collection` so far."""
+        self.check()
+
+    def training(self, what: str, steps: int) -> contextlib.AbstractContextManager:
+        """Wraps so many optimiser steps."""
+        return contextlib.nullcontext()
+
+    def on_training_step(self, step: int, loss: float) -> None:
+        """After each optimiser step."""
+        self.check()
+
+    def on_loop(self, row: dict[str, Any]) -> None:
+        """After each loop, with its numbers."""

@@ -1,0 +1,275 @@
+"""What is known about a robot before any simulator runs: its file, its URDF, and how its joints turn.
+
+Owns the robot files (`*.toml` beside this module, or a user's own; the format is described in docs/robots.md) and
+every check on them. Reads TOML and URDF, gives a `Robot` to the simulator, the task and the adapter. Knows nothing of
+Genesis, policies or checkpoints, and imports no robot package: those are only asked where their files are.
+
+Legs come in the order FR, FL, RR, RL and joints within a leg as hip, thigh, calf, everywhere. A robot file whose
+URDF says otherwise is refused, because the numbers would silently go to the wrong legs.
+"""
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.robots.urdf import Urdf
+
+N_JOINTS = 12
+LEGS = ("FR", "FL", "RR", "RL")
+LEG_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1))  # signs of a hip's x (forward) and y (left) in the base frame
+PARALLEL_DOT = 0.9
+"""Two joint axes with at least this |cosine| turn about the same line."""
+
+_REQUIRED = (
+    *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
+    *("joints", "default_pose_rad", "kp", "kd", "mass_kg"),
+)
+_OPTIONAL = ("aliases", "urdf_package", "feet")
+_WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
+
+
+@dataclass(frozen=True)
+class Robot:
+    """One quadruped. Joint quantities are in the order of `joints`: FR, FL, RR, RL, each hip, thigh, calf."""
+
+    name: str
+    aliases: tuple[str, ...]
+    task_names: tuple[str, ...]  # what checkpoints call its task; the first is used for new ones
+    group_name: str  # encoder and decoder group of new checkpoints
+    base_link: str
+    start_height_m: float
+    target_height_m: float
+    joints: tuple[str, ...]  # [12] joint names in the URDF
+    default_pose_rad: tuple[float, ...]  # [12]
+    kp: float  # Nm/rad
+    kd: float  # Nm s/rad
+    mass_kg: float
+    feet: tuple[str, ...]  # [4] link names, or empty
+    path: Path  # the robot file
+    urdf_path: Path
+    joint_axes: np.ndarray = field(compare=False, repr=False)  # [12, 3] unit vectors, base frame, all joints at 0 rad
+
+
+def robot_names() -> list[str]:
+    """Names of the bundled robots, sorted, without aliases."""
+    return sorted(_bundled())
+
+
+def load_robot(name_or_path: str | os.PathLike) -> Robot:
+    """Read and check a robot: a bundled one by name or alias (any case), or a file of the user's own (`*.toml`).
+
+    Raises:
+        UsageError: no bundled robot has this name.
+        InputFileError: the robot file or its URDF is missing, broken or contradicts itself.
+    """
+    text = os.fspath(name_or_path)
+    if text.lower().endswith(".toml"):
+        return _read_robot(Path(text))
+    bundled = _bundled()
+    for name, (path, aliases) in bundled.items():
+        if text.lower() in (word.lower() for word in (name, *aliases)):
+            return _read_robot(path)
+    known = ", ".join(name + "".join(f" (= {alias})" for alias in bundled[name][1]) for name in sorted(bundled))
+    raise UsageError(f"unknown robot {text!r}; known: {known}. For a robot of your own give the path of its .toml file")
+
+
+def joint_signs(target: Robot, reference: Robot) -> np.ndarray:
+    """Which joints of `target` turn the other way than the same joints of `reference`.
+
+    Multiplying the target's joint offsets, velocities and actions by these makes them mean what the reference's mean.
+    float32 [12], each +1 or -1.
+
+    Raises:
+        UsageError: some axes are neither parallel nor opposite, so that no sign relates them.
+    """
+    cosines = np.sum(target.joint_axes * reference.joint_axes, axis=1)  # [12, 3] -> [12]
+    for i in np.flatnonzero(np.abs(cosines) < PARALLEL_DOT):
+        raise UsageError(
+            f"joint {target.joints[i]!r} of {target.name} turns about {_show(target.joint_axes[i])}, but "
+            f"{reference.joints[i]!r} of {reference.name} about {_show(reference.joint_axes[i])}: neither parallel nor "
+            f"opposite. Check the order of joints in {target.path}, or choose another reference robot"
+        )
+    return np.where(cosines > 0, 1, -1).astype(np.float32)
+
+
+def find_task(robot: Robot, task_names_in_checkpoint: Iterable[str]) -> str | None:
+    """The first of the robot's task names that a checkpoint holds, or None."""
+    held = set(task_names_in_checkpoint)
+    return next((task for task in robot.task_names if task in held), None)
+
+
+def _bundled() -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """Name -> (file, aliases) of every robot file beside this module."""
+    files = [_RobotFile(path) for path in sorted(Path(__file__).parent.glob("*.toml"))]
+    return {file.word("name"): (file.path, file.words("aliases")) for file in files}
+
+
+def _read_robot(path: Path) -> Robot:
+    file = _RobotFile(path)
+    file.check_keys()
+    values = dict(
+        name=file.word("name"),
+        aliases=file.words("aliases"),
+        task_names=file.words("task_names"),
+        group_name=file.word("group_name"),
+        base_link=file.text("base_link"),
+        joints=file.texts("joints", N_JOINTS),
+        default_pose_rad=file.numbers("default_pose_rad", N_JOINTS),
+        feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
+        **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd", "mass_kg")},
+    )
+    if not values["task_names"]:
+        raise file.error("task_names", "is empty; name at least one task")
+    urdf_path = _find_urdf(file)
+    axes = _joint_axes(file, Urdf(urdf_path), values)
+    return Robot(**values, path=file.path, urdf_path=urdf_path, joint_axes=axes)
+
+
+class _RobotFile:
+    """A robot file as parsed, with typed access to its keys; errors name the file, the line and the value."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.source = path.read_text(encoding="utf-8-sig")
+            self.table = tomllib.loads(self.source)
+        except OSError as error:
+            raise InputFileError(f"cannot read robot file {path}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise InputFileError(f"robot file {path} is not UTF-8 text: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InputFileError(f"robot file {path} is not valid TOML: {error}") from error
+
+    def error(self, key: str, problem: str) -> InputFileError:
+        match = re.search(rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=.]", self.source, re.MULTILINE)
+        line = f":{self.source.count(chr(10), 0, match.start()) + 1}" if match else ""
+        return InputFileError(f"{self.path}{line}: {key} {problem}")
+
+    def check_keys(self) -> None:
+        known = ", ".join((*_REQUIRED, *_OPTIONAL))
+        for key in self.table:
+            if key not in _REQUIRED + _OPTIONAL:
+                raise self.error(key, f"is not a key of robot files; the keys are {known}")
+        missing = [key for key in _REQUIRED if key not in self.table]
+        if missing:
+            raise InputFileError(f"{self.path}: {', '.join(missing)} missing; docs/robots.md shows a complete file")
+
+    def text(self, key: str) -> str:
+        value = self.table.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(key, f"must be a text that is not empty, got {value!r}")
+        return value
+
+    def word(self, key: str) -> str:
+        return self._as_word(key, self.text(key))
+
+    def texts(self, key: str, count: int | None = None) -> tuple[str, ...]:
+        values = self._list(key, count)
+        for value in values:
+            if not isinstance(value, str) or not value.strip():
+                raise self.error(key, f"must hold texts only, got {value!r}")
+            if values.count(value) > 1:
+                raise self.error(key, f"names {value!r} twice")
+        return tuple(values)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        return tuple(self._as_word(key, value) for value in self.texts(key))
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        return tuple(self._as_number(key, value) for value in self._list(key, count))
+
+    def positive(self, key: str) -> float:
+        value = self._as_number(key, self.table[key])
+        if value <= 0:
+            raise self.error(key, f"must be greater than 0, got {value}")
+        return value
+
+    def _list(self, key: str, count: int | None) -> list:
+        value = self.table.get(key, [])
+        if not isinstance(value, list):
+            raise self.error(key, f"must be a list, got {value!r}")
+        if count is not None and len(value) != count:
+            order = "legs FR, FL, RR, RL" + (", each hip, thigh, calf" if count == N_JOINTS else "")
+            raise self.error(key, f"must have {count} entries ({order}), got {len(value)}")
+        return value
+
+    def _as_word(self, key: str, value: str) -> str:
+        if not _WORD.fullmatch(value):
+            raise self.error(key, f"may use letters, digits, _ and - only, got {value!r}")
+        return value
+
+    def _as_number(self, key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.error(key, f"must be made of finite numbers, got {value!r}")
+        return float(value)
+
+
+def _find_urdf(file: _RobotFile) -> Path:
+    """The URDF's path: inside an installed distribution when `urdf_package` names one, else beside the robot file."""
+    urdf = file.text("urdf")
+    if "urdf_package" not in file.table:
+        path, remedy = file.path.parent / urdf, "a relative path starts at the robot file's folder"
+    else:
+        package = file.text("urdf_package")
+        remedy = f"another version of {package} may keep it elsewhere: pip install --upgrade {package}"
+        try:
+            path = Path(metadata.distribution(package).locate_file(urdf))
+        except metadata.PackageNotFoundError as error:
+            hint = f"names {package!r}, which is not installed: pip install {package}"
+            raise file.error("urdf_package", hint) from error
+    if not path.is_file():
+        raise file.error("urdf", f"points to {path}, where there is no file; {remedy}")
+    return path.resolve()
+
+
+def _joint_axes(file: _RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
+    """Check that base, joints and feet are in the URDF and the legs in order; the joints' axes [12, 3]."""
+    joints, base_link = values["joints"], values["base_link"]
+    for key, names in (("base_link", (base_link,)), ("feet", values["feet"])):
+        for name in names:
+            if name not in urdf.links:
+                links = ", ".join(urdf.links)
+                raise file.error(key, f"names {name!r}, which is no link of {urdf.path}; its links are {links}")
+    frames = []
+    for name in joints:
+        if name not in urdf.turning:
+            kind = f"which is {urdf.joints[name].get('type')} in" if name in urdf.joints else "which is no joint of"
+            known = ", ".join(urdf.turning)
+            raise file.error("joints", f"names {name!r}, {kind} {urdf.path}; the joints that turn are {known}")
+        frame = urdf.axis_and_origin(name, base_link)
+        if frame is None:
+            raise file.error("base_link", f"is {base_link!r}, but joint {name!r} is not below it in {urdf.path}")
+        frames.append(frame)
+    axes, origins = (np.stack(part) for part in zip(*frames, strict=True))  # [12, 3] each
+    _check_order(file, urdf, joints, origins)
+    axes.setflags(write=False)
+    return axes
+
+
+def _check_order(file: _RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:
+    """Each leg's joints must hang from one another, and its hip lie on its side of the hips' centre."""
+    hips = origins[::3] - origins[::3].mean(axis=0)  # [4, 3]
+    for leg, sides, hip, at in zip(LEGS, LEG_SIDES, range(0, N_JOINTS, 3), hips, strict=True):
+        if tuple(np.sign(at[:2])) != sides:
+            where = ("front" if at[0] > 0 else "rear") + (" left" if at[1] > 0 else " right")
+            problem = f"has {joints[hip]!r} as hip of {leg}, but the URDF puts it {where} (x forward, y left)"
+            raise file.error("joints", f"{problem}; legs come in the order {', '.join(LEGS)}")
+        leg_joints = joints[hip : hip + 3]
+        upwards = [joint.get("name") for joint in urdf.chain(leg_joints[-1])]
+        if [name for name in upwards if name in joints] != list(leg_joints[::-1]):
+            problem = (
+                f"lists {', '.join(leg_joints)} for {leg}, but in the URDF they are not one leg's hip, thigh, calf"
+            )
+            raise file.error("joints", problem)
+
+
+def _show(vector: np.ndarray) -> str:
+    return " ".join(f"{x + 0.0:.3g}" for x in vector)

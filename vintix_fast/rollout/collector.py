@@ -1,0 +1,170 @@
+"""Run a policy for a given number of episodes in N environments, and hand every transition on.
+
+Owns the rollout loop: which environment runs which episode, what the policy is shown, what is stored.  Used by
+collection (with a writer) and by evaluation (without).  Knows nothing about models, files or training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from vintix_fast.data import History
+from vintix_fast.task import WalkingTask
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode."""
+
+    env: int
+    number: int
+    """Which of its environment's episodes, from 0: the length of the context it began with grows with it."""
+    return_: float
+    length: int
+    terminated: bool
+    failed: bool
+
+
+@dataclass
+class Collection:
+    """What a rollout gave."""
+
+    episodes: list[Episode] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
+    """One for each environment that ran an episode; empty when transitions were not kept."""
+    env_steps: int = 0
+    """Transitions that belong to an episode."""
+    seconds: float = 0.0
+
+    @property
+    def mean_return(self) -> float:
+        return float(np.mean([e.return_ for e in self.episodes]))
+
+    @property
+    def mean_length(self) -> float:
+        return float(np.mean([e.length for e in self.episodes]))
+
+    @property
+    def failures(self) -> int:
+        return sum(e.failed for e in self.episodes)
+
+
+def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
+    """How many episodes each environment runs, [N]: shared out before any starts.
+
+    Fixing them beforehand is what keeps short episodes from being over-represented: whoever falls early does not run
+    more.
+    """
+    base, extra = divmod(num_episodes, num_envs)
+    return np.array([base + (env < extra) for env in range(num_envs)])
+
+
+def collect(
+    task: WalkingTask,
+    policy,
+    num_episodes: int,
+    *,
+    seed: int,
+    random_starts: bool,
+    noise=None,
+    writer=None,
+    keep: bool = False,
+    on_step: Callable[[Collection], None] = lambda collection: None,
+) -> Collection:
+    """Run exactly ``num_episodes`` complete episodes.
+
+    Args:
+        task: the environments.
+        policy: has `forget()`, `act(observation [N, O], step_num [N]) -> [N, A]`, `remember(action, reward)`.
+        num_episodes: over all environments.
+        seed: of the starts.
+        random_starts: see `WalkingTask.reset`.
+        noise: has `next() -> [N, A]`, added to the policy's action; None for none.
+        writer: has `append(arrays, active)`; gets whole steps of all environments.
+        keep: keep the transitions in memory as histories.
+        on_step: called after every step with the collection so far; may raise to stop.
+
+    Returns:
+        Episodes in the order in which they ended, steps counted while an environment still had an episode to run.
+    """
+    quota = episodes_per_env(num_episodes, task.num_envs)
+    finished = np.zeros(task.num_envs, dtype=np.int64)
+    returns = np.zeros(task.num_envs)
+    collection, kept = Collection(), []
+    started = time.perf_counter()
+
+    policy.forget()
+    observation = task.reset(seed, random_starts)
+    while (active := finished < quota).any():
+        step_num = task.step_num.clone()
+        mean_action = policy.act(observation, step_num)
+        action = mean_action if noise is None else mean_action + noise.next()
+        result = task.step(action)
+        policy.remember(action, result.reward)
+
+        step = _to_numpy(observation, action, mean_action, step_num, result)
+        if writer is not None:
+            writer.append(step, active)
+        if keep:
+            kept.append((step, active))
+        observation = result.observation
+
+        returns[active] += step["reward"][active]
+        collection.env_steps += int(active.sum())
+        for env in np.flatnonzero(active & (step["terminated"] | step["truncated"]).astype(bool)):
+            collection.episodes.append(
+                Episode(
+                    env=int(env),
+                    number=int(finished[env]),
+                    return_=float(returns[env]),
+                    length=int(step["step_num"][env]) + 1,
+                    terminated=bool(step["terminated"][env]),
+                    failed=bool(step["failed"][env]),
+                )
+            )
+            finished[env] += 1
+            returns[env] = 0.0
+        collection.seconds = time.perf_counter() - started
+        on_step(collection)
+    if keep:
+        collection.histories = _histories(kept, task.num_envs)
+    return collection
+
+
+def _to_numpy(observation, action, mean_action, step_num, result) -> dict[str, np.ndarray]:
+    columns = {
+        "proprio_observation": observation,
+        "action": action,
+        "reward": result.reward,
+        "step_num": step_num,
+        "mean_action": mean_action,
+        "terminated": result.terminated.to(torch.uint8),
+        "truncated": result.truncated.to(torch.uint8),
+        "failed": result.failed.to(torch.uint8),
+    }
+    return {name: np.ascontiguousarray(column.cpu().numpy()) for name, column in columns.items()}
+
+
+def _histories(kept: list[tuple[dict[str, np.ndarray], np.ndarray]], num_envs: int) -> list[History]:
+    active = np.stack([mask for _, mask in kept])  # [T, N]
+    columns = {name: np.stack([step[name] for step, _ in kept]) for name in kept[0][0]}  # [T, N, ...]
+    histories = []
+    for env in range(num_envs):
+        rows = {name: column[active[:, env], env] for name, column in columns.items()}
+        if len(rows["reward"]):
+            histories.append(
+                History(
+                    observation=rows.pop("proprio_observation"),
+                    action=rows.pop("action"),
+                    reward=rows.pop("reward"),
+                    step_num=rows.pop("step_num"),
+                    extras=rows,
+                    env=env,
+                )
+            )
+    return histories

@@ -1,0 +1,45 @@
+"""The model acting in N environments, each with a context of its own.
+
+Remembers what the model must be fed at the next step (last action and reward).  Knows nothing about the task or about
+files; the collector drives it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vintix_fast.model import ContextCache, Vintix
+
+
+class Policy:
+    """One decode step for all environments; the context lives in ring buffers.
+
+    Args:
+        model: the model, used in eval mode.
+        task_name: whose group and statistics to act with.
+        num_envs: environments side by side.
+        context_len: tokens (steps) of history that the model attends to.
+    """
+
+    def __init__(self, model: Vintix, task_name: str, num_envs: int, context_len: int) -> None:
+        self.model, self.task_name = model.eval(), task_name
+        device = next(model.parameters()).device
+        self._cache = ContextCache(model.config, num_envs, context_len, device)
+        self._last_action = torch.zeros(num_envs, model.tasks[task_name].action_dim, device=device)
+        self._last_reward = torch.zeros(num_envs, device=device)
+
+    def forget(self) -> None:
+        """Start every environment's history anew."""
+        self._cache.reset()
+
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        """The model's action [N, A] for observation [N, O] at steps step_num [N] of the running episodes."""
+        with torch.inference_mode():
+            return self.model.decode(
+                self.task_name, observation, self._last_action, self._last_reward, step_num, self._cache
+            )
+
+    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        """What was executed, action [N, A], and what came of it, reward [N]."""
+        self._last_action.copy_(action)
+        self._last_reward.copy_(reward)

@@ -1,0 +1,179 @@
+"""N copies of one robot on a plane, side by side in one Genesis scene.
+
+The only file that imports genesis.  It keeps here what that library does to its process: what it prints, the global
+torch state that ``gs.init`` changes, and the order in which it must be imported.  It turns joint targets into states;
+it knows nothing about observations, rewards or episodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vintix_fast.errors import UsageError, VintixFastError
+from vintix_fast.robots import Robot
+
+DT_S = 0.02
+SUBSTEPS = 2
+MAX_JOINT_SPEED_RAD_S = 1000.0
+MAX_BASE_SPEED_M_S = 100.0
+
+
+@dataclass(frozen=True)
+class RobotState:
+    """State of N robots.  Linear and angular velocities are in the world frame; quaternions are (w, x, y, z)."""
+
+    base_pos_m: torch.Tensor  # [N, 3]
+    base_quat: torch.Tensor  # [N, 4]
+    base_lin_vel_m_s: torch.Tensor  # [N, 3]
+    base_ang_vel_rad_s: torch.Tensor  # [N, 3]
+    joint_pos_rad: torch.Tensor  # [N, 12], in the robot file's order
+    joint_vel_rad_s: torch.Tensor  # [N, 12]
+
+    def exploded(self) -> torch.Tensor:
+        """Environments whose state is not finite or faster than any real robot: bool [N]."""
+        every = torch.cat([getattr(self, name) for name in self.__dataclass_fields__], dim=1)
+        return (
+            ~every.isfinite().all(dim=1)
+            | (self.joint_vel_rad_s.abs() > MAX_JOINT_SPEED_RAD_S).any(dim=1)
+            | (self.base_lin_vel_m_s.abs() > MAX_BASE_SPEED_M_S).any(dim=1)
+        )
+
+
+def _import_genesis() -> Any:
+    """Import genesis after the modules that cannot be imported once it has built a scene.
+
+    triton carries an LLVM of its own and crashes the process when it is loaded after Genesis has compiled kernels;
+    torch's optimisers and compiler import it.  setuptools must come before genesis for torch.compile to find distutils.
+    """
+    for name in ("setuptools", "triton", "torch._dynamo"):
+        if importlib.util.find_spec(name.split(".")[0]) is not None:
+            importlib.import_module(name)
+    return importlib.import_module("genesis")
+
+
+@contextlib.contextmanager
+def _torch_globals_restored() -> Iterator[None]:
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    rng, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        # Setting a default device installs a function mode that slows every torch call, so "cpu" is left as None.
+        torch.set_default_device(None if device.type == "cpu" else device)
+        torch.set_rng_state(rng)
+        torch.set_num_threads(threads)
+
+
+def kernel_cache_dir() -> Path:
+    """Where the simulator keeps its compiled kernels between runs."""
+    explicit = os.environ.get("QD_OFFLINE_CACHE_FILE_PATH")
+    return Path(explicit) if explicit else Path.home() / ".cache" / "quadrants"
+
+
+class Simulator:
+    """One scene with ``num_envs`` copies of ``robot``, stepped together at 50 Hz.
+
+    Args:
+        robot: the robot to load.
+        num_envs: environments side by side.
+        device: "cpu" or "cuda"; the tensors that come out live there.
+        say: called with a line of text before and after the scene is built, which takes long the first time.
+
+    Raises:
+        UsageError: CUDA was asked for and is absent.
+        VintixFastError: Genesis refuses the robot's file.
+    """
+
+    def __init__(self, robot: Robot, num_envs: int, device: str = "cpu", say: Callable[[str], None] = print) -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
+        self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
+        cache = kernel_cache_dir()
+        first = "about 10 s from the kernel cache" if cache.is_dir() else "1 to 3 minutes the first time, 10 s later"
+        say(f"Building {num_envs} x {robot.name} in Genesis: {first} (kernel cache: {cache})")
+        started = time.perf_counter()
+        with _torch_globals_restored():
+            self._gs = _import_genesis()
+            if not getattr(self._gs, "_initialized", False):
+                backend = self._gs.cpu if self.device.type == "cpu" else self._gs.cuda
+                self._gs.init(backend=backend, logging_level="error", precision="32")
+            try:
+                self._build()
+            except Exception as error:
+                raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {error}") from error
+        say(f"Built in {time.perf_counter() - started:.0f} s")
+
+    def _build(self) -> None:
+        gs, robot = self._gs, self.robot
+        self._scene = gs.Scene(
+            sim_options=gs.options.SimOptions(dt=DT_S, substeps=SUBSTEPS),
+            rigid_options=gs.options.RigidOptions(
+                constraint_solver=gs.constraint_solver.Newton, enable_collision=True, enable_joint_limit=True
+            ),
+            profiling_options=gs.options.ProfilingOptions(show_FPS=False),
+            show_viewer=False,
+        )
+        self._scene.add_entity(gs.morphs.Plane())
+        self._entity = self._scene.add_entity(
+            gs.morphs.URDF(file=str(robot.urdf_path), pos=(0.0, 0.0, robot.start_height_m), quat=(1.0, 0.0, 0.0, 0.0))
+        )
+        self._scene.build(n_envs=self.num_envs)
+        joints = [self._entity.get_joint(name) for name in robot.joints]
+        self._dofs = [joint.dofs_idx_local[0] for joint in joints]
+        self._qs = [joint.qs_idx_local[0] for joint in joints]
+        self._entity.set_dofs_kp([robot.kp] * len(joints), self._dofs)
+        self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
+
+    def reset_scene(self) -> None:
+        """Put every environment back to the state after the build, the solver's warm start included.
+
+        What follows does not depend on what was simulated before.
+        """
+        self._scene.reset()
+
+    def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor) -> None:
+        """Put robots at rest at their start height.
+
+        Args:
+            mask: bool [N], the environments to place.
+            base_quat: [N, 4] (w, x, y, z); joint_pos_rad: [N, 12].  Rows outside the mask are ignored.
+        """
+        qpos = torch.zeros(self.num_envs, self._entity.n_qs, device=self.device)
+        qpos[:, 2] = self.robot.start_height_m
+        qpos[:, 3:7] = base_quat
+        qpos[:, self._qs] = joint_pos_rad
+        envs = mask.nonzero().squeeze(1)
+        self._entity.set_qpos(qpos[envs], envs_idx=envs, zero_velocity=True)
+
+    def step(self, joint_target_rad: torch.Tensor) -> torch.Tensor:
+        """Advance 0.02 s under PD control towards joint targets [N, 12].
+
+        Returns:
+            bool [N], environments whose solver failed in this step; their state must be placed anew.
+        """
+        self._entity.control_dofs_position(joint_target_rad, self._dofs)
+        self._scene.step()
+        return self._scene.sim.rigid_solver.get_error_envs_mask().clone()
+
+    def state(self) -> RobotState:
+        """The state after the last step or placement."""
+        e = self._entity
+        return RobotState(
+            base_pos_m=e.get_pos(),
+            base_quat=e.get_quat(),
+            base_lin_vel_m_s=e.get_vel(),
+            base_ang_vel_rad_s=e.get_ang(),
+            joint_pos_rad=e.get_dofs_position(self._dofs),
+            joint_vel_rad_s=e.get_dofs_velocity(self._dofs),
+        )

@@ -1,0 +1,158 @@
+"""The walking task: what N robots observe, what they are rewarded for, and when an episode ends.
+
+Data flows simulator -> state -> (observation, reward, end of episode).  Constants are those of the environments that
+the pretrained models were trained in.  Knows nothing about policies, files or Genesis; the simulator is anything with
+the methods of `vintix_fast.sim.Simulator`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from vintix_fast import kernels
+from vintix_fast.kernels.reference import rotate_into_body
+from vintix_fast.robots import Robot
+from vintix_fast.sim import DT_S, RobotState
+
+ACTION_SCALE_RAD = 0.25
+ACTION_CLIP = 100.0
+MAX_TILT_RAD = math.radians(10.0)
+COMMAND = (0.5, 0.0, 0.0)
+"""Forward and lateral speed (m/s), yaw rate (rad/s)."""
+TRACKING_SIGMA = 0.25
+START_JOINT_NOISE_RAD = 0.1
+START_TILT_NOISE_RAD = math.radians(5.0)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step of all environments gave; every field has N rows.
+
+    ``observation`` is that of the next step: where an episode ended it is the new episode's first.  ``reward``,
+    ``terminated`` and ``truncated`` belong to the state before any reset.
+    """
+
+    observation: torch.Tensor  # [N, 33]
+    reward: torch.Tensor  # [N]
+    terminated: torch.Tensor  # bool [N]: fell, or failed
+    truncated: torch.Tensor  # bool [N]: time ran out
+    failed: torch.Tensor  # bool [N]: the simulation left the finite numbers; counted as terminated, reward 0
+
+    @property
+    def done(self) -> torch.Tensor:
+        return self.terminated | self.truncated
+
+
+def tilt(quat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Roll and pitch in rad, each [N], of quaternions [N, 4] (w, x, y, z); rotation order z-y-x."""
+    w, x, y, z = quat.unbind(1)
+    roll = torch.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y))
+    pitch = torch.asin((2.0 * (w * y - z * x)).clamp(-1.0, 1.0))
+    return roll, pitch
+
+
+class WalkingTask:
+    """The task in ``simulator.num_envs`` environments.
+
+    Args:
+        simulator: see `vintix_fast.sim.Simulator`.
+        robot: target height and default pose.
+        max_steps: an episode is truncated after this many steps.
+    """
+
+    def __init__(self, simulator, robot: Robot, max_steps: int = 1000) -> None:
+        self.simulator, self.robot, self.max_steps = simulator, robot, max_steps
+        self.num_envs, self.device = simulator.num_envs, simulator.device
+        self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
+        self._command = torch.tensor(COMMAND, device=self.device)
+        self._last_action = torch.zeros(self.num_envs, len(self._default), device=self.device)
+        self.step_num = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
+        self._random_starts, self._generator = False, torch.Generator()
+
+    def reset(self, seed: int = 0, random_starts: bool = False) -> torch.Tensor:
+        """Start anew in every environment; what follows depends on ``seed`` and the actions alone.
+
+        Args:
+            seed: of the starts' noise.
+            random_starts: every episode starts with joints moved by up to 0.1 rad and the base tilted by up to 5
+                degrees, uniformly; otherwise in the default pose, level.
+
+        Returns:
+            observation [N, 33].
+        """
+        self._random_starts = random_starts
+        self._generator.manual_seed(seed)
+        self.simulator.reset_scene()
+        self._place(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        return self._observe(self.simulator.state())
+
+    def step(self, action: torch.Tensor) -> StepResult:
+        """Execute the previous step's action (one step of latency), remember this one [N, 12], and judge the result."""
+        action = action.clamp(-ACTION_CLIP, ACTION_CLIP)
+        solver_failed = self.simulator.step(self._default + ACTION_SCALE_RAD * self._last_action)
+        state = self.simulator.state()
+        failed = solver_failed | state.exploded()
+        self.step_num += 1
+
+        reward = torch.where(failed, 0.0, self._reward(state, action))
+        roll, pitch = tilt(state.base_quat)
+        terminated = failed | (roll.abs() > MAX_TILT_RAD) | (pitch.abs() > MAX_TILT_RAD)
+        truncated = ~terminated & (self.step_num >= self.max_steps)
+
+        self._last_action = action.clone()
+        done = terminated | truncated
+        if done.any():
+            self._place(done)
+            state = self.simulator.state()
+        return StepResult(self._observe(state), reward, terminated, truncated, failed)
+
+    def _place(self, mask: torch.Tensor) -> None:
+        quat = torch.tensor([1.0, 0.0, 0.0, 0.0], device=self.device).expand(self.num_envs, 4)
+        pose = self._default.expand(self.num_envs, -1)
+        if self._random_starts:
+            # Drawn for every environment whatever the mask, and on the CPU, so that a seed means the same everywhere.
+            noise = (2.0 * torch.rand(self.num_envs, pose.shape[1] + 2, generator=self._generator) - 1.0).to(
+                self.device
+            )
+            pose = pose + START_JOINT_NOISE_RAD * noise[:, 2:]
+            roll, pitch = (0.5 * START_TILT_NOISE_RAD * noise[:, :2]).unbind(1)
+            quat = torch.stack(
+                [
+                    roll.cos() * pitch.cos(),
+                    roll.sin() * pitch.cos(),
+                    roll.cos() * pitch.sin(),
+                    -roll.sin() * pitch.sin(),
+                ],
+                dim=1,
+            )
+        self.simulator.place(mask, quat, pose)
+        self._last_action[mask] = 0.0
+        self.step_num[mask] = 0
+
+    def _observe(self, state: RobotState) -> torch.Tensor:
+        return kernels.observe(
+            state.base_quat,
+            state.base_ang_vel_rad_s,
+            state.joint_pos_rad,
+            state.joint_vel_rad_s,
+            self._default,
+            self._command,
+        )
+
+    def _reward(self, state: RobotState, action: torch.Tensor) -> torch.Tensor:
+        velocity = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)
+        yaw_rate = rotate_into_body(state.base_quat, state.base_ang_vel_rad_s)[:, 2]
+        speed_error = (self._command[:2] - velocity[:, :2]).square().sum(dim=1)
+        yaw_error = (self._command[2] - yaw_rate).square()
+        per_second = (
+            torch.exp(-speed_error / TRACKING_SIGMA)
+            + 0.2 * torch.exp(-yaw_error / TRACKING_SIGMA)
+            - velocity[:, 2].square()
+            - 50.0 * (state.base_pos_m[:, 2] - self.robot.target_height_m).square()
+            - 0.005 * (self._last_action - action).square().sum(dim=1)
+            - 0.1 * (state.joint_pos_rad - self._default).abs().sum(dim=1)
+        )
+        return per_second * DT_S

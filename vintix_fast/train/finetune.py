@@ -1,0 +1,99 @@
+"""Fine-tune one group's encoders and decoder by next-action prediction; the rest of the model is constant.
+
+Data flows windows -> model -> weighted squared error -> AdamW.  Knows nothing about where targets come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vintix_fast.data.windows import Batch, Windows
+from vintix_fast.errors import VintixFastError
+from vintix_fast.model import Vintix, freeze_all_but_group
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """One loop's fine-tuning.  No weight decay: it would pull the copied adapter towards 0."""
+
+    steps: int = 1000
+    batch_size: int = 4
+    lr: float = 1e-4
+    warmup_steps: int = 50
+    final_lr_fraction: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class FinetuneStep:
+    """What one optimiser step gave."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+
+
+def learning_rate(step: int, config: FinetuneConfig) -> float:
+    """Linear warm-up to ``lr``, then cosine decay to a tenth of it at the last step."""
+    warmup = min(config.warmup_steps, max(1, config.steps // 10))
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
+    floor = config.final_lr_fraction
+    return config.lr * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def action_loss(model: Vintix, task_name: str, batch: Batch) -> torch.Tensor:
+    """Weighted mean over the tokens of the squared action error, averaged over the action's dimensions."""
+    predicted = model(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+    error = (predicted - batch.target).square().mean(dim=-1)  # [B, L]
+    return (error * batch.weight).sum() / batch.weight.sum().clamp_min(1e-8)
+
+
+def finetune(
+    model: Vintix,
+    task_name: str,
+    windows: Windows,
+    config: FinetuneConfig,
+    seed: int,
+    on_step: Callable[[FinetuneStep], None] = lambda step: None,
+) -> list[FinetuneStep]:
+    """Train the task's group in place.
+
+    Args:
+        model: stays in eval mode, so that the frozen transformer has no dropout.
+        seed: of the order of windows; the same seed gives the same weights on the same machine.
+        on_step: called after every step; may raise to stop.
+
+    Raises:
+        VintixFastError: the loss is not finite.
+    """
+    model.eval()
+    parameters = freeze_all_but_group(model, model.tasks[task_name].group_name)
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    rng = np.random.default_rng(seed)
+    log = []
+    for step in range(config.steps):
+        lr = learning_rate(step, config)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        loss = action_loss(model, task_name, windows.batch(config.batch_size, rng))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        entry = FinetuneStep(step, float(loss.detach()), float(grad_norm), lr)
+        if not math.isfinite(entry.loss + entry.grad_norm):
+            raise VintixFastError(
+                f"fine-tuning diverged at step {step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
+                f"try a smaller --lr than {config.lr}"
+            )
+        optimiser.step()
+        log.append(entry)
+        on_step(entry)
+    return log
