@@ -44,6 +44,9 @@ def adapt(
         int | None,
         Option(help="environments side by side", rich_help_panel=ENGINE, show_default="episodes per loop, at most 64"),
     ] = None,
+    min_steps_per_loop: Annotated[
+        int, Option(help="run a loop's episodes again until they give this many steps", rich_help_panel=ENGINE)
+    ] = 0,
     device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
     improver: Annotated[
         str,

@@ -17,7 +17,7 @@ def observe(
 ) -> torch.Tensor:
     """Simulator state -> observation [N, 33]; see `reference.observe` for shapes and units."""
     if base_quat.device.type == "cuda":
-        from vintix_fast.kernels import observe as fused
+        from vintix_fast.kernels import fused
 
         return fused.observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
     return reference.observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)

@@ -147,6 +147,7 @@ def _collect(
                 config.episodes_per_loop,
                 seed=seed_for(config, index, "starts"),
                 random_starts=config.random_starts,
+                min_steps=config.min_steps_per_loop,
                 noise=noise,
                 writer=writer,
                 keep=True,

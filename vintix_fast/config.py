@@ -58,6 +58,8 @@ class AdaptConfig:
 
     num_envs: int | None = None
     """None: as many as there are episodes in a loop, at most 64."""
+    min_steps_per_loop: int = 0
+    """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
     improver: str = "critic"
     noise: float = 0.2
@@ -86,6 +88,7 @@ class AdaptConfig:
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
                 "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
                 "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0, "seed": 0,
+                "min_steps_per_loop": 0,
             },
             one_of={
                 "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "token_order": TOKEN_ORDERS,

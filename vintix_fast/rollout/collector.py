@@ -71,12 +71,13 @@ def collect(
     *,
     seed: int,
     random_starts: bool,
+    min_steps: int = 0,
     noise=None,
     writer=None,
     keep: bool = False,
     on_step: Callable[[Collection], None] = lambda collection: None,
 ) -> Collection:
-    """Run exactly ``num_episodes`` complete episodes.
+    """Run exactly ``num_episodes`` complete episodes, or as many again until there are ``min_steps`` steps.
 
     Args:
         task: the environments.
@@ -84,6 +85,7 @@ def collect(
         num_episodes: over all environments.
         seed: of the starts.
         random_starts: see `WalkingTask.reset`.
+        min_steps: where episodes are so short that they give fewer steps, every environment runs its share again.
         noise: has `next() -> [N, A]`, added to the policy's action; None for none.
         writer: has `append(arrays, active)`; gets whole steps of all environments.
         keep: keep the transitions in memory as histories.
@@ -92,7 +94,8 @@ def collect(
     Returns:
         Episodes in the order in which they ended, steps counted while an environment still had an episode to run.
     """
-    quota = episodes_per_env(num_episodes, task.num_envs)
+    share = episodes_per_env(num_episodes, task.num_envs)
+    quota = share.copy()
     finished = np.zeros(task.num_envs, dtype=np.int64)
     returns = np.zeros(task.num_envs)
     collection, kept = Collection(), []
@@ -129,6 +132,8 @@ def collect(
             )
             finished[env] += 1
             returns[env] = 0.0
+        if (finished >= quota).all() and collection.env_steps < min_steps:
+            quota += share
         collection.seconds = time.perf_counter() - started
         on_step(collection)
     if keep:

@@ -26,7 +26,8 @@ REPORT_EVERY = 20
 class CriticConfig:
     """How the critic is fitted and how far actions move.
 
-    A full step moves the action vector by ``step`` action units (0.25 rad each) in Euclidean norm.
+    ``step`` is how far targets move from the noise-free action: root mean square over the action's dimensions, in
+    action units (0.25 rad).
     """
 
     updates: int = 2000
@@ -179,7 +180,7 @@ class CriticImprover:
             action.requires_grad_(True)
             value = self._critic(state, action).amin(dim=0).sum()
             (gradient,) = torch.autograd.grad(value, action)
-            direction = gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+            direction = gradient / gradient.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-8)
             action = (action + (self.step / cfg.gradient_steps) * direction).detach()
         return action.cpu().numpy()
 

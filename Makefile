@@ -1,0 +1,29 @@
+# make demo and make test do all of the set-up themselves; see README.md.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+# What a change of means that the package must be installed anew.
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/vintix-fast adapt --robot-type minicheetah --output-dir runs/demo --overwrite $(DEMO_OPTIONS)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+install: .venv/installed
+
+.venv/installed: $(SOURCES)
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python" >&2; exit 1; }
+	@sh csrc/ensure_system.sh
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build
