@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from vintix_fast.cli import adapt, doctor, evaluate, inspect
-from vintix_fast.cli.common import fold_underscores
+from vintix_fast.cli.common import Command, fold_underscores
 
 app = typer.Typer(
     name="vintix-fast",
@@ -15,10 +15,10 @@ app = typer.Typer(
     context_settings={"token_normalize_func": fold_underscores, "help_option_names": ["-h", "--help"]},
     help="Teach a pretrained in-context RL transformer (Vintix) to walk on a quadruped it has never seen.",
 )
-app.command("adapt")(adapt.adapt)
-app.command("eval")(evaluate.evaluate)
-app.command("inspect")(inspect.inspect)
-app.command("doctor")(doctor.doctor)
+app.command("adapt", cls=Command)(adapt.adapt)
+app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("doctor", cls=Command)(doctor.doctor)
 
 
 def main() -> None:

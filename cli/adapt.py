@@ -10,36 +10,34 @@ from typer import Option
 from vintix_fast.cli.common import console, print_json, reports_errors
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig
 
-GUIDE, ENGINE, LEARNING, RUN = "The guide's parameters", "Engine", "Learning", "Run"
+MAIN, ENGINE, LEARNING, RUN = "Main", "Engine", "Learning", "Run"
 
 
 @reports_errors
 def adapt(
     robot_type: Annotated[
-        str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)", rich_help_panel=GUIDE)
+        str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)", rich_help_panel=MAIN)
     ],
-    output_dir: Annotated[Path, Option(help="where data and models go", rich_help_panel=GUIDE)],
+    output_dir: Annotated[Path, Option(help="where data and models go", rich_help_panel=MAIN)],
     pretrained_path: Annotated[
         Path,
         Option(
             help="directory with model.pth, metadata.json, config.json",
-            rich_help_panel=GUIDE,
+            rich_help_panel=MAIN,
             show_default="the bundled checkpoint",
         ),
     ] = BUILTIN_CHECKPOINT,
-    reference_robot: Annotated[str, Option(help="whose encoder and decoder are copied", rich_help_panel=GUIDE)] = "go2",
-    num_improvement_loops: Annotated[
-        int, Option(help="loops of collection and fine-tuning", rich_help_panel=GUIDE)
-    ] = 5,
-    episodes_per_loop: Annotated[int, Option(help="complete episodes collected in a loop", rich_help_panel=GUIDE)] = 50,
-    finetune_steps_per_loop: Annotated[int, Option(help="optimiser steps in a loop", rich_help_panel=GUIDE)] = 1000,
+    reference_robot: Annotated[str, Option(help="whose encoder and decoder are copied", rich_help_panel=MAIN)] = "go2",
+    num_improvement_loops: Annotated[int, Option(help="loops of collection and fine-tuning", rich_help_panel=MAIN)] = 5,
+    episodes_per_loop: Annotated[int, Option(help="complete episodes collected in a loop", rich_help_panel=MAIN)] = 50,
+    finetune_steps_per_loop: Annotated[int, Option(help="optimiser steps in a loop", rich_help_panel=MAIN)] = 1000,
     max_steps_per_episode: Annotated[
-        int, Option(help="an episode's time limit, in steps", rich_help_panel=GUIDE)
+        int, Option(help="an episode's time limit, in steps", rich_help_panel=MAIN)
     ] = 1000,
-    context_len: Annotated[int, Option(help="steps of history that the policy sees", rich_help_panel=GUIDE)] = 2048,
-    batch_size: Annotated[int, Option(help="windows per optimiser step", rich_help_panel=GUIDE)] = 4,
-    lr: Annotated[float, Option(help="peak learning rate", rich_help_panel=GUIDE)] = 1e-4,
-    seed: Annotated[int, Option(help="of everything random", rich_help_panel=GUIDE)] = 5,
+    context_len: Annotated[int, Option(help="steps of history that the policy sees", rich_help_panel=MAIN)] = 2048,
+    batch_size: Annotated[int, Option(help="windows per optimiser step", rich_help_panel=MAIN)] = 4,
+    lr: Annotated[float, Option(help="peak learning rate", rich_help_panel=MAIN)] = 1e-4,
+    seed: Annotated[int, Option(help="seed of everything random", rich_help_panel=MAIN)] = 5,
     num_envs: Annotated[
         int | None,
         Option(help="environments side by side", rich_help_panel=ENGINE, show_default="episodes per loop, at most 64"),
@@ -66,7 +64,8 @@ def adapt(
         Option(help="most steps in a training window", rich_help_panel=LEARNING, show_default="the context length"),
     ] = None,
     train_on: Annotated[
-        str, Option(help="fine-tune on the last loop's histories or on all of the last six", rich_help_panel=LEARNING)
+        str,
+        Option(help="fine-tune on last: the last loop's histories; all: the last six loops'", rich_help_panel=LEARNING),
     ] = "last",
     init_map: Annotated[
         str,
@@ -113,8 +112,10 @@ def adapt(
     config = AdaptConfig(**options)
 
     from vintix_fast.adapt import adapt as run
+    from vintix_fast.evaluate import check_device
     from vintix_fast.report.console import ConsoleProgress, summary_table
 
+    check_device(config.device)
     result = run(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
     measured = [row for row in result.rows if "eval_return" in row]
@@ -124,7 +125,9 @@ def adapt(
             f"Return of an episode before: {measured[0]['eval_return']:.2f} (length {measured[0]['eval_length']:.0f}), "
             f"after: {best['eval_return']:.2f} (length {best['eval_length']:.0f})",
             highlight=False,
+            soft_wrap=True,
         )
-    console.print(f"Adapted model: {result.best_model}\nCurve: {output_dir / 'curve.png'}", highlight=False)
+    written = f"Adapted model: {result.best_model}\nCurve: {output_dir / 'curve.png'}"
+    console.print(written, highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json({"best_model": str(result.best_model), "last_model": str(result.last_model), "loops": result.rows})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,10 +12,24 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from vintix_fast.errors import VintixFastError
 
 console = Console(stderr=True)
+"""Where everything goes that is not a command's result, and the result too where --json gives it to programs."""
+
+
+class Command(TyperCommand):
+    """A subcommand whose complaint about an option names the value; newer Typers only say what they expected."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            faults = getattr(error.__cause__, "errors", list)()  # of a pydantic ValidationError
+            error.message += "".join(f", got {fault['input']!r}" for fault in faults)
+            raise
 
 
 def fold_underscores(name: str) -> str:
@@ -50,7 +65,24 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
+def result_console(json: bool) -> Console:
+    """Where a command that only reports writes its text: standard output, unless that belongs to ``--json``."""
+    return console if json else Console()
+
+
 def print_json(content: Any) -> None:
-    """One JSON object on one line of standard output, last."""
-    sys.stdout.write(json.dumps(content) + "\n")
+    """One JSON object on one line of standard output, last.  NaN and infinity, which JSON lacks, become null."""
+    sys.stdout.write(json.dumps(_plain(content), allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # NumPy
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

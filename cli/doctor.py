@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.cli.common import print_json, reports_errors, result_console
 
 Check = tuple[bool, str]
 
@@ -28,18 +29,19 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="print one JSON obj
         "Genesis": _genesis,
         "kernel cache": _kernel_cache,
         "compiled core and HDF5": _core,
+        "reports": _reports,
         "robot files": _robots,
         "bundled checkpoint": _checkpoint,
     }
-    results = {}
+    results, out = {}, result_console(json)
     for name, check in checks.items():
         try:
             results[name] = check()
         except Exception as error:  # a broken installation can raise anything, and saying so is this command's job
             results[name] = (False, f"{type(error).__name__}: {error}")
         good, text = results[name]
-        console.print(f"[{'green' if good else 'bold red'}]{'ok  ' if good else 'FAIL'}[/] {name}: ", end="")
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        out.print(f"[{'green' if good else 'bold red'}]{'ok  ' if good else 'FAIL'}[/] {name}: ", end="")
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
     if json:
         print_json({name: {"ok": good, "detail": text} for name, (good, text) in results.items()})
     if not all(good for good, _ in results.values()):
@@ -47,7 +49,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="print one JSON obj
 
 
 def _python() -> Check:
-    return platform.python_version_tuple() >= ("3", "11"), platform.python_version()
+    version = platform.python_version()
+    return (True, version) if sys.version_info >= (3, 11) else (False, f"{version}; install 3.11 or newer")
 
 
 def _torch() -> Check:
@@ -103,6 +106,14 @@ def _core() -> Check:
         with h5py.File(path) as file:
             written = list(file)
     return written == ["0-0"], f"a test file was written and read (h5py's HDF5 {h5py.version.hdf5_version})"
+
+
+def _reports() -> Check:
+    packages = ("tensorboard", "matplotlib")
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        return False, f"{', '.join(missing)} not installed: pip install {' '.join(missing)}"
+    return True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def _robots() -> Check:

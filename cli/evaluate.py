@@ -11,34 +11,57 @@ from typer import Option
 from vintix_fast.cli.common import console, print_json, reports_errors
 from vintix_fast.config import BUILTIN_CHECKPOINT, EvalConfig
 
+MAIN, EPISODES, RUN = "Main", "Episodes", "Run"
+
 
 @reports_errors
 def evaluate(
-    robot_type: Annotated[str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)")],
+    robot_type: Annotated[
+        str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)", rich_help_panel=MAIN)
+    ],
     vintix_path: Annotated[
-        Path, Option(help="checkpoint directory", show_default="the bundled checkpoint")
+        Path, Option(help="checkpoint directory", rich_help_panel=MAIN, show_default="the bundled checkpoint")
     ] = BUILTIN_CHECKPOINT,
-    parallel: Annotated[bool, Option(help="environments side by side; --no-parallel means one")] = True,
-    num_envs: Annotated[int, Option(help="environments side by side")] = 100,
-    max_steps: Annotated[int, Option(help="an episode's time limit, in steps")] = 1000,
+    parallel: Annotated[
+        bool, Option(help="environments side by side; --no-parallel means one", rich_help_panel=MAIN)
+    ] = True,
+    num_envs: Annotated[int, Option(help="environments side by side", rich_help_panel=MAIN)] = 100,
+    max_steps: Annotated[int, Option(help="an episode's time limit, in steps", rich_help_panel=MAIN)] = 1000,
     episodes_per_env: Annotated[
-        int, Option(help="successive episodes in each environment; the context is carried over them")
+        int,
+        Option(
+            help="successive episodes in each environment; the context is carried over them", rich_help_panel=EPISODES
+        ),
     ] = 1,
     context_len: Annotated[
-        int | None, Option(help="steps of history that the policy sees", show_default="what the model was made for")
+        int | None,
+        Option(
+            help="steps of history that the policy sees",
+            rich_help_panel=EPISODES,
+            show_default="what the model was made for",
+        ),
     ] = None,
-    random_starts: Annotated[bool, Option(help="start moved by up to 0.1 rad and 5 degrees")] = False,
-    seed: Annotated[int, Option(help="of the random starts")] = 5,
-    device: Annotated[str, Option(help="cpu or cuda")] = "cpu",
+    random_starts: Annotated[
+        bool, Option(help="start moved by up to 0.1 rad and 5 degrees", rich_help_panel=EPISODES)
+    ] = False,
+    seed: Annotated[int, Option(help="seed of the random starts", rich_help_panel=EPISODES)] = 5,
+    device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=RUN)] = "cpu",
     token_order: Annotated[
         str | None,
-        Option(help="action-reward-observation or observation-action-reward", show_default="the checkpoint's"),
+        Option(
+            help="action-reward-observation or observation-action-reward",
+            rich_help_panel=RUN,
+            show_default="the checkpoint's; the former where it does not say",
+        ),
     ] = None,
     output_dir: Annotated[
-        Path | None, Option(help="for eval.json and eval.csv", show_default="eval/<robot>-<date and time>")
+        Path | None,
+        Option(help="for eval.json and eval.csv", rich_help_panel=RUN, show_default="eval/<robot>-<date and time>"),
     ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier evaluation there")] = False,
-    json: Annotated[bool, Option("--json", help="print one JSON object last")] = False,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="replace an earlier evaluation there", rich_help_panel=RUN)
+    ] = False,
+    json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
 ) -> None:
     """Evaluate a checkpoint on a robot, without exploration noise."""
     options = {k: v for k, v in locals().items() if k not in ("json", "parallel")}
@@ -54,6 +77,7 @@ def evaluate(
 
     evaluation = run(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))
-    console.print(f"Written: {config.output_dir / 'eval.json'}, eval.csv", highlight=False)
+    written = f"Written: {config.output_dir / 'eval.json'}, {config.output_dir / 'eval.csv'}"
+    console.print(written, highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(evaluation.summary())

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.cli.common import print_json, reports_errors, result_console
+from vintix_fast.errors import InputFileError
 
 
 @reports_errors
@@ -15,15 +16,25 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="a checkpoint directory or a trajectories.h5")],
     json: Annotated[bool, typer.Option("--json", help="print one JSON object last")] = False,
 ) -> None:
-    """Say what a checkpoint directory or a trajectories.h5 holds, and whether it is sound."""
+    """Say what a checkpoint directory or a trajectories.h5 holds, and whether it is sound.
+
+    Ends with exit code 4 if it is not.
+    """
+    if path.suffix not in (".h5", ".partial") and not path.exists():
+        raise InputFileError(f"{path}: no such file or directory; give a checkpoint directory or a trajectories.h5")
+    if path.is_file() and path.suffix in (".pth", ".json"):
+        raise InputFileError(f"{path}: may be a part of a checkpoint; give the directory that it is in")
     facts = _checkpoint(path) if path.is_dir() else _trajectories(path)
+
+    out = result_console(json)
     for key, value in facts.items():
         if isinstance(value, dict):
-            console.print(f"{key}:", highlight=False)
-            for inner, text in value.items():
-                console.print(f"  {inner}: {text}", highlight=False, markup=False)
+            value = "".join(f"\n  {inner}: {text}" for inner, text in value.items())
+        elif isinstance(value, list):
+            value = "".join(f"\n  {text}" for text in value) or " none"
         else:
-            console.print(f"{key}: {value}", highlight=False, markup=False)
+            value = f" {value}"
+        out.print(f"{key.replace('_', ' ')}:{value}", highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(facts)
     if not facts["sound"]:
@@ -31,23 +42,20 @@ def inspect(
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    import torch
-
     from vintix_fast.model import load_checkpoint
 
-    model = load_checkpoint(path)
-    own = {group: sum(p.numel() for _, p in model.group_parameters(group)) for group in model.groups}
-    broken = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
-    facts: dict[str, Any] = {
+    model = load_checkpoint(path)  # raises unless it is sound
+    return {
         "kind": "checkpoint",
-        "sound": not broken,
+        "sound": True,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "groups": own,
-        "tasks": {name: f"group {info.group_name}, {info.observation_dim} observations, {info.action_dim} actions"
-                  for name, info in model.tasks.items()},
+        "groups": {group: sum(p.numel() for _, p in model.group_parameters(group)) for group in model.groups},
+        "tasks": {
+            name: f"group {info.group_name}, {info.observation_dim} observations, {info.action_dim} actions"
+            for name, info in model.tasks.items()
+        },
         "config": model.config.to_dict(),
-    }  # fmt: skip
-    return facts | ({"not finite": broken} if broken else {})
+    }
 
 
 def _trajectories(path: Path) -> dict[str, Any]:
@@ -57,19 +65,21 @@ def _trajectories(path: Path) -> dict[str, Any]:
 
     trajectories = read_trajectories(path)
     slices = [(h, start, stop) for h in trajectories.histories for start, stop in h.episodes()]
-    returns = [float(h.reward[start:stop].sum()) for h, start, stop in slices]
-    arrays = [a for h in trajectories.histories for a in (h.observation, h.action, h.reward)]
-    finite = all(np.isfinite(a).all() for a in arrays)
-    facts: dict[str, Any] = {
+    faults = []
+    if not trajectories.closed_cleanly:
+        faults.append("its collection was cut short; what was saved by then can be read, the last episodes are partial")
+    for name in ("observation", "action", "reward"):
+        broken = sum(int((~np.isfinite(getattr(h, name))).sum()) for h in trajectories.histories)
+        if broken:
+            faults.append(f"{name}: {broken} values are NaN or infinite; collect it again")
+    return {
         "kind": "trajectories",
-        "sound": finite and trajectories.closed_cleanly,
-        "closed cleanly": trajectories.closed_cleanly,
-        "finite": finite,
+        "sound": not faults,
+        "faults": faults,
         "transitions": trajectories.num_transitions,
         "environments": len(trajectories.histories),
         "episodes": len(slices),
-        "mean return": float(np.mean(returns)),
-        "mean length": float(np.mean([stop - start for _, start, stop in slices])),
+        "mean_return": float(np.mean([h.reward[start:stop].sum() for h, start, stop in slices])),
+        "mean_episode_length": float(np.mean([stop - start for _, start, stop in slices])),
         "attributes": trajectories.attributes,
     }
-    return facts

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
@@ -16,7 +17,7 @@ from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Collection, Episode, Policy, collect
-from vintix_fast.run import versions, write_json, write_text
+from vintix_fast.run import check_writable, versions, write_json, write_text
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 
@@ -91,8 +92,14 @@ def check_context_len(context_len: int | None, model: Vintix) -> int:
     """The context to act with; raises UsageError if the model was made for a shorter one."""
     longest = model.config.context_len
     if context_len is not None and context_len > longest:
-        raise UsageError(f"--context-len {context_len} is more than the model's {longest}")
+        raise UsageError(f"--context-len {context_len} is more than the model's {longest}; give at most that")
     return context_len or longest
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError if the device is not there."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
 
 
 def measure(
@@ -117,13 +124,16 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
         UsageError, InputFileError: see `EvalConfig`, `load_robot`, `load_checkpoint`; before anything is written.
     """
     progress = progress or Progress()
+    check_device(config.device)
     robot = load_robot(config.robot_type)
     model = load_checkpoint(config.vintix_path, config.device, config.token_order)
     task_name = task_for(model, robot)
     context_len = check_context_len(config.context_len, model)
     out = config.output_dir
-    if out is not None and (out / "eval.json").exists() and not config.overwrite:
-        raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
+    if out is not None:
+        check_writable(out)
+        if (out / "eval.json").exists() and not config.overwrite:
+            raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
 
     simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps)

@@ -117,8 +117,9 @@ def _set_statistics(model: Vintix, task_name: str, path: Path | None) -> None:
             model.tasks[task_name], obs_mean=tuple(given["obs_mean"]), obs_std=tuple(given["obs_std"])
         )
     except (OSError, ValueError, KeyError, TypeError, InputFileError) as error:
+        fault = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise InputFileError(
-            f"--obs-stats {path}: {error!r}; it must be a JSON object with obs_mean and obs_std, "
+            f"--obs-stats {path}: {fault}; it must be a JSON object with obs_mean and obs_std, "
             f"{OBSERVATION_DIM} numbers each"
         ) from error
     if min(info.obs_std) < SMALLEST_STD:

@@ -20,6 +20,8 @@ from vintix_fast.config import AdaptConfig, changed_options
 from vintix_fast.errors import InputFileError, UsageError, VintixFastError
 
 PACKAGES = ("vintix-fast", "torch", "genesis-world", "h5py", "numpy", "triton")
+ENTRIES = ("state.json", "metrics.jsonl", "curve.png", "tensorboard", "loop_[0-9][0-9]*", "models", "config.json")
+"""What a run makes in its directory, in the order in which --overwrite deletes it: a run is known by config.json."""
 
 
 def versions() -> dict[str, str]:
@@ -54,6 +56,22 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def check_writable(path: Path) -> None:
+    """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing.
+
+    Raises:
+        UsageError: it, or what it lies in, is no directory.
+        VintixFastError: no permission.
+    """
+    existing = path
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"--output-dir {path}: {existing} is not a directory; choose another path")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise VintixFastError(f"--output-dir {path}: no permission to write in {existing}; choose another path")
+
+
 class Run:
     """The output directory of `adapt`.
 
@@ -74,54 +92,82 @@ class Run:
 
         Raises:
             UsageError: it is in use and neither --resume nor --overwrite was given, or the options differ from those
-                of the run to resume, or --overwrite would delete what is no run.
+                of the run to resume, or --overwrite would delete what is no run, or the pretrained model.
+            InputFileError: the state of the run to resume is broken.
             VintixFastError: it cannot be written to.
         """
         path, config = self.path, self.config
-        used = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        if used and not path.is_dir():
-            raise UsageError(f"--output-dir {path} is a file; give a directory")
+        check_writable(path)
+        used = path.is_dir() and any(path.iterdir())
         if config.resume:
-            if not (path / "config.json").is_file():
-                raise UsageError(f"--resume: {path} holds no run to go on with; leave the option out to begin one")
-            differences = changed_options(self._read("config.json").get("options", {}), config)
+            if not self._holds_run():
+                raise UsageError(
+                    f"--resume: {path} holds no run to go on with (no config.json with a run's options); leave the "
+                    "option out to begin one"
+                )
+            differences = changed_options(self._read("config.json", ("options",))["options"], config)
             if differences:
                 raise UsageError(
                     f"--resume: {path} was begun with other options ({'; '.join(differences)}). Give the same, or "
                     "another --output-dir"
                 )
-        elif used and not config.overwrite:
+            self._state()
+        elif used and not self._holds_run():
             raise UsageError(
-                f"--output-dir {path} is not empty: --resume goes on with its run, --overwrite replaces it"
+                f"--output-dir {path} is not empty and holds no run of vintix-fast, so it is left alone; give a new or "
+                "an empty directory"
             )
-        elif used and not (path / "config.json").is_file():
-            raise UsageError(f"--overwrite: {path} holds no run of vintix-fast, so it is left alone; choose another")
-        parent = path
-        while not parent.exists():
-            parent = parent.parent
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise VintixFastError(f"--output-dir {path}: no permission to write in {parent}")
+        elif used and not config.overwrite:
+            raise UsageError(f"--output-dir {path} holds a run: --resume goes on with it, --overwrite replaces it")
+        elif used and config.pretrained_path.resolve().is_relative_to(path.resolve()):
+            raise UsageError(
+                f"--overwrite would delete --pretrained-path {config.pretrained_path}, which lies in --output-dir "
+                f"{path}; give another --output-dir"
+            )
 
     def begin(self) -> None:
-        """Make the directory, or read what an interrupted run left."""
-        if self.config.resume:
-            if (self.path / "state.json").is_file():
-                state = self._read("state.json")
-                self.loops_done, self.rows, self.best = state["loops_done"], state["rows"], state["best"]
-                self.improver_state = state["improver"]
-        elif self.path.exists():
-            shutil.rmtree(self.path)
+        """Make the directory, or read what an interrupted run left.
+
+        Of an earlier run to overwrite only what a run makes is deleted, so that a user's own files beside it stay.
+        """
         try:
-            (self.path / "models").mkdir(parents=True, exist_ok=True)
+            if self.config.resume:
+                if (state := self._state()) is not None:
+                    self.loops_done, self.rows, self.best = state["loops_done"], state["rows"], state["best"]
+                    self.improver_state = state["improver"]
+            else:
+                for entry in (found for name in ENTRIES for found in self.path.glob(name)):
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        entry.unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise VintixFastError(f"--output-dir {self.path}: {error.strerror}") from error
+            raise VintixFastError(f"--output-dir {self.path}: {error}") from error
         write_json(self.path / "config.json", {"options": self.config.to_json(), "versions": versions()})
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _holds_run(self) -> bool:
+        """Whether `begin` was here before; a checkpoint, or another tool's directory, may have a config.json too."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return isinstance(self._read("config.json", ("options",))["options"], dict)
+        except InputFileError:
+            return False
+
+    def _state(self) -> dict[str, Any] | None:
+        """What the last finished loop left, or None before the first."""
+        if not (self.path / "state.json").is_file():
+            return None
+        return self._read("state.json", ("loops_done", "rows", "best", "improver"))
+
+    def _read(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+        """A JSON object of this directory that has at least ``keys``."""
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or not set(keys) <= set(content):
+                raise ValueError(f"not a JSON object with {', '.join(keys)}")
         except (OSError, ValueError) as error:
             raise InputFileError(f"{self.path / name} is broken ({error}); --overwrite begins the run anew") from error
+        return content
 
     # -- where things are --------------------------------------------------------------------------------------------
 
@@ -148,7 +194,7 @@ class Run:
         file = self.collection_file(collection)
         if not (file.is_file() and self.trajectories(collection).is_file()):
             return None
-        return json.loads(file.read_text(encoding="utf-8"))
+        return self._read(str(file.relative_to(self.path)), ("collection",))
 
     @property
     def current_dir(self) -> Path:

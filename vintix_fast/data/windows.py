@@ -58,7 +58,7 @@ class Windows:
             prev_action, prev_reward = np.roll(history.action, 1, axis=0), np.roll(history.reward, 1)
             prev_action[:1], prev_reward[:1] = 0.0, 0.0
             # A stream that begins inside an episode lacks its first token's previous action and reward.
-            first = 0 if history.step_num[0] == 0 else 1
+            first = int((history.step_num[:1] != 0).any())
             rows = (history.observation, prev_action, prev_reward, history.step_num, target.action, target.weight)
             if len(history.reward) > first:
                 columns.append(tuple(column[first:] for column in rows))

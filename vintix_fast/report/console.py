@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -24,7 +25,8 @@ class ConsoleProgress(Progress):
         self._task = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        # A log gets its lines whole; in a terminal words wrap.
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     @contextlib.contextmanager
     def _bar(self, what: str, total: int) -> Iterator[None]:
@@ -32,7 +34,9 @@ class ConsoleProgress(Progress):
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )  # fmt: skip
-        with Bars(*columns, console=self.console, transient=True, refresh_per_second=4) as bars:
+        # Without a terminal a bar would leave nothing but an empty line.
+        hidden = not self.console.is_terminal
+        with Bars(*columns, console=self.console, transient=True, refresh_per_second=4, disable=hidden) as bars:
             self._bars, self._task = bars, bars.add_task(what, total=total, note="")
             try:
                 yield
@@ -77,17 +81,17 @@ class ConsoleProgress(Progress):
 
 
 def summary_table(rows: list[dict[str, Any]]) -> Table:
-    """One line for each loop."""
-    table = Table(title="Adaptation")
+    """One line for each loop, at most 80 characters wide."""
+    table = Table(title="Adaptation", box=box.SIMPLE_HEAD, padding=0)
     columns = (
-        ("loop", "loop", "d"), ("episodes", "episodes", "d"), ("steps", "env_steps", "d"),
-        ("return", "mean_return", ".2f"), ("length", "mean_length", ".0f"), ("loss", "loss", ".4f"),
-        ("evaluated", "eval_return", ".2f"), ("length", "eval_length", ".0f"),
-        ("collecting s", "collect_seconds", ".1f"), ("training s", "train_seconds", ".1f"),
+        ("\nloop", "loop", "d"), ("\nepisodes", "episodes", "d"), ("\nsteps", "env_steps", "d"),
+        ("\nreturn", "mean_return", ".2f"), ("\nlength", "mean_length", ".0f"), ("\nloss", "loss", ".4f"),
+        ("eval\nreturn", "eval_return", ".2f"), ("eval\nlength", "eval_length", ".0f"),
+        ("collect\ns", "collect_seconds", ".1f"), ("train\ns", "train_seconds", ".1f"),
     )  # fmt: skip
     for title, _, _ in columns:
-        table.add_column(title, justify="right")
-    table.add_column("kept")
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("\nkept")
     for row in rows:
         cells = [format(row[key], form) if key in row else "" for _, key, form in columns]
         table.add_row(*cells, {True: "yes", False: "no", None: ""}[row.get("accepted")])

@@ -35,6 +35,8 @@ class CriticConfig:
     hidden: int = 256
     lr: float = 3e-4
     gamma: float = 0.98
+    n_steps: int = 8
+    """Rewards before the bootstrap: a fall's news must travel back tens of steps within one loop's updates."""
     polyak: float = 0.005
     next_action_noise: float = 0.05
     reward_scale: float = 50.0
@@ -68,16 +70,16 @@ class TwinQ(nn.Module):
         return torch.stack([self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Transitions:
-    """Everything that was collected, flat: M transitions whose successor is known, or that ended in a fall."""
+    """Everything that was collected, flat: M starts of n-step returns."""
 
     state: torch.Tensor  # [M, O + A]: observation and the action before it, which the latency makes part of the state
     action: torch.Tensor  # [M, A] executed
-    reward: torch.Tensor  # [M]
-    next_state: torch.Tensor  # [M, O + A]
+    reward: torch.Tensor  # [M] discounted sum of the rewards up to the bootstrap
+    next_state: torch.Tensor  # [M, O + A] where the return is bootstrapped
     next_mean_action: torch.Tensor  # [M, A] what the policy meant to do there
-    terminated: torch.Tensor  # [M] 1.0 where the robot fell
+    discount: torch.Tensor  # [M] of the bootstrap; 0 where the robot fell before it
 
 
 def states(history: History) -> np.ndarray:
@@ -87,20 +89,32 @@ def states(history: History) -> np.ndarray:
     return np.concatenate([history.observation, last], axis=1)
 
 
-def transitions(histories: list[History], device: torch.device | str = "cpu") -> Transitions:
-    """Flatten histories.  Time-outs, simulation failures and stream ends have no known successor and are left out."""
+def transitions(histories: list[History], config: CriticConfig, device: torch.device | str = "cpu") -> Transitions:
+    """Flatten histories into n-step returns that never leave their episode.
+
+    A fall ends a return without a bootstrap.  At a time-out, a simulation failure or the end of a stream the step's
+    successor is unknown, so that returns are bootstrapped at the last step itself.
+    """
     parts = []
     for h in histories:
-        state, mean = states(h), h.extras["mean_action"]
-        terminated = h.extras["terminated"].astype(bool) & ~h.extras["failed"].astype(bool)
-        follows = np.zeros(len(h), dtype=bool)
-        follows[:-1] = h.step_num[1:] == h.step_num[:-1] + 1
-        keep = follows | terminated
-        after = np.minimum(np.arange(len(keep)) + 1, len(keep) - 1)
-        parts.append((
-            state[keep], h.action[keep], h.reward[keep],
-            state[after][keep], mean[after][keep], terminated[keep].astype(np.float32),
-        ))  # fmt: skip
+        index, reward = np.arange(len(h)), config.reward_scale * h.reward + config.reward_bonus
+        fell = h.extras["terminated"].astype(bool) & ~h.extras["failed"].astype(bool)
+        end = np.zeros(len(h), dtype=np.int64)  # where the bootstrap may be at the latest
+        for first, stop in h.episodes():
+            end[first:stop] = stop if fell[stop - 1] else stop - 1
+        length = np.minimum(config.n_steps, end - index)
+        total, factor = np.zeros(len(h), np.float32), 1.0
+        for k in range(config.n_steps):
+            inside = length > k
+            total[inside] += factor * reward[index[inside] + k]
+            factor *= config.gamma
+        bootstrap = np.minimum(index + length, len(h) - 1)
+        fallen = (index + length == end) & fell[np.maximum(end - 1, 0)] & (end > 0)
+        discount = np.where(fallen, 0.0, config.gamma**length).astype(np.float32)
+        state, mean, keep = states(h), h.extras["mean_action"], length > 0
+        parts.append(
+            [column[keep] for column in (state, h.action, total, state[bootstrap], mean[bootstrap], discount)]
+        )
     return Transitions(*(torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*parts, strict=True)))
 
 
@@ -126,7 +140,7 @@ class CriticImprover:
     def targets(
         self, histories: list[History], replay: list[History], seed: int, on_step: Callable[[int, float], None]
     ) -> list[Targets]:
-        self._fit(transitions(replay, self.device), seed, on_step)
+        self._fit(transitions(replay, self.config, self.device), seed, on_step)
         return [Targets(self._climb(h), np.ones(len(h), np.float32)) for h in histories]
 
     def judge(self, accepted: bool) -> None:
@@ -149,15 +163,14 @@ class CriticImprover:
         target.load_state_dict(self._critic.state_dict())
         optimiser = torch.optim.AdamW(self._critic.parameters(), lr=cfg.lr, weight_decay=0.0)
         state, next_state = self._normalise(data.state), self._normalise(data.next_state)
-        reward = cfg.reward_scale * data.reward + cfg.reward_bonus
         losses = []
         for update in range(cfg.updates):
-            rows = torch.randint(len(reward), (cfg.batch_size,), generator=generator).to(self.device)
+            rows = torch.randint(len(state), (cfg.batch_size,), generator=generator).to(self.device)
             noise = torch.randn(cfg.batch_size, self._dims[1], generator=generator).to(self.device)
             next_action = data.next_mean_action[rows] + cfg.next_action_noise * noise
             with torch.no_grad():
                 next_value = target(next_state[rows], next_action).mean(dim=0)
-                value = reward[rows] + cfg.gamma * (1.0 - data.terminated[rows]) * next_value
+                value = data.reward[rows] + data.discount[rows] * next_value
             predicted = self._critic(state[rows], data.action[rows])
             loss = (predicted - value).square().mean()
             optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,350 @@
+"""What the commands document, parse, print and write; the simulator is never built."""
+
+import csv
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from vintix_fast.adapt import AdaptResult
+from vintix_fast.cli import app, doctor
+from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
+from vintix_fast.data import open_writer
+from vintix_fast.evaluate import Evaluation
+from vintix_fast.report.console import ConsoleProgress, evaluation_table, summary_table
+from vintix_fast.rollout import Episode
+from vintix_fast.run import Run
+from vintix_fast.schema import FIELDS
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"
+COMMANDS = ("adapt", "eval", "inspect", "doctor")
+
+
+def invoke(*words, columns=80):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": str(columns)})
+
+
+def spoken(text: str) -> str:
+    """Without colours and the frames that Typer draws."""
+    return re.sub(r"(\x1b\[[\d;]*m|[│╭╮╰╯─\s])+", " ", text)
+
+
+def last_json(result) -> dict:
+    """The one JSON object of a command's standard output."""
+    assert result.stdout.count("\n") == 1 and result.stdout.endswith("\n")
+    return json.loads(result.stdout, parse_constant=pytest.fail)
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+DEFAULTS = {
+    "adapt": {
+        "pretrained-path": "(the bundled checkpoint)",
+        "robot-type": None,
+        "reference-robot": "go2",
+        "num-improvement-loops": "5",
+        "episodes-per-loop": "50",
+        "finetune-steps-per-loop": "1000",
+        "output-dir": None,
+        "max-steps-per-episode": "1000",
+        "context-len": "2048",
+        "batch-size": "4",
+        "lr": "0.0001",
+        "seed": "5",
+    },
+    "eval": {"vintix-path": "(the bundled checkpoint)", "robot-type": None, "num-envs": "100", "max-steps": "1000"},
+}
+
+
+@pytest.mark.parametrize(("command", "defaults"), DEFAULTS.items())
+def test_help_documents_the_guides_parameters_and_defaults(command, defaults):
+    text = spoken(invoke(command, "--help", columns=200).stdout)
+    for option, default in defaults.items():
+        note = r"\[required\]" if default is None else rf"\[default: {re.escape(default)}\]"
+        # Between an option and its note no other option begins.
+        assert re.search(rf"--{option} <\w+> ((?!--)[^\[])+{note}", text), option
+    assert "unitreea1" in text
+
+
+@pytest.mark.parametrize("words", [(), *[(command,) for command in COMMANDS]])
+def test_help_works_and_fits_into_80_columns(words):
+    result = invoke(*words, "--help")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert invoke(*words, "-h").stdout == result.stdout
+
+
+def test_without_a_command_the_commands_are_listed():
+    result = invoke()
+    assert all(command in result.stdout + result.stderr for command in COMMANDS)
+
+
+LIGHT = """
+import sys
+sys.argv = ["vintix-fast", *sys.argv[1:]]
+{action}
+heavy = {{"torch", "genesis", "h5py", "numpy", "matplotlib", "triton"}} & set(sys.modules)
+sys.exit(f"imported {{heavy}}" if heavy else 0)
+"""
+HELP = """
+from vintix_fast.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
+
+
+@pytest.mark.parametrize("words", [("adapt", "--help"), ("eval", "--help"), ("inspect", "--help"), ("doctor", "-h")])
+def test_help_imports_nothing_heavy(words):
+    subprocess.run([sys.executable, "-c", LIGHT.format(action=HELP), *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    action = "import vintix_fast; vintix_fast.AdaptConfig('go2', 'out')"
+    subprocess.run([sys.executable, "-c", LIGHT.format(action=action)], check=True)
+
+
+# -- options -> configuration ------------------------------------------------------------------------------------------
+
+GUIDE_ADAPT = {
+    "pretrained_path": "my_models/epoch_15", "robot_type": "minicheetah", "reference_robot": "go1",
+    "num_improvement_loops": 3, "episodes_per_loop": 7, "finetune_steps_per_loop": 11, "output_dir": "my_data/run_1",
+    "max_steps_per_episode": 13, "context_len": 17, "batch_size": 2, "lr": 0.5, "seed": 19,
+}  # fmt: skip
+GUIDE_EVAL = {"vintix_path": "my_models/loop_05", "robot_type": "a1", "num_envs": 100, "max_steps": 1000}
+
+
+@pytest.fixture
+def configs(monkeypatch):
+    """The configurations that `adapt` and `evaluate` are called with; they do nothing."""
+    seen = []
+
+    def adapt(config, *, progress):
+        seen.append(config)
+        return AdaptResult([{"loop": 1, "loss": float("nan")}], Path("out/models/loop_01"), Path("out/models/best"))
+
+    def evaluate(config, *, progress):
+        seen.append(config)
+        return evaluation_of(2)
+
+    for name, function in (("adapt", adapt), ("evaluate", evaluate)):
+        # The package's attributes of these names are the functions.
+        monkeypatch.setattr(importlib.import_module(f"vintix_fast.{name}"), name, function)
+    return seen
+
+
+@pytest.mark.parametrize("spell", [str, lambda name: name.replace("_", "-")], ids=["snake", "kebab"])
+@pytest.mark.parametrize("equals", [False, True])
+def test_both_spellings_give_the_same_configuration(configs, spell, equals):
+    for command, options, flags in (("adapt", GUIDE_ADAPT, []), ("eval", GUIDE_EVAL, ["--parallel"])):
+        words = [[f"--{spell(k)}={v}"] if equals else [f"--{spell(k)}", v] for k, v in options.items()]
+        result = invoke(command, *sum(words, flags))
+        assert result.exit_code == 0, result.output
+    adapted, evaluated = configs
+    assert adapted == AdaptConfig(**GUIDE_ADAPT)
+    assert evaluated == EvalConfig(**GUIDE_EVAL, output_dir=evaluated.output_dir)
+    assert re.fullmatch(r"eval/a1-\d{8}-\d{6}", str(evaluated.output_dir))
+
+
+def test_the_commands_defaults_are_those_of_the_configurations(configs):
+    assert invoke("adapt", "--robot-type", "go2", "--output-dir", "out").exit_code == 0
+    assert invoke("eval", "--robot-type", "go2", "--output-dir", "out").exit_code == 0
+    assert configs == [AdaptConfig("go2", "out"), EvalConfig(BUILTIN_CHECKPOINT, "go2", output_dir="out")]
+    invoke("eval", "--robot-type", "go2", "--no-parallel", "--num-envs", 100)
+    assert configs[-1].num_envs == 1
+
+
+def test_adapt_prints_one_json_object_and_its_models(configs):
+    result = invoke("adapt", "--robot-type", "go2", "--output-dir", "out", "--json")
+    assert last_json(result) == {
+        "best_model": "out/models/best", "last_model": "out/models/loop_01", "loops": [{"loop": 1, "loss": None}],
+    }  # fmt: skip
+    assert "Adapted model: out/models/best\nCurve: out/curve.png" in result.stderr
+
+
+# -- eval --------------------------------------------------------------------------------------------------------------
+
+
+def evaluation_of(num_envs: int, robot: str = "go2") -> Evaluation:
+    episodes = [Episode(e, n, 10.0 * n + e, 100, e == 1, False) for n in range(2) for e in range(num_envs)]
+    return Evaluation(robot, episodes, env_steps=200 * num_envs, seconds=2.0)
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """`evaluate` with a measurement that needs no simulator, in an empty folder that is empty when it happens."""
+    module = importlib.import_module("vintix_fast.evaluate")
+
+    def measure(task, policy, num_episodes, *args):
+        assert num_episodes == 4 and list(tmp_path.iterdir()) == []
+        return evaluation_of(task.num_envs)
+
+    def simulator(robot, num_envs, device, say):
+        return SimpleNamespace(num_envs=num_envs, device=device)
+
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "Simulator", simulator)
+    monkeypatch.chdir(tmp_path)
+    return ["eval", "--vintix-path", GOLDEN, "--robot-type", "go2", "--num-envs", 2, "--episodes-per-env", 2]
+
+
+def test_eval_prints_one_json_object_and_writes_its_files(measured):
+    result = invoke(*measured, "--json")
+    assert result.exit_code == 0, result.output
+    (folder,) = Path("eval").iterdir()
+    assert folder.name.startswith("go2-")
+    assert sorted(p.name for p in folder.iterdir()) == ["eval.csv", "eval.json"]
+
+    summary = last_json(result)
+    assert summary["mean_return"] == 5.5 and summary["std_return"] == pytest.approx(np.std([0, 1, 10, 11]))
+    assert summary["mean_episode_length"] == 100 and summary["episodes"] == 4
+    assert summary["returns_by_episode_number"] == [0.5, 10.5]
+    written = json.loads((folder / "eval.json").read_text())
+    assert summary.items() <= written.items()
+    assert written["options"]["robot_type"] == "go2" and "torch" in written["versions"]
+    rows = list(csv.DictReader((folder / "eval.csv").read_text().splitlines()))
+    assert [(r["env"], r["episode_number"], r["return"]) for r in rows] == [
+        ("0", "0", "0.0"), ("0", "1", "10.0"), ("1", "0", "1.0"), ("1", "1", "11.0"),
+    ]  # fmt: skip
+
+
+def test_eval_without_json_leaves_standard_output_empty(measured):
+    result = invoke(*measured, "--output-dir", "a_folder/[b]")
+    assert result.stdout == ""
+    assert "go2: 4 episodes, 200 steps/s" in result.stderr
+    assert "Written: a_folder/[b]/eval.json, a_folder/[b]/eval.csv" in result.stderr
+
+
+# -- inspect and doctor ------------------------------------------------------------------------------------------------
+
+
+def collect(path: Path, close: bool = True, reward: float = 0.5) -> Path:
+    """Two environments of three steps; returns the file that there is then."""
+    writer = open_writer(path, 2, {"robot": "go2", "seed": 5})
+    for step in range(3):
+        rows = {name: np.zeros((2, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
+        rows["reward"][:], rows["step_num"][:] = reward, step
+        writer.append(rows, np.ones(2, bool))
+    writer.close() if close else writer.abort()
+    return path if close else path.with_name(path.name + ".partial")
+
+
+def test_inspect_reports_the_bundled_checkpoint():
+    result = invoke("inspect", BUILTIN_CHECKPOINT)
+    assert result.exit_code == 0
+    assert "sound: True\nparameters: 1471667\n" in result.stdout
+    assert "  go1_locomotion: 239961\n" in result.stdout
+    facts = last_json(invoke("inspect", BUILTIN_CHECKPOINT, "--json"))
+    assert facts["kind"] == "checkpoint" and facts["sound"] is True
+    assert facts["config"]["token_order"] == "action-reward-observation"
+
+
+def test_inspect_reports_trajectories(tmp_path):
+    path = collect(tmp_path / "trajectories.h5")
+    result = invoke("inspect", path)
+    assert result.exit_code == 0
+    assert "sound: True\nfaults: none\ntransitions: 6\nenvironments: 2\nepisodes: 2\nmean return: 1.5" in result.stdout
+    facts = last_json(invoke("inspect", path, "--json"))
+    assert facts["mean_episode_length"] == 3 and facts["attributes"]["robot"] == "go2"
+
+
+def test_inspect_reports_what_is_unsound(tmp_path):
+    partial = invoke("inspect", collect(tmp_path / "partial.h5", close=False), "--json")
+    assert partial.exit_code == 4
+    facts = last_json(partial)
+    assert facts["sound"] is False and "cut short" in facts["faults"][0] and facts["transitions"] == 6
+
+    diverged = invoke("inspect", collect(tmp_path / "nan.h5", reward=float("nan")), "--json")
+    assert diverged.exit_code == 4
+    assert last_json(diverged)["mean_return"] is None
+    assert "reward: 6 values are NaN or infinite" in diverged.stderr
+
+    path = collect(tmp_path / "short.h5")
+    path.write_bytes(path.read_bytes()[:-2000])
+    short = invoke("inspect", path, "--json")
+    assert (short.exit_code, short.stdout) == (4, "") and "short.h5: not an HDF5 file, or a truncated" in short.stderr
+
+
+def test_inspect_accepts_any_attributes(tmp_path):
+    path = collect(tmp_path / "trajectories.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["command"] = np.array([0.5, np.nan], np.float32)
+    assert last_json(invoke("inspect", path, "--json"))["attributes"]["command"] == [0.5, None]
+
+
+def test_doctor_passes_here():
+    result = invoke("doctor")
+    assert result.exit_code == 0, result.output
+    assert "FAIL" not in result.stdout and "ok   bundled checkpoint: groups" in result.stdout
+    assert all(check["ok"] for check in last_json(invoke("doctor", "--json")).values())
+
+
+def test_doctor_names_what_fails(monkeypatch):
+    monkeypatch.setattr(doctor, "_genesis", lambda: (False, "not installed: pip install genesis-world"))
+    monkeypatch.setattr(doctor, "_triton", lambda: 1 / 0)
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 1
+    checks = last_json(result)
+    assert not checks["Genesis"]["ok"] and "division" in checks["triton"]["detail"]
+    assert "FAIL Genesis: not installed: pip install" in result.stderr
+
+
+# -- what a run shows and where it writes ------------------------------------------------------------------------------
+
+
+def test_progress_in_a_log_is_whole_lines_and_nothing_else(capsys):
+    progress = ConsoleProgress(Console(stderr=True, width=40))
+    text = "a line [of text] that is longer than the console is wide, /with/a/path"
+    progress.say(text)
+    with progress.training("fine-tuning", 10):
+        progress.on_training_step(1, 0.5)
+    assert capsys.readouterr().err == text + "\n"
+
+
+def test_tables_are_readable_at_80_columns(capsys):
+    numbers = {"episodes": 1050, "env_steps": 1050000, "mean_return": -12.34, "mean_length": 1000.0, "loss": 0.1234}
+    gate = {"eval_return": -21.09, "eval_length": 999.0, "accepted": False}
+    row = {"loop": 12} | numbers | gate | {"collect_seconds": 12345.6, "train_seconds": 2345.6}
+    console = Console(stderr=True, width=80)
+    console.print(summary_table([{"loop": 0, "eval_return": 1.0, "eval_length": 30.0, "accepted": True}, row]))
+    text = capsys.readouterr().err
+    assert "12 1050 1050000 -12.34 1000 0.1234 -21.09 999 12345.6 2345.6 no" in " ".join(text.split())
+    assert "loop episodes steps return length loss return length s s kept" in " ".join(text.split())
+    console.print(evaluation_table(evaluation_of(2)))
+    assert "…" not in text + capsys.readouterr().err
+
+
+def test_overwriting_deletes_what_runs_make_and_no_more(tmp_path):
+    config = AdaptConfig("go2", tmp_path / "link", overwrite=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    Run(config).begin()
+    for name in ("models/loop_01/model.pth", "loop_00/trajectories.h5", "notes.txt", "loops.txt", "state.json"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("{}")
+    run = Run(config)
+    run.check()
+    run.begin()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["config.json", "loops.txt", "notes.txt"]
+
+
+def test_the_public_names_work():
+    import vintix_fast.adapt  # noqa: F401  (the submodule must not take the function's place)
+    import vintix_fast.evaluate  # noqa: F401
+
+    assert callable(vintix_fast.adapt) and callable(vintix_fast.evaluate)
+    assert vintix_fast.load_model(GOLDEN).groups == ("go2_locomotion", "a1_locomotion")
+    assert (vintix_fast.AdaptConfig, vintix_fast.EvalConfig) == (AdaptConfig, EvalConfig)
+    assert vintix_fast.read_trajectories.__module__ == "vintix_fast.data.trajectories"
+    assert all(hasattr(vintix_fast, name) for name in vintix_fast.__all__)

@@ -1,0 +1,213 @@
+"""The rollout loop: which environment runs which episode, what the policy is shown, what is stored."""
+
+import numpy as np
+import pytest
+import torch
+from fakes import FakeSimulator
+
+from vintix_fast.data import open_writer, read_trajectories
+from vintix_fast.errors import Interrupted
+from vintix_fast.rollout import LadderNoise, collect, episodes_per_env, ladder
+from vintix_fast.schema import EXTRA_FIELDS
+from vintix_fast.task import WalkingTask
+
+
+class FakePolicy:
+    """Acts by a formula, writes down what it is shown, and refuses what is not finite."""
+
+    def __init__(self):
+        self.seen, self.remembered, self.forgotten = [], [], 0
+
+    def forget(self):
+        self.forgotten += 1
+
+    def act(self, observation, step_num):
+        assert observation.isfinite().all()
+        self.seen.append((observation.clone(), step_num.clone()))
+        return 0.3 * torch.sin(3.0 * observation[:, 9:21] + step_num[:, None]) + 0.1
+
+    def remember(self, action, reward):
+        assert action.isfinite().all() and reward.isfinite().all()
+        self.remembered.append((action.clone(), reward.clone()))
+
+
+def run(robot, num_envs, num_episodes, *, max_steps=15, seed=1, policy=None, fall_after=(), faults=None, **options):
+    sim = FakeSimulator(robot, num_envs, fall_after=fall_after, faults=faults)
+    options = {"random_starts": True, "keep": True} | options
+    policy = policy or FakePolicy()
+    return collect(WalkingTask(sim, robot, max_steps), policy, num_episodes, seed=seed, **options), policy
+
+
+def assert_same_histories(left, right):
+    assert [h.env for h in left] == [h.env for h in right]
+    for a, b in zip(left, right, strict=True):
+        for name in ("observation", "action", "reward", "step_num"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+        assert a.extras.keys() == b.extras.keys()
+        for name in a.extras:
+            np.testing.assert_array_equal(a.extras[name], b.extras[name], err_msg=name)
+
+
+# -- how many episodes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "num_episodes", "shares"),
+    [(8, 3, [1, 1, 1]), (3, 3, [1, 1, 1]), (3, 8, [3, 3, 2]), (1, 4, [4]), (4, 6, [2, 2, 1, 1])],
+)
+def test_exactly_as_many_complete_episodes_as_asked(go2, num_envs, num_episodes, shares):
+    collection, _ = run(go2, num_envs, num_episodes)
+    assert len(collection.episodes) == num_episodes
+    assert [sum(e.env == env for e in collection.episodes) for env in range(num_envs)] == shares + [0] * (
+        num_envs - len(shares)
+    )
+    assert collection.env_steps == sum(e.length for e in collection.episodes) == sum(map(len, collection.histories))
+    for history in collection.histories:
+        ended = history.extras["terminated"] | history.extras["truncated"]
+        assert len(history.episodes()) == ended.sum() == shares[history.env]
+        assert ended[-1]  # nothing is stored after an environment's last episode
+
+
+def test_shares_sum_up_and_differ_by_one_at_most():
+    for num_episodes in range(1, 30):
+        for num_envs in range(1, 12):
+            shares = episodes_per_env(num_episodes, num_envs)
+            assert shares.sum() == num_episodes and len(shares) == num_envs and np.ptp(shares) <= 1
+
+
+def test_an_environment_that_falls_at_once_runs_no_more_episodes_than_the_others(go2):
+    collection, _ = run(go2, 3, 6, fall_after=(2, 14, 9))
+    lengths = {env: [e.length for e in collection.episodes if e.env == env] for env in range(3)}
+    assert lengths == {0: [2, 2], 1: [14, 14], 2: [9, 9]}
+    assert [e.number for e in collection.episodes if e.env == 1] == [0, 1]
+    assert [len(h) for h in collection.histories] == [4, 28, 18]
+
+
+def test_an_episodes_numbers_are_those_of_its_transitions(go2):
+    collection, _ = run(go2, 2, 4, max_steps=11, fall_after=(4, 20))
+    for episode in collection.episodes:
+        history = collection.histories[episode.env]
+        start, stop = history.episodes()[episode.number]
+        assert episode.length == stop - start
+        assert episode.return_ == pytest.approx(history.reward[start:stop].sum(dtype=np.float64), abs=1e-9)
+        assert episode.terminated == bool(history.extras["terminated"][stop - 1]) == (episode.env == 0)
+    assert collection.mean_length == (4 + 11) / 2
+
+
+# -- what the policy is shown ----------------------------------------------------------------------------------------------
+
+
+def test_the_policy_sees_each_stored_transition_once_and_nothing_else(go2):
+    collection, policy = run(go2, 3, 7, fall_after=(3, 8, 6))
+    assert policy.forgotten == 1  # the context goes on over an environment's episodes
+    for history in collection.histories:
+        n, env = len(history), history.env
+        np.testing.assert_array_equal(history.observation, torch.stack([o[env] for o, _ in policy.seen[:n]]))
+        np.testing.assert_array_equal(history.step_num, torch.stack([s[env] for _, s in policy.seen[:n]]))
+        np.testing.assert_array_equal(history.action, torch.stack([a[env] for a, _ in policy.remembered[:n]]))
+        np.testing.assert_array_equal(history.reward, torch.stack([r[env] for _, r in policy.remembered[:n]]))
+    assert collection.histories[0].step_num.tolist() == [0, 1, 2] * 3
+    assert collection.histories[1].step_num.tolist() == [*range(8)] * 2
+    assert len(policy.seen) == len(policy.remembered) == max(map(len, collection.histories))
+
+
+def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):
+    faults = {(2, 0): "nan", (4, 1): "speed", (5, 2): "solver"}
+    collection, _ = run(go2, 3, 6, faults=faults, fall_after=(20, 20, 20))
+    assert collection.failures == 3
+    failed = {e.env: (e.number, e.length) for e in collection.episodes if e.failed}
+    assert failed == {0: (0, 3), 1: (0, 5), 2: (0, 6)}
+    for history in collection.histories:
+        (at,) = np.flatnonzero(history.extras["failed"])
+        assert history.reward[at] == 0.0 and history.extras["terminated"][at] == 1
+        assert np.isfinite(history.observation).all() and np.isfinite(history.reward).all()
+
+
+# -- what is stored --------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_holds_what_is_kept_in_memory(go2, tmp_path):
+    path = tmp_path / "trajectories.h5"
+    noise = LadderNoise(ladder(5, 0.3), 12, 0, torch.device("cpu"))
+    with open_writer(path, 5, {"seed": 1}) as writer:
+        collection, _ = run(go2, 5, 7, writer=writer, noise=noise, fall_after=(3, 9, 4, 12, 40))
+    read = read_trajectories(path)
+    assert read.closed_cleanly and read.num_transitions == collection.env_steps
+    assert read.histories[0].extras.keys() == EXTRA_FIELDS.keys()
+    assert_same_histories(read.histories, collection.histories)
+
+
+def test_without_keep_nothing_is_kept(go2):
+    collection, _ = run(go2, 2, 2, keep=False)
+    assert collection.histories == [] and len(collection.episodes) == 2
+
+
+def test_a_seed_decides_everything(go2):
+    def noisy(seed):
+        noise = LadderNoise(ladder(3, 0.2), 12, seed, torch.device("cpu"))
+        return run(go2, 3, 5, seed=seed, noise=noise)[0].histories
+
+    once, again, other = noisy(1), noisy(1), noisy(2)
+    assert_same_histories(once, again)
+    assert not np.array_equal(once[0].observation[0], other[0].observation[0])
+
+
+def test_stopping_from_on_step(go2):
+    seen = []
+
+    def stop(collection):
+        seen.append(collection.env_steps)
+        if len(seen) == 4:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        run(go2, 2, 2, on_step=stop, fall_after=(20, 20))
+    assert seen == [2, 4, 6, 8]
+
+
+# -- exploration noise -----------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
+    sigma = torch.tensor([0.0, 0.05, 0.4])
+    drawn = LadderNoise(sigma, 12, 3, torch.device("cpu"))
+    collection, _ = run(go2, 3, 3, noise=LadderNoise(sigma, 12, 3, torch.device("cpu")))
+    noise = torch.stack([drawn.next() for _ in range(15)]).numpy()  # [T, N, A]
+    for history in collection.histories:
+        added = history.action - history.extras["mean_action"]
+        np.testing.assert_allclose(added, noise[: len(added), history.env], atol=1e-6)
+    assert not (collection.histories[0].action - collection.histories[0].extras["mean_action"]).any()
+    assert (collection.histories[1].action != collection.histories[1].extras["mean_action"]).all()
+
+
+def test_noise_has_its_strength_and_memory_from_the_first_step_on():
+    sigma = ladder(200, 0.2)
+    noise = LadderNoise(sigma, 12, 0, torch.device("cpu"))
+    x = torch.stack([noise.next() for _ in range(1000)])  # [T, N, A]
+    loud = x[:, 40:] / sigma[40:, None]
+    assert not x[:, :40].any()
+    torch.testing.assert_close(loud.std(dim=(0, 2)), torch.ones(160), atol=0.06, rtol=0)
+    assert loud[0].std().item() == pytest.approx(1.0, abs=0.06)  # stationary: no weaker at the start
+    assert loud.mean().item() == pytest.approx(0.0, abs=0.01)
+    lag_1 = (loud[1:] * loud[:-1]).mean() / loud.square().mean()
+    assert lag_1.item() == pytest.approx(0.7, abs=0.01)
+    across = (loud[:, :-1] * loud[:, 1:]).mean() / loud.square().mean()
+    assert across.item() == pytest.approx(0.0, abs=0.01)  # environments are independent
+
+
+def test_noise_depends_on_its_seed():
+    def first(seed):
+        return LadderNoise(ladder(4, 0.2), 12, seed, torch.device("cpu")).next()
+
+    assert torch.equal(first(1), first(1)) and not torch.equal(first(1), first(2))
+
+
+def test_the_ladder_has_quiet_rungs_and_log_spaced_loud_ones():
+    sigma = ladder(10, 0.3)
+    assert sigma[:2].tolist() == [0.0, 0.0]
+    assert sigma[2].item() == pytest.approx(0.03) and sigma[-1].item() == pytest.approx(0.3)
+    ratios = sigma[3:] / sigma[2:-1]
+    torch.testing.assert_close(ratios, torch.full((7,), 10 ** (1 / 7)), rtol=1e-4, atol=0)
+    assert ladder(6, 0.0).tolist() == [0.0] * 6
+    assert ladder(1, 0.2).tolist() == pytest.approx([0.2])
+    assert ladder(5, 0.01).tolist() == pytest.approx([0.0, 0.01, 0.01, 0.01, 0.01])

@@ -1,0 +1,83 @@
+"""Small adaptation runs in the fake simulator, and what two runs must share to be the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from fakes import FakeSimulator
+
+from vintix_fast.adapt import AdaptResult, adapt
+from vintix_fast.config import AdaptConfig
+from vintix_fast.data import read_trajectories
+from vintix_fast.report.progress import Progress
+from vintix_fast.robots import load_robot
+
+TASK, GROUP = "minicheetah_walking_ad", "minicheetah_locomotion"
+# 20 critic updates, because it reports every 20th
+SMALL = dict(
+    robot_type="minicheetah", num_improvement_loops=2, episodes_per_loop=5, finetune_steps_per_loop=5,
+    max_steps_per_episode=40, context_len=32, batch_size=2, lr=1e-3, num_envs=3, critic_updates=20, gate_episodes=4,
+)  # fmt: skip
+MEASURED = ("seconds", "_per_s", "writer_waits")
+"""Ends of the names of numbers that no two runs share."""
+
+
+def small_config(out: Path, checkpoint: Path, **options) -> AdaptConfig:
+    return AdaptConfig(output_dir=out, pretrained_path=checkpoint, **(SMALL | options))
+
+
+def run_small(
+    out: Path, checkpoint: Path, *, progress: Progress | None = None, fall_after=(), faults=None, **options
+) -> AdaptResult:
+    """Adapt in a `FakeSimulator`; options are `AdaptConfig`'s, over ``SMALL``."""
+    config = small_config(out, checkpoint, **options)
+    simulator = FakeSimulator(load_robot(config.robot_type), config.envs, fall_after=fall_after, faults=faults)
+    return adapt(config, simulator=simulator, progress=progress)
+
+
+def read_state(model_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(model_dir / "model.pth", weights_only=True)
+
+
+def read_rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def comparable(row: dict) -> dict:
+    return {key: value for key, value in row.items() if not key.endswith(MEASURED)}
+
+
+def tree(out: Path) -> set[str]:
+    """All files, by their path below ``out``; TensorBoard's have names of their own."""
+    files = (path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    return {name for name in files if not name.startswith("tensorboard/")}
+
+
+def assert_same_model(left: Path, right: Path) -> None:
+    a, b = read_state(left), read_state(right)
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name].numpy().tobytes() != b[name].numpy().tobytes()] == []
+    for name in ("metadata.json", "config.json"):
+        assert (left / name).read_text() == (right / name).read_text()
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    """Bit for bit, but for the clock."""
+    assert tree(left) == tree(right)
+    for name in sorted(tree(left)):
+        if name.endswith("model.pth"):
+            assert_same_model((left / name).parent, (right / name).parent)
+        if name.endswith(".h5"):
+            a, b = read_trajectories(left / name), read_trajectories(right / name)
+            assert a.attributes == b.attributes and len(a.histories) == len(b.histories)
+            for x, y in zip(a.histories, b.histories, strict=True):
+                for field in ("observation", "action", "reward", "step_num"):
+                    np.testing.assert_array_equal(getattr(x, field), getattr(y, field), err_msg=f"{name} {field}")
+                for field in x.extras.keys() | y.extras.keys():
+                    np.testing.assert_array_equal(x.extras[field], y.extras[field], err_msg=f"{name} {field}")
+    assert list(map(comparable, read_rows(left))) == list(map(comparable, read_rows(right)))
+    states = [json.loads((out / "state.json").read_text()) for out in (left, right)]
+    assert states[0]["best"] == states[1]["best"] and states[0]["improver"] == states[1]["improver"]

@@ -1,0 +1,305 @@
+"""Whole adaptation runs in a fake simulator: what they leave, what they change, and what the gate decides."""
+
+import importlib
+import json
+import re
+
+import h5py
+import numpy as np
+import pytest
+from fakes import FakeSimulator, save_tiny
+from runs import GROUP, SMALL, TASK, assert_same_model, assert_same_run, read_rows, read_state, run_small
+from runs import small_config, tree
+
+from vintix_fast.data import read_trajectories
+from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.evaluate import Evaluation
+from vintix_fast.model import load_checkpoint
+from vintix_fast.rollout import Episode
+
+adapt_module = importlib.import_module("vintix_fast.adapt")  # the package's attribute of that name is the function
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_checkpoint):
+    """A run that nothing disturbed; not to be written to."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, run_small(out, tiny_checkpoint)
+
+
+# -- what it leaves ----------------------------------------------------------------------------------------------------------
+
+
+def test_output_tree(finished):
+    out, result = finished
+    models = {
+        f"models/{model}/{file}"
+        for model in ("initial", "loop_01", "loop_02", "best")
+        for file in ("model.pth", "metadata.json", "config.json")
+    }
+    data = {f"loop_{i:02d}/{file}" for i in range(2) for file in ("trajectories.h5", f"loop_{i:02d}.json")}
+    assert tree(out) == models | data | {"config.json", "state.json", "metrics.jsonl", "curve.png"}
+    assert result.last_model == out / "models/loop_02" and result.best_model == out / "models/best"
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_trajectories_are_what_public_readers_expect(finished):
+    out, _ = finished
+    with h5py.File(out / "loop_00/trajectories.h5") as file:
+        # A group of another name breaks readers that sort by number.
+        spans = sorted(tuple(map(int, re.fullmatch(r"(\d+)-(\d+)", name).groups())) for name in file)
+        assert spans[0][0] == 0
+        assert all(after[0] == before[1] + 1 for before, after in zip(spans, spans[1:], strict=False))
+        for first, last in spans:
+            group = file[f"{first}-{last}"]
+            n = last - first + 1
+            assert n <= 1000
+            assert group["proprio_observation"].shape == (n, 33) and group["proprio_observation"].dtype == np.float32
+            assert group["action"].shape == (n, 12) and group["action"].dtype == np.float32
+            assert group["reward"].shape == (n,) and group["reward"].dtype == np.float32
+            assert group["step_num"].shape == (n,) and group["step_num"].dtype == np.int32
+        assert {"robot", "seed", "torch", "vintix-fast", "stream_env", "stream_length"} <= set(file.attrs)
+    read = read_trajectories(out / "loop_00/trajectories.h5")
+    assert read.closed_cleanly and sum(len(episodes) for episodes in read.episodes()) == SMALL["episodes_per_loop"]
+    assert read.attributes["robot"] == "minicheetah" and read.attributes["seed"] == "5"
+
+
+def test_collection_metadata(finished):
+    out, _ = finished
+    described = json.loads((out / "loop_01/loop_01.json").read_text())
+    assert described["task_name"] == TASK
+    assert described["observation_shape"] == {"proprio": [33]}
+    assert described["action_dim"] == 12 and described["action_type"] == "continuous"
+    summary, episodes = described["collection"], described["episodes"]
+    assert summary["episodes"] == len(episodes) == 5
+    assert summary["mean_return"] == pytest.approx(np.mean([e["return_"] for e in episodes]))
+    assert summary["mean_length"] == pytest.approx(np.mean([e["length"] for e in episodes]))
+    assert summary["env_steps"] == sum(e["length"] for e in episodes) and summary["env_steps_per_s"] > 0
+    with h5py.File(out / "loop_01/trajectories.h5") as file:
+        assert summary["env_steps"] == sum(len(group["reward"]) for group in file.values())
+
+
+def test_metrics_have_a_row_for_the_initial_policy_and_each_loop(finished):
+    out, result = finished
+    rows = read_rows(out)
+    assert rows == result.rows and [row["loop"] for row in rows] == [0, 1, 2]
+    assert rows[0].keys() >= {"eval_return", "eval_length", "accepted"} and "mean_return" not in rows[0]
+    for row in rows[1:]:
+        assert row.keys() >= {"env_steps", "mean_return", "loss", "critic_loss", "eval_return", "accepted", "failures"}
+    assert rows[2]["total_env_steps"] == rows[1]["env_steps"] + rows[2]["env_steps"]
+    assert all(np.isfinite(v) for row in rows for v in row.values())
+
+
+def test_config_json_tells_options_and_versions(finished):
+    out, _ = finished
+    config = json.loads((out / "config.json").read_text())
+    assert {name: config["options"][name] for name in SMALL} == SMALL
+    assert {"torch", "python", "vintix-fast"} <= config["versions"].keys()
+
+
+def test_tensorboard_has_the_usual_tags(finished):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out, result = finished
+    events = event_accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert tags >= {"Train/mean_reward", "Train/mean_episode_length", "Eval/mean_reward", "Loss/action", "Loss/critic"}
+    collected = events.Scalars("Train/mean_reward")
+    assert [e.step for e in collected] == [row["total_env_steps"] for row in result.rows[1:]]
+    assert [e.value for e in collected] == pytest.approx([row["mean_return"] for row in result.rows[1:]])
+    assert [e.step for e in events.Scalars("Loss/action")] == list(range(10))
+
+
+# -- what it changes -----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_new_group_differs_from_the_pretrained_model(finished, tiny_checkpoint):
+    out, _ = finished
+    pretrained, initial = read_state(tiny_checkpoint), read_state(out / "models/initial")
+    for model in ("initial", "loop_01", "loop_02", "best"):
+        state = read_state(out / "models" / model)
+        changed = [name for name in pretrained if pretrained[name].numpy().tobytes() != state[name].numpy().tobytes()]
+        assert changed == []
+        own = state.keys() - pretrained.keys()
+        assert own and all(f".{GROUP}." in name for name in own)
+        if model.startswith("loop"):
+            moved = [name for name in own if not (state[name] == initial[name]).all()]
+            assert sorted(moved) == sorted(own)
+
+
+def test_a_seed_decides_the_run(finished, tmp_path, tiny_checkpoint):
+    out, _ = finished
+    run_small(tmp_path / "again", tiny_checkpoint)
+    assert_same_run(out, tmp_path / "again")
+    run_small(tmp_path / "other", tiny_checkpoint, seed=6, num_improvement_loops=1)
+    ours, others = (read_trajectories(o / "loop_00/trajectories.h5").histories[0] for o in (out, tmp_path / "other"))
+    assert not np.array_equal(ours.observation[0], others.observation[0])
+
+
+def test_loops_draw_different_starts_and_noise(finished):
+    out, _ = finished
+    first, second = (read_trajectories(out / f"loop_0{i}/trajectories.h5").histories[2] for i in range(2))
+    assert not np.array_equal(first.observation[0], second.observation[0])
+    noise = [(h.action - h.extras["mean_action"])[:3] for h in (first, second)]
+    assert np.abs(noise[0]).min() > 0 and np.abs(noise[0] - noise[1]).max() > 1e-2
+
+
+# -- the scene -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
+    built = []
+
+    def build(robot, num_envs, device, say):
+        built.append((robot.name, num_envs, device))
+        return FakeSimulator(robot, num_envs, device, say)
+
+    monkeypatch.setattr(adapt_module, "Simulator", build)
+    adapt_module.adapt(small_config(tmp_path / "run", tiny_checkpoint))
+    assert built == [("minicheetah", 3, "cpu")]
+
+
+def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
+    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a second scene"))
+    run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
+
+
+# -- the gate ------------------------------------------------------------------------------------------------------------
+
+
+def script_evaluations(monkeypatch, returns):
+    """Evaluations find these returns, one after another."""
+    left = list(returns)
+
+    def measure(task, policy, num_episodes, seed, random_starts, progress):
+        episode = Episode(env=0, number=0, return_=left.pop(0), length=7, terminated=True, failed=False)
+        return Evaluation(task.robot.name, [episode], env_steps=7, seconds=1.0)
+
+    monkeypatch.setattr(adapt_module, "measure", measure)
+
+
+def acted_by(model_dir, trajectories):
+    """Whether a model's own actions are those of a collection."""
+    model = load_checkpoint(model_dir)
+    history = read_trajectories(trajectories).histories[0]
+    n = min(len(history), SMALL["context_len"])
+    prev_action, prev_reward = np.zeros_like(history.action), np.zeros_like(history.reward)
+    prev_action[1:], prev_reward[1:] = history.action[:-1], history.reward[:-1]
+    acted = model.predict_actions(
+        history.observation[:n], prev_action[:n], prev_reward[:n], history.step_num[:n], task_name=TASK
+    )
+    return np.allclose(acted, history.extras["mean_action"][:n], atol=1e-4, rtol=0)
+
+
+def test_the_gate_undoes_a_worse_loop_and_keeps_the_best(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 3.0, 6.0, 5.5])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, num_improvement_loops=3)
+    assert [row["accepted"] for row in result.rows] == [True, False, True, False]
+    assert [row["eval_return"] for row in result.rows] == [5.0, 3.0, 6.0, 5.5]
+    assert_same_model(out / "models/best", out / "models/loop_02")
+    models, data = out / "models", "trajectories.h5"
+    assert acted_by(models / "initial", out / "loop_00" / data)
+    # The second collection was made by the initial policy again, the third by the accepted one.
+    assert acted_by(models / "initial", out / "loop_01" / data)
+    assert not acted_by(models / "loop_01", out / "loop_01" / data)
+    assert acted_by(models / "loop_02", out / "loop_02" / data)
+    # A rejected loop makes the next one more careful.
+    steps = [row["improvement_step"] for row in result.rows[1:]]
+    assert steps[1] < steps[0] < steps[0] * 2 and steps[2] > steps[1]
+
+
+def test_a_tie_is_no_improvement(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 5.0])
+    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
+    assert [row["accepted"] for row in result.rows] == [True, False]
+    assert_same_model(result.best_model, tmp_path / "run/models/initial")
+
+
+def test_without_the_gate_every_loop_goes_on_from_the_last(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, gate=False)
+    assert [row["loop"] for row in result.rows] == [1, 2] and not (out / "models/best").exists()
+    assert result.best_model == result.last_model == out / "models/loop_02"
+    assert acted_by(out / "models/loop_01", out / "loop_01/trajectories.h5")
+    assert not acted_by(out / "models/initial", out / "loop_01/trajectories.h5")
+
+
+# -- corners -------------------------------------------------------------------------------------------------------------
+
+
+def test_cloning_without_noise_is_a_fixed_point(tmp_path, tiny_checkpoint):
+    """The control: its targets are what the model does already, so there is nothing to learn."""
+    result = run_small(
+        tmp_path / "run", tiny_checkpoint, improver="clone", gate=False, noise=0.0, fall_after=(7, 9, 6)
+    )
+    assert [row["loop"] for row in result.rows] == [1, 2]
+    assert result.rows[0]["loss_first"] < 1e-9
+    critic = run_small(tmp_path / "critic", tiny_checkpoint, gate=False, noise=0.0, fall_after=(7, 9, 6))
+    assert critic.rows[0]["loss_first"] > 1e-4
+
+
+def test_episodes_shorter_than_a_window_train(tmp_path, tiny_checkpoint):
+    out = tmp_path / "run"
+    result = run_small(
+        out, tiny_checkpoint, episodes_per_loop=10, fall_after=(3, 3, 3), context_len=64, num_improvement_loops=1
+    )
+    row = result.rows[1]
+    assert row["env_steps"] == 30 and row["loss"] > 0
+    initial, trained = read_state(out / "models/initial"), read_state(out / "models/loop_01")
+    assert any(not (initial[name] == trained[name]).all() for name in initial)
+
+
+def test_failures_of_the_simulation_are_counted_and_survived(tmp_path, tiny_checkpoint):
+    result = run_small(
+        tmp_path / "run", tiny_checkpoint, faults={(4, 0): "nan", (6, 2): "solver"}, fall_after=(30, 30, 30), gate=False
+    )
+    assert [row["failures"] for row in result.rows] == [2, 2]
+    read = read_trajectories(tmp_path / "run/loop_00/trajectories.h5")
+    assert all(np.isfinite(h.observation).all() and np.isfinite(h.reward).all() for h in read.histories)
+
+
+def test_training_on_all_loops_uses_the_older_ones(monkeypatch, tmp_path, tiny_checkpoint):
+    used = []
+
+    class Spy(adapt_module.Windows):
+        def __init__(self, histories, *rest):
+            used.append(sum(map(len, histories)))
+            super().__init__(histories, *rest)
+
+    monkeypatch.setattr(adapt_module, "Windows", Spy)
+    result = run_small(tmp_path / "run", tiny_checkpoint, train_on="all", gate=False)
+    assert used == [row["total_env_steps"] for row in result.rows]
+
+
+def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, tiny_checkpoint):
+    result = run_small(
+        tmp_path / "run", tiny_checkpoint, fall_after=(3, 3, 3), min_steps_per_loop=31, gate=False,
+        num_improvement_loops=1,
+    )  # fmt: skip
+    assert result.rows[0]["episodes"] == 15 and result.rows[0]["env_steps"] == 45
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"robot_type": "go3"}, UsageError, "go3"),
+        ({"context_len": 65}, UsageError, "--context-len 65 .* 64"),
+        ({"reference_robot": "a1"}, InputFileError, "a1.*go2_locomotion, go1_locomotion"),
+        ({"pretrained_path": "no/such/dir"}, InputFileError, "no/such/dir"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(monkeypatch, tmp_path, tiny_checkpoint, options, error, words):
+    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a scene first"))
+    options = {"pretrained_path": tiny_checkpoint} | SMALL | options
+    with pytest.raises(error, match=words):
+        adapt_module.adapt(adapt_module.AdaptConfig(output_dir=tmp_path / "run", **options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_one_group_can_be_adapted(tmp_path):
+    checkpoint = save_tiny(tmp_path / "single", {"quadruped": "quadruped_locomotion"})
+    out = tmp_path / "run"
+    run_small(out, checkpoint, num_improvement_loops=1, gate=False)
+    assert load_checkpoint(out / "models/loop_01").groups == ("quadruped_locomotion", GROUP)

@@ -1,0 +1,113 @@
+"""The plain observation against rotation matrices, and the Triton kernel against the plain observation."""
+
+import math
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vintix_fast import kernels
+from vintix_fast.kernels import reference
+
+SIZES = [(1, 12), (3, 12), (257, 12), (5, 1), (7, 17)]
+TOLERANCE = 1e-6
+"""A dozen products of numbers of about 1 in float32, rounded in another order."""
+
+
+def make_inputs(num_envs, num_joints, device="cpu", strided=False):
+    generator = torch.Generator().manual_seed(num_envs + num_joints)
+
+    def rows(columns):
+        wide = torch.randn(num_envs, 2 * columns + 3, generator=generator).to(device)
+        return wide[:, 1 : columns + 1] if strided else wide[:, :columns].contiguous()
+
+    quat = rows(4)
+    quat /= quat.norm(dim=1, keepdim=True)
+    default, command = torch.randn(num_joints, generator=generator), torch.randn(3, generator=generator)
+    return quat, rows(3), rows(num_joints), rows(num_joints), default.to(device), command.to(device)
+
+
+def check_fused(device):
+    """Compares the kernel with the plain version; also run by the subprocess below."""
+    from vintix_fast.kernels import fused
+
+    for num_envs, num_joints in SIZES:
+        for strided in (False, True):
+            inputs = make_inputs(num_envs, num_joints, device, strided)
+            out = fused.observe(*inputs)
+            assert out.shape == (num_envs, 9 + 2 * num_joints)
+            torch.testing.assert_close(out, reference.observe(*inputs), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def rotation_z_y_x(roll, pitch, yaw):
+    """Body to world, as the product of three elementary rotations, in float64."""
+    c, s = math.cos, math.sin
+    x = [[1, 0, 0], [0, c(roll), -s(roll)], [0, s(roll), c(roll)]]
+    y = [[c(pitch), 0, s(pitch)], [0, 1, 0], [-s(pitch), 0, c(pitch)]]
+    z = [[c(yaw), -s(yaw), 0], [s(yaw), c(yaw), 0], [0, 0, 1]]
+    x, y, z = (torch.tensor(m, dtype=torch.float64) for m in (x, y, z))
+    return z @ y @ x
+
+
+def quaternion_z_y_x(roll, pitch, yaw):
+    """The same rotation as a quaternion, multiplied out from the three half angles."""
+    (cr, sr), (cp, sp), (cy, sy) = ((math.cos(a / 2), math.sin(a / 2)) for a in (roll, pitch, yaw))
+    return [
+        cr * cp * cy + sr * sp * sy,
+        sr * cp * cy - cr * sp * sy,
+        cr * sp * cy + sr * cp * sy,
+        cr * cp * sy - sr * sp * cy,
+    ]
+
+
+ANGLES = [(0.3, -0.2, 1.1), (-1.0, 0.7, -2.5), (0.0, 0.0, math.pi / 2), (3.0, 0.1, 0.2)]
+
+
+@pytest.mark.parametrize("angles", ANGLES)
+def test_rotation_into_the_body_is_the_transposed_matrix(angles):
+    vector = torch.tensor([0.7, -1.3, 2.0], dtype=torch.float64)
+    quat = torch.tensor([quaternion_z_y_x(*angles)], dtype=torch.float64)
+    expected = rotation_z_y_x(*angles).T @ vector
+    torch.testing.assert_close(reference.rotate_into_body(quat, vector[None])[0], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("angles", ANGLES)
+def test_gravity_and_turning_by_rotation_matrices(angles):
+    quat = torch.tensor([quaternion_z_y_x(*angles)])
+    turning = torch.tensor([0.4, -0.9, 1.7])
+    zeros = torch.zeros(1, 12)
+    seen = kernels.observe(quat, turning[None], zeros, zeros, torch.zeros(12), torch.tensor([0.5, 0.1, 0.2]))[0]
+    to_body = rotation_z_y_x(*angles).T.float()
+    torch.testing.assert_close(seen[0:3], 0.25 * (to_body @ turning), atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen[3:6], -to_body[:, 2], atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen[6:9], torch.tensor([1.0, 0.2, 0.05]))
+
+
+def test_triton_kernel_in_the_interpreter():
+    pytest.importorskip("triton", reason="triton is not installed")
+    # A process of its own: triton decides when it is imported whether it interprets or compiles.
+    code = "import test_kernels; test_kernels.check_fused('cpu')"
+    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_triton_kernel_on_the_gpu():
+    check_fused("cuda")
+    inputs = make_inputs(33, 12, "cuda")
+    for _ in range(2):  # twice: the first call imports the kernel's module
+        torch.testing.assert_close(kernels.observe(*inputs), reference.observe(*inputs), atol=1e-6, rtol=1e-6)
+
+
+def test_tensors_on_a_gpu_go_to_the_kernel(monkeypatch):
+    """Without one here: a module that has the function's name would be shadowed by it, on a GPU only."""
+    fused = pytest.importorskip("vintix_fast.kernels.fused", reason="triton is not installed")
+    monkeypatch.setattr(fused, "observe", lambda *inputs: inputs)
+    inputs = (SimpleNamespace(device=torch.device("cuda")), 1, 2, 3, 4, 5)
+    for _ in range(2):
+        assert kernels.observe(*inputs) == inputs

@@ -1,0 +1,180 @@
+"""Fine-tuning moves one group's parameters towards the targets, and nothing else."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from fakes import make_history, tiny_model
+
+from vintix_fast.data import Batch, Targets, Windows
+from vintix_fast.errors import Interrupted, VintixFastError
+from vintix_fast.model import fingerprint, freeze_all_but_group
+from vintix_fast.train import FinetuneConfig, finetune
+from vintix_fast.train.finetune import action_loss, learning_rate
+
+TASK, GROUP = "go2_walking_ad", "go2_locomotion"
+
+
+def windows_for(histories, targets=None, window_len=32):
+    targets = targets or [h.action for h in histories]
+    return Windows(histories, [Targets(t, np.ones(len(t), np.float32)) for t in targets], window_len)
+
+
+def snapshot(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def predicted(model, history):
+    """What the model does along a history; it begins with an episode."""
+    prev_action, prev_reward = np.roll(history.action, 1, axis=0), np.roll(history.reward, 1)
+    prev_action[0], prev_reward[0] = 0.0, 0.0
+    return model.predict_actions(history.observation, prev_action, prev_reward, history.step_num, task_name=TASK)
+
+
+def test_only_the_groups_own_tensors_change(tiny):
+    before, frozen = snapshot(tiny), fingerprint(tiny, GROUP)
+    finetune(tiny, TASK, windows_for([make_history([20, 15])]), FinetuneConfig(steps=4, lr=1e-2), seed=0)
+    after = snapshot(tiny)
+    changed = {name for name in before if before[name].numpy().tobytes() != after[name].numpy().tobytes()}
+    parts = ("encoder.obs_encoders", "encoder.acs_encoders", "encoder.rews_encoders", "head.acs_decoders")
+    assert changed == {name for name in before if name.startswith(tuple(f"{part}.{GROUP}." for part in parts))}
+    assert len(changed) > 20 and before.keys() == after.keys()
+    assert fingerprint(tiny, GROUP) == frozen
+
+
+def make_batch(tiny):
+    """Two windows of 20 and 9 tokens."""
+    windows = windows_for([make_history([12, 8], seed=1), make_history([9], seed=2)])
+    batches = (windows.batch(2, np.random.default_rng(seed)) for seed in range(50))
+    return next(b for b in batches if sorted(b.weight.sum(dim=1).tolist()) == [9.0, 20.0])
+
+
+def gradients(model, batch):
+    parameters = freeze_all_but_group(model, GROUP)
+    loss = action_loss(model, TASK, batch)
+    loss.backward()
+    return loss.item(), [p.grad.clone() for p in parameters]
+
+
+def test_what_is_in_the_padding_does_not_matter(tiny):
+    batch = make_batch(tiny)
+    past = batch.weight == 0
+    torch.manual_seed(0)
+    columns = {}
+    for name in ("observation", "prev_action", "prev_reward", "step_num", "target"):
+        column = getattr(batch, name).clone()
+        column[past] = (100.0 * torch.randn(column[past].shape)).abs().to(column.dtype)
+        columns[name] = column
+    loss, clean = gradients(tiny, batch)
+    garbage_loss, garbage = gradients(tiny, Batch(**columns, weight=batch.weight))
+    assert garbage_loss == pytest.approx(loss, rel=1e-6)
+    assert max(g.abs().max() for g in clean) > 1e-3
+    for a, b in zip(clean, garbage, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-5)
+
+
+def test_the_loss_is_the_mean_over_real_tokens_by_weight(tiny):
+    batch = make_batch(tiny)
+    weight = batch.weight * torch.linspace(0.5, 2.0, batch.weight.shape[1])
+    errors, weights = [], []
+    for b in range(2):
+        n = int(batch.weight[b].sum())
+        acted = tiny.predict_actions(
+            batch.observation[b, :n], batch.prev_action[b, :n], batch.prev_reward[b, :n], batch.step_num[b, :n],
+            task_name=TASK,
+        )  # fmt: skip
+        errors += ((acted - batch.target[b, :n]) ** 2).mean(dim=1).tolist()
+        weights += weight[b, :n].tolist()
+    expected = np.average(errors, weights=weights)
+    assert action_loss(tiny, TASK, dataclasses.replace(batch, weight=weight)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_dropout_in_training():
+    """A model that was left in training mode, with heavy dropout, gives the loss of evaluation mode."""
+    history = make_history([10, 10])
+    losses = []
+    for dropout, torch_seed in ((0.0, 0), (0.5, 1), (0.5, 2)):
+        model = tiny_model(attn_dropout=dropout, residual_dropout=dropout).train()
+        torch.manual_seed(torch_seed)
+        losses.append([s.loss for s in finetune(model, TASK, windows_for([history]), FinetuneConfig(steps=3), seed=0)])
+    assert losses[0] == losses[1] == losses[2]
+    expected = ((predicted(tiny_model(), history) - history.action) ** 2).mean()
+    assert losses[0][0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_no_weight_decay(tiny):
+    """Where the targets are what the model does already, nothing pulls its weights anywhere."""
+    history = make_history([10, 10])
+    before = snapshot(tiny)
+    targets = predicted(tiny, history)
+    config = FinetuneConfig(steps=10, batch_size=1, lr=1e-2, warmup_steps=1)
+    steps = finetune(tiny, TASK, windows_for([history], [targets]), config, seed=0)
+    assert max(s.loss for s in steps) < 1e-10
+    after = snapshot(tiny)
+    moved = max((after[name] - before[name]).abs().max().item() for name in before)
+    assert moved < 1e-6  # a decay of 0.01 would move a weight of 0.1 by 1e-4
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth():
+    config = FinetuneConfig(steps=1000, lr=2e-3, warmup_steps=50)
+    rates = [learning_rate(step, config) for step in range(1000)]
+    assert rates[0] == pytest.approx(2e-3 / 50) and rates[24] == pytest.approx(1e-3)
+    assert rates[49] == rates[50] == pytest.approx(2e-3) == max(rates)
+    assert (np.diff(rates[:50]) > 0).all() and (np.diff(rates[50:]) < 0).all()
+    assert rates[525] == pytest.approx((2e-3 + 2e-4) / 2, rel=1e-3)  # half-way down
+    assert rates[-1] == pytest.approx(2e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 30])
+def test_short_runs_have_a_short_warm_up(steps):
+    config = FinetuneConfig(steps=steps, lr=1e-3)
+    rates = [learning_rate(step, config) for step in range(steps)]
+    assert max(rates) == pytest.approx(1e-3) and min(rates) >= 1e-4 * (1 - 1e-9)
+
+
+def test_the_optimiser_follows_the_schedule(tiny):
+    config = FinetuneConfig(steps=20, lr=1e-3)
+    steps = finetune(tiny, TASK, windows_for([make_history([12])]), config, seed=0)
+    assert [s.lr for s in steps] == [learning_rate(i, config) for i in range(20)]
+    assert [s.step for s in steps] == list(range(20))
+
+
+def test_a_small_set_is_learnt(tiny):
+    history = make_history([10, 10])
+    config = FinetuneConfig(steps=150, batch_size=1, lr=3e-3)
+    losses = [s.loss for s in finetune(tiny, TASK, windows_for([history]), config, seed=0)]
+    assert losses[-1] < 0.2 * losses[0]
+    assert ((predicted(tiny, history) - history.action) ** 2).mean() < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e30])
+def test_a_diverged_loss_is_an_error_that_names_the_learning_rate(tiny, value):
+    history = make_history([12])
+    before = snapshot(tiny)
+    targets = np.full_like(history.action, value)
+    with pytest.raises(VintixFastError, match=r"diverged at step 0: loss (inf|nan).* --lr than 0\.0003"):
+        finetune(tiny, TASK, windows_for([history], [targets]), FinetuneConfig(steps=3, lr=3e-4), seed=0)
+    assert all(torch.equal(value, before[name]) for name, value in snapshot(tiny).items())
+
+
+def test_a_seed_decides_the_weights():
+    def trained(seed):
+        model = tiny_model()
+        windows = windows_for([make_history([15, 9], seed=3), make_history([30], seed=4)], window_len=12)
+        finetune(model, TASK, windows, FinetuneConfig(steps=5), seed=seed)
+        return snapshot(model)
+
+    once, again, other = trained(7), trained(7), trained(8)
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert any(not torch.equal(once[name], other[name]) for name in once)
+
+
+def test_stopping_from_on_step(tiny):
+    def stop(step):
+        if step.step == 2:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        finetune(tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=50), seed=0, on_step=stop)
