@@ -7,6 +7,9 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
 .PHONY: demo test lint install clean
 
+# Smaller than the defaults so that it ends within minutes on two cores: 3 loops, short training windows.
+DEMO_OPTIONS ?= --num-improvement-loops 3 --finetune-steps-per-loop 200 --batch-size 16 --window-len 128 --lr 5e-4
+
 demo: install
 	$(BIN)/vintix-fast adapt --robot-type minicheetah --output-dir runs/demo --overwrite $(DEMO_OPTIONS)
 

@@ -112,10 +112,8 @@ def adapt(
     config = AdaptConfig(**options)
 
     from vintix_fast.adapt import adapt as run
-    from vintix_fast.evaluate import check_device
     from vintix_fast.report.console import ConsoleProgress, summary_table
 
-    check_device(config.device)
     result = run(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
     measured = [row for row in result.rows if "eval_return" in row]
@@ -127,6 +125,8 @@ def adapt(
             highlight=False,
             soft_wrap=True,
         )
+        if best["loop"] == 0:
+            console.print("No loop was better than the initial policy, which is therefore kept as the best.")
     written = f"Adapted model: {result.best_model}\nCurve: {output_dir / 'curve.png'}"
     console.print(written, highlight=False, markup=False, soft_wrap=True)
     if json:

@@ -16,10 +16,9 @@ from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
 
 TASK, GROUP = "minicheetah_walking_ad", "minicheetah_locomotion"
-# 20 critic updates, because it reports every 20th
 SMALL = dict(
-    robot_type="minicheetah", num_improvement_loops=2, episodes_per_loop=5, finetune_steps_per_loop=5,
-    max_steps_per_episode=40, context_len=32, batch_size=2, lr=1e-3, num_envs=3, critic_updates=20, gate_episodes=4,
+    robot_type="minicheetah", num_improvement_loops=2, episodes_per_loop=4, finetune_steps_per_loop=5,
+    max_steps_per_episode=14, context_len=32, batch_size=2, lr=1e-3, num_envs=3, critic_updates=2, gate_episodes=3,
 )  # fmt: skip
 MEASURED = ("seconds", "_per_s", "writer_waits")
 """Ends of the names of numbers that no two runs share."""

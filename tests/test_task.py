@@ -28,7 +28,7 @@ def leaning(roll_deg=0.0, pitch_deg=0.0):
     return quaternion(torch.tensor([math.radians(roll_deg)]), torch.tensor([math.radians(pitch_deg)]))
 
 
-# -- observation ---------------------------------------------------------------------------------------------------------
+# -- observation -------------------------------------------------------------------------------------------------------
 
 
 def test_first_observation_of_a_standing_robot(go2):
@@ -70,7 +70,7 @@ def test_joints_are_seen_in_order_relative_to_the_pose_and_scaled(go2):
     torch.testing.assert_close(observation[21:33], 0.05 * (torch.arange(12) - 4.0))
 
 
-# -- reward ----------------------------------------------------------------------------------------------------------------
+# -- reward ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "target_m"), [("go2", 0.30), ("go1", 0.32), ("a1", 0.27), ("minicheetah", 0.30)])
@@ -111,7 +111,7 @@ def test_action_change_counts_from_the_last_action_and_from_0_in_a_new_episode(g
     assert task.step(actions[0]).reward.item() == pytest.approx(0.02 * (1.2 - 0.06), abs=1e-7)
 
 
-# -- actions -----------------------------------------------------------------------------------------------------------------
+# -- actions -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_action_is_executed_one_step_later(go2):
@@ -150,7 +150,7 @@ def test_the_callers_action_is_not_kept_by_reference(go2):
     assert (sim.targets[-1][0] - sim.default).tolist() == pytest.approx([0.25] * 12, abs=1e-6)
 
 
-# -- ends of episodes ----------------------------------------------------------------------------------------------------
+# -- ends of episodes --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_reward_is_of_the_fallen_state_and_observation_of_the_new_episode(go2):
     torch.testing.assert_close(result.observation, start, atol=0, rtol=0)
 
 
-# -- failures of the simulation --------------------------------------------------------------------------------------------
+# -- failures of the simulation ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["nan", "speed", "solver"])
@@ -228,7 +228,7 @@ def test_a_failure_ends_its_own_environments_episode_only(go2, kind):
         torch.testing.assert_close(with_fault.reward[[0, 2]], without.reward[[0, 2]], atol=0, rtol=0)
 
 
-# -- starts --------------------------------------------------------------------------------------------------------------
+# -- starts ------------------------------------------------------------------------------------------------------------
 
 
 def starts(robot, seed, num_envs=400):

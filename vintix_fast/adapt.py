@@ -16,7 +16,7 @@ import numpy as np
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
-from vintix_fast.evaluate import Evaluation, check_context_len, measure
+from vintix_fast.evaluate import Evaluation, check_context_len, check_device, measure
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
@@ -71,12 +71,13 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         Interrupted: Ctrl-C; the run can be resumed.
     """
     progress = progress or Progress()
+    check_device(config.device)
+    run = Run(config)
+    run.check()
     robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
     model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
     check_context_len(config.context_len, model)
     task_name = add_target(model, robot, reference, config, progress.say)
-    run = Run(config)
-    run.check()
 
     with stop_on_interrupt() as progress.check:
         simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)

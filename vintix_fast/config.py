@@ -23,12 +23,26 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+MAX_ENVS = 8000
+"""What one trajectory file takes."""
+MAX_SEED = 2**63 - 1
+
+
 def _check(config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str, ...]]) -> None:
+    """Raise UsageError for numbers out of range and unknown words; a least value of an int wants an int."""
     for name, least in at_least.items():
         value = getattr(config, name)
-        if value is not None and not (math.isfinite(value) and value >= least):
-            wanted = "a positive number" if least == 1 or 0 < least < 1 else f"at least {least:g}"
-            raise UsageError(f"{_option(name)} is {value}; it must be {wanted}")
+        if value is None:
+            continue
+        whole = isinstance(least, int)
+        kind = "an integer" if whole else "a finite number"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            raise UsageError(f"{_option(name)} is {value!r}; it must be {kind}")
+        if not value >= least or value == math.inf:
+            raise UsageError(f"{_option(name)} is {value}; it must be {kind} of at least {least:g}")
+        most = {"num_envs": MAX_ENVS, "seed": MAX_SEED}.get(name)
+        if most is not None and value > most:
+            raise UsageError(f"{_option(name)} is {value}; it must be at most {most}")
     for name, allowed in one_of.items():
         value = getattr(config, name)
         if value is not None and value not in allowed:
@@ -62,9 +76,9 @@ class AdaptConfig:
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
     improver: str = "critic"
-    noise: float = 0.2
+    noise: float = 0.3
     """Largest standard deviation of the exploration ladder, in action units (0.25 rad)."""
-    critic_updates: int = 2000
+    critic_updates: int = 1500
     window_len: int | None = None
     """Tokens in a training window; None: ``context_len``."""
     train_on: str = "last"
@@ -87,7 +101,7 @@ class AdaptConfig:
             at_least={
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
                 "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
-                "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0, "seed": 0,
+                "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0.0, "seed": 0,
                 "min_steps_per_loop": 0,
             },
             one_of={
@@ -95,6 +109,10 @@ class AdaptConfig:
                 "device": ("cpu", "cuda"),
             },
         )  # fmt: skip
+        if self.window_len is not None and self.window_len > self.context_len:
+            raise UsageError(
+                f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
+            )
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
 

@@ -246,8 +246,7 @@ def test_inspect_reports_the_bundled_checkpoint():
     assert "sound: True\nparameters: 1471667\n" in result.stdout
     assert "  go1_locomotion: 239961\n" in result.stdout
     facts = last_json(invoke("inspect", BUILTIN_CHECKPOINT, "--json"))
-    assert facts["kind"] == "checkpoint" and facts["sound"] is True
-    assert facts["config"]["token_order"] == "action-reward-observation"
+    assert facts["sound"] is True and facts["config"]["token_order"] == "action-reward-observation"
 
 
 def test_inspect_reports_trajectories(tmp_path):

@@ -76,12 +76,12 @@ NOT_NEGATIVE_OPTIONS = [("adapt", "seed"), ("adapt", "noise"), ("adapt", "min-st
 @pytest.mark.parametrize("value", ["0", "-1"])
 @pytest.mark.parametrize(("command", "option"), POSITIVE_OPTIONS)
 def test_counts_must_be_positive(refuse, command, option, value):
-    refuse(f"{command} --{option} {value}", 2, f"--{option} is {value}", "must be a positive number")
+    refuse(f"{command} --{option} {value}", 2, f"--{option} is {value}", "must be an integer of at least 1")
 
 
 @pytest.mark.parametrize(("command", "option"), NOT_NEGATIVE_OPTIONS)
 def test_negative_numbers_are_refused(refuse, command, option):
-    refuse(f"{command} --{option} -1", 2, f"--{option} is -1", "must be at least 0")
+    refuse(f"{command} --{option} -1", 2, f"--{option} is -1", "of at least 0")
 
 
 @pytest.mark.parametrize("value", ["many", "1.5"])
@@ -97,7 +97,7 @@ def test_rates_must_be_finite(refuse, option, value):
 
 
 def test_rates_must_be_numbers(refuse):
-    refuse("adapt --lr 0", 2, "--lr is 0.0", "must be a positive number")
+    refuse("adapt --lr 0", 2, "--lr is 0.0", "must be a finite number of at least")
     refuse("adapt --lr fast", 2, "'--lr'", "'fast'")
 
 

@@ -143,7 +143,9 @@ def test_the_histories_are_left_as_they_were():
     np.testing.assert_array_equal(history.reward, reward)
 
 
-@pytest.mark.parametrize("histories", [[], [numbered(0, 0)], [numbered(0, 1, first_step=2)]], ids=["none", "empty", "1"])
+@pytest.mark.parametrize(
+    "histories", [[], [numbered(0, 0)], [numbered(0, 1, first_step=2)]], ids=["none", "empty", "1"]
+)
 def test_nothing_to_train_on_is_an_error(histories):
     with pytest.raises(VintixFastError, match="nothing to train on"):
         make_windows(*histories, window_len=8)

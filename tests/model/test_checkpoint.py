@@ -1,5 +1,6 @@
 """Checkpoints survive a round trip, and broken ones are explained instead of crashing or running code."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.errors import InputFileError, UsageError, VintixFastError
 from vintix_fast.model import load_checkpoint, save_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -76,11 +77,11 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, checkpoint, monkeypat
     def fail_second(source, target):
         calls.append(source)
         if len(calls) == 2:
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
         real(source, target)
 
     monkeypatch.setattr(os, "rename", fail_second)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(VintixFastError, match="cannot write the checkpoint .*disk full"):
         save_checkpoint(model, checkpoint)
     load_checkpoint(checkpoint)
     assert os.listdir(tmp_path) == ["checkpoint"]

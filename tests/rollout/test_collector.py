@@ -48,7 +48,7 @@ def assert_same_histories(left, right):
             np.testing.assert_array_equal(a.extras[name], b.extras[name], err_msg=name)
 
 
-# -- how many episodes ---------------------------------------------------------------------------------------------------
+# -- how many episodes -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,15 @@ def test_an_environment_that_falls_at_once_runs_no_more_episodes_than_the_others
     assert [len(h) for h in collection.histories] == [4, 28, 18]
 
 
+@pytest.mark.parametrize(("min_steps", "rounds"), [(0, 1), (9, 1), (10, 2), (20, 3)])
+def test_all_shares_are_run_again_until_there_are_enough_steps(go2, min_steps, rounds):
+    collection, policy = run(go2, 2, 3, fall_after=(3, 3), min_steps=min_steps)  # 9 steps a round
+    assert [len(h.episodes()) for h in collection.histories] == [2 * rounds, rounds]
+    assert len(collection.episodes) == 3 * rounds and collection.env_steps == 9 * rounds
+    assert [e.number for e in collection.episodes if e.env == 0] == list(range(2 * rounds))
+    assert policy.forgotten == 1
+
+
 def test_an_episodes_numbers_are_those_of_its_transitions(go2):
     collection, _ = run(go2, 2, 4, max_steps=11, fall_after=(4, 20))
     for episode in collection.episodes:
@@ -94,7 +103,7 @@ def test_an_episodes_numbers_are_those_of_its_transitions(go2):
     assert collection.mean_length == (4 + 11) / 2
 
 
-# -- what the policy is shown ----------------------------------------------------------------------------------------------
+# -- what the policy is shown ------------------------------------------------------------------------------------------
 
 
 def test_the_policy_sees_each_stored_transition_once_and_nothing_else(go2):
@@ -123,7 +132,7 @@ def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):
         assert np.isfinite(history.observation).all() and np.isfinite(history.reward).all()
 
 
-# -- what is stored --------------------------------------------------------------------------------------------------------
+# -- what is stored ----------------------------------------------------------------------------------------------------
 
 
 def test_the_file_holds_what_is_kept_in_memory(go2, tmp_path):
@@ -165,7 +174,7 @@ def test_stopping_from_on_step(go2):
     assert seen == [2, 4, 6, 8]
 
 
-# -- exploration noise -----------------------------------------------------------------------------------------------------
+# -- exploration noise -------------------------------------------------------------------------------------------------
 
 
 def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):

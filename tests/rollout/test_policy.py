@@ -69,6 +69,4 @@ def test_forgetting_starts_every_history_anew(tiny, task):
 def test_a_model_in_training_mode_acts_without_dropout(task):
     model = tiny_model(residual_dropout=0.5, attn_dropout=0.5).train()
     histories = run(task, Policy(model, TASK, 4, context_len=64))
-    np.testing.assert_allclose(
-        histories[1].extras["mean_action"], reencoded(model, histories[1]), atol=1e-4, rtol=0
-    )
+    np.testing.assert_allclose(histories[1].extras["mean_action"], reencoded(model, histories[1]), atol=1e-4, rtol=0)

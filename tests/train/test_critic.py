@@ -10,7 +10,7 @@ from vintix_fast.errors import Interrupted
 from vintix_fast.train import CloneImprover, CriticConfig, CriticImprover
 from vintix_fast.train.critic import transitions
 
-FEW = {"updates": 300, "batch_size": 256, "hidden": 32, "lr": 3e-3}
+FEW = {"updates": 250, "batch_size": 128, "hidden": 32, "lr": 3e-3}
 
 
 def silent(step, loss):
@@ -37,38 +37,49 @@ def history_of(step_num, terminated=(), truncated=(), failed=(), **columns):
     return History(**columns, step_num=np.asarray(step_num, np.int32), extras=extras | {"mean_action": mean}, env=0)
 
 
-# -- what it learns from -----------------------------------------------------------------------------------------------------
+# -- what it learns from -----------------------------------------------------------------------------------------------
 
 
-def test_transitions_keep_falls_and_leave_out_what_has_no_successor():
-    #            fall at 2, time-out at 4, failure at 6, the stream ends at 8
-    h = history_of([0, 1, 2, 0, 1, 0, 1, 0, 1], terminated=[2, 6], truncated=[4], failed=[6])
-    data = transitions([h])
+BY_HAND = CriticConfig(gamma=0.5, n_steps=3, reward_scale=2.0, reward_bonus=1.0)
+
+
+def test_returns_end_with_a_fall_and_are_bootstrapped_where_the_successor_is_unknown():
+    #       fall at 2, time-out at 4, failure at 6, the stream ends at 8; rewards are 3, 5, 7, ... scaled
+    h = history_of(
+        [0, 1, 2, 0, 1, 0, 1, 0, 1], terminated=[2, 6], truncated=[4], failed=[6], reward=np.arange(1.0, 10.0)
+    )
+    data = transitions([h], BY_HAND)
     kept = [0, 1, 2, 3, 5, 7]
-    assert data.reward.tolist() == [row + 0.75 for row in kept]
-    assert data.terminated.tolist() == [0, 0, 1, 0, 0, 0]
     assert data.state[:, 0].tolist() == kept and data.action[:, 0].tolist() == [row + 0.25 for row in kept]
-    goes_on = data.terminated == 0
-    assert data.next_state[goes_on, 0].tolist() == [1, 2, 4, 6, 8]
-    assert data.next_mean_action[goes_on, 0].tolist() == [1.5, 2.5, 4.5, 6.5, 8.5]
+    assert data.reward.tolist() == [3 + 5 / 2 + 7 / 4, 5 + 7 / 2, 7, 9, 13, 17]
+    assert data.discount.tolist() == [0, 0, 0, 0.5, 0.5, 0.5]
+    assert data.next_state[3:, 0].tolist() == [4, 6, 8] and data.next_mean_action[3:, 0].tolist() == [4.5, 6.5, 8.5]
+
+
+def test_returns_are_of_n_steps_where_the_episode_is_long_enough():
+    data = transitions([history_of(range(6), truncated=[5], reward=np.arange(1.0, 7.0))], BY_HAND)
+    assert data.next_state[:, 0].tolist() == [3, 4, 5, 5, 5]
+    assert data.discount.tolist() == [0.125, 0.125, 0.125, 0.25, 0.5]
+    assert data.reward.tolist() == [7.25, 10.75, 14.25, 9 + 11 / 2, 11]
 
 
 def test_the_last_action_is_part_of_the_state_and_0_at_an_episodes_start():
-    data = transitions([history_of([0, 1, 2, 0, 1, 2], terminated=[2], truncated=[5])])
+    data = transitions([history_of([0, 1, 2, 0, 1, 2], terminated=[2], truncated=[5])], BY_HAND)
     assert data.state.shape == (5, 33 + 12)
     last = data.state[:, 33:]
     assert last[:, 0].tolist() == [0.0, 0.25, 1.25, 0.0, 3.25] and (last == last[:, :1]).all()
-    assert data.next_state[[0, 1, 3, 4], 33].tolist() == [0.25, 1.25, 3.25, 4.25]
+    assert data.next_state[3:, 33].tolist() == [4.25, 4.25]
 
 
 def test_a_stream_is_not_continued_by_the_next_one():
     left = history_of([0, 1])
     right = history_of([2, 3, 4])  # would fit on, were it the same stream
-    data = transitions([left, right])
-    assert data.reward.tolist() == [0.75, 0.75, 1.75] and data.next_state[:, 0].tolist() == [1, 1, 2]
+    data = transitions([left, right], BY_HAND)
+    assert data.state[:, 0].tolist() == [0, 0, 1] and data.next_state[:, 0].tolist() == [1, 2, 2]
+    assert data.discount.tolist() == [0.5, 0.25, 0.5]
 
 
-# -- where it moves actions --------------------------------------------------------------------------------------------------
+# -- where it moves actions --------------------------------------------------------------------------------------------
 
 BEST = np.where(np.arange(12) % 3 == 0, 0.6, -0.4).astype(np.float32)
 
@@ -92,12 +103,12 @@ def tries(step_num, seed=0, **flags):
     "history",
     [
         tries([0] * 800, terminated=range(800)),
-        tries([*range(200)] * 4, truncated=[199, 399, 599, 799]),
+        tries([*range(500)] * 6, truncated=range(499, 3000, 500)),
     ],
     ids=["falls at once", "never falls"],
 )
 def test_targets_move_towards_the_best_action_by_the_step(history):
-    improver = CriticImprover(33, 12, CriticConfig(**FEW, step=0.2, gradient_steps=1))
+    improver = CriticImprover(33, 12, CriticConfig(**FEW, n_steps=2, step=0.2, gradient_steps=1))
     (targets,) = improver.targets([history], [history], 0, silent)
     moved = targets.action - history.extras["mean_action"]
     np.testing.assert_allclose(np.sqrt((moved**2).mean(axis=1)), 0.2, rtol=1e-3)
@@ -178,7 +189,7 @@ def test_stopping_from_on_step():
         CriticImprover(33, 12, CriticConfig(updates=200, hidden=8)).targets([history], [history], 0, stop)
 
 
-# -- the step ------------------------------------------------------------------------------------------------------------
+# -- the step ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_step_grows_with_success_and_shrinks_with_failure():
@@ -199,7 +210,7 @@ def test_a_resumed_run_has_the_same_step():
     assert resumed.step == improver.step != 0.4
 
 
-# -- the control ---------------------------------------------------------------------------------------------------------
+# -- the control -------------------------------------------------------------------------------------------------------
 
 
 def test_cloning_wants_what_was_done():

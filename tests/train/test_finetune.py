@@ -88,7 +88,8 @@ def test_the_loss_is_the_mean_over_real_tokens_by_weight(tiny):
         errors += ((acted - batch.target[b, :n]) ** 2).mean(dim=1).tolist()
         weights += weight[b, :n].tolist()
     expected = np.average(errors, weights=weights)
-    assert action_loss(tiny, TASK, dataclasses.replace(batch, weight=weight)).item() == pytest.approx(expected, rel=1e-5)
+    loss = action_loss(tiny, TASK, dataclasses.replace(batch, weight=weight))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_dropout_in_training():

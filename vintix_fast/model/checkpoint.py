@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.errors import InputFileError, UsageError, VintixFastError
 from vintix_fast.model.config import TOKEN_ORDERS, ModelConfig, TaskInfo
 from vintix_fast.model.vintix import Vintix
 
@@ -78,9 +78,18 @@ def save_checkpoint(model: Vintix, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputFileError: ``path`` exists and is not a checkpoint; it is left alone.
+        VintixFastError: the disk refuses; names the file and the cause.
     """
     target = Path(os.path.abspath(path))
     _refuse_foreign(target)
+    try:
+        _write(model, target)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError of its own
+        cause = error if isinstance(error, OSError) else error.__context__ or error
+        raise VintixFastError(f"cannot write the checkpoint {target}: {getattr(cause, 'strerror', cause)}") from error
+
+
+def _write(model: Vintix, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:

@@ -30,22 +30,22 @@ class CriticConfig:
     action units (0.25 rad).
     """
 
-    updates: int = 2000
-    batch_size: int = 1024
+    updates: int = 1500
+    batch_size: int = 512
     hidden: int = 256
-    lr: float = 3e-4
+    lr: float = 5e-4
     gamma: float = 0.98
-    n_steps: int = 8
+    n_steps: int = 5
     """Rewards before the bootstrap: a fall's news must travel back tens of steps within one loop's updates."""
-    polyak: float = 0.005
+    polyak: float = 0.01
     next_action_noise: float = 0.05
     reward_scale: float = 50.0
     """Rewards are a step's share of a second (dt = 0.02 s); this makes them per second."""
     reward_bonus: float = 0.5
     """Added to each scaled reward, so that staying up is worth more than falling even when walking badly."""
-    step: float = 0.25
+    step: float = 0.4
     gradient_steps: int = 4
-    step_growth: float = 1.1
+    step_growth: float = 1.0
     step_decay: float = 0.5
 
 
@@ -112,9 +112,7 @@ def transitions(histories: list[History], config: CriticConfig, device: torch.de
         fallen = (index + length == end) & fell[np.maximum(end - 1, 0)] & (end > 0)
         discount = np.where(fallen, 0.0, config.gamma**length).astype(np.float32)
         state, mean, keep = states(h), h.extras["mean_action"], length > 0
-        parts.append(
-            [column[keep] for column in (state, h.action, total, state[bootstrap], mean[bootstrap], discount)]
-        )
+        parts.append([column[keep] for column in (state, h.action, total, state[bootstrap], mean[bootstrap], discount)])
     return Transitions(*(torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*parts, strict=True)))
 
 

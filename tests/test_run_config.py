@@ -1,0 +1,120 @@
+"""Options: the guide's defaults, and values that cannot be are refused with their option's name and value."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig, changed_options
+from vintix_fast.errors import UsageError
+
+
+def adapt_config(**options):
+    return AdaptConfig(**({"robot_type": "go1", "output_dir": "out"} | options))
+
+
+def eval_config(**options):
+    return EvalConfig(**({"vintix_path": "model", "robot_type": "go1"} | options))
+
+
+def test_defaults_are_those_of_the_guide():
+    config = adapt_config()
+    assert (config.reference_robot, config.num_improvement_loops, config.episodes_per_loop) == ("go2", 5, 50)
+    assert (config.finetune_steps_per_loop, config.max_steps_per_episode, config.context_len) == (1000, 1000, 2048)
+    assert (config.batch_size, config.lr, config.seed) == (4, 1e-4, 5)
+    assert config.pretrained_path == BUILTIN_CHECKPOINT and (BUILTIN_CHECKPOINT / "model.pth").is_file()
+    assert (eval_config().num_envs, eval_config().max_steps) == (100, 1000)
+
+
+NOT_POSITIVE = [
+    (name, value)
+    for name in (
+        "num_improvement_loops", "episodes_per_loop", "finetune_steps_per_loop", "max_steps_per_episode", "context_len",
+        "batch_size", "num_envs", "window_len", "gate_episodes", "critic_updates",
+    )
+    for value in (0, -3)
+]  # fmt: skip
+OUT_OF_RANGE = [
+    ("lr", 0.0), ("lr", -1e-4), ("lr", math.nan), ("lr", math.inf), ("noise", -0.1), ("noise", math.nan),
+    ("noise", math.inf), ("seed", -1), ("min_steps_per_loop", -1), ("improver", "magic"), ("init_map", "turn"),
+    ("train_on", "first"), ("token_order", "reward-first"), ("device", "tpu"), ("seed", 2**63), ("num_envs", 8001),
+    ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), NOT_POSITIVE + OUT_OF_RANGE)
+def test_bad_values_are_refused_by_name_and_value(name, value):
+    with pytest.raises(UsageError) as error:
+        adapt_config(**{name: value})
+    message = str(error.value)
+    assert message.startswith("--" + name.replace("_", "-") + " is ") and str(value) in message
+    assert "must be" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_envs", 0), ("max_steps", -1), ("episodes_per_env", 0), ("context_len", 0), ("seed", -2), ("device", "gpu")],
+)
+def test_bad_values_of_an_evaluation_are_refused(name, value):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is .*{value}.*must be"):
+        eval_config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [("improver", "x", "critic, clone"), ("init_map", "x", "convert, none"), ("train_on", "x", "last, all")],
+)
+def test_choices_are_listed(name, value, choices):
+    with pytest.raises(UsageError, match=choices):
+        adapt_config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"noise": 0.0}, {"seed": 0}, {"num_envs": 1, "episodes_per_loop": 1, "batch_size": 1, "context_len": 1},
+        {"num_envs": None, "window_len": None, "token_order": None}, {"lr": 1e-12}, {"min_steps_per_loop": 0},
+    ],
+)  # fmt: skip
+def test_values_at_their_bounds_are_accepted(options):
+    config = adapt_config(**options)
+    assert {name: getattr(config, name) for name in options} == options
+
+
+def test_windows_are_no_longer_than_what_the_policy_sees():
+    assert adapt_config(window_len=64, context_len=64).window_len == 64
+    with pytest.raises(UsageError, match="--window-len is 65.*--context-len 64"):
+        adapt_config(window_len=65, context_len=64)
+
+
+def test_resume_and_overwrite_exclude_each_other():
+    with pytest.raises(UsageError, match="--resume.*--overwrite"):
+        adapt_config(resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "envs"),
+    [({}, 50), ({"episodes_per_loop": 7}, 7), ({"episodes_per_loop": 500}, 64), ({"num_envs": 3}, 3)],
+)
+def test_environments_follow_the_episodes(options, envs):
+    assert adapt_config(**options).envs == envs
+
+
+def test_paths_may_be_texts():
+    config = adapt_config(output_dir="a/b", pretrained_path="c", obs_stats="d.json")
+    assert (config.output_dir, config.pretrained_path, config.obs_stats) == (Path("a/b"), Path("c"), Path("d.json"))
+
+
+def test_changed_options_are_named_and_harmless_ones_are_not():
+    old = json.loads(json.dumps(adapt_config(obs_stats="stats.json").to_json()))
+    assert changed_options(old, adapt_config(obs_stats="stats.json", resume=True)) == []
+    harmless = adapt_config(obs_stats="stats.json", output_dir="elsewhere", num_improvement_loops=9)
+    assert changed_options(old, harmless) == []
+    changed = changed_options(old, adapt_config(lr=2e-4, gate=False, robot_type="go2"))
+    assert changed == [
+        "--robot-type was go1, now go2",
+        "--lr was 0.0001, now 0.0002",
+        "--obs-stats was stats.json, now None",
+        "--gate was True, now False",
+    ]
