@@ -17,15 +17,14 @@ from runs import (
     read_rows,
     read_state,
     run_small,
+    script_evaluations,
     small_config,
     tree,
 )
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
-from vintix_fast.evaluate import Evaluation
 from vintix_fast.model import load_checkpoint
-from vintix_fast.rollout import Episode
 
 adapt_module = importlib.import_module("vintix_fast.adapt")  # the package's attribute of that name is the function
 
@@ -182,17 +181,6 @@ def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
 # -- the gate ----------------------------------------------------------------------------------------------------------
 
 
-def script_evaluations(monkeypatch, returns):
-    """Evaluations find these returns, one after another."""
-    left = list(returns)
-
-    def measure(task, policy, num_episodes, seed, random_starts, progress):
-        episode = Episode(env=0, number=0, return_=left.pop(0), length=7, terminated=True, failed=False)
-        return Evaluation(task.robot.name, [episode], env_steps=7, seconds=1.0)
-
-    monkeypatch.setattr(adapt_module, "measure", measure)
-
-
 def acted_by(model_dir, trajectories):
     """Whether a model's own actions are those of a collection."""
     model = load_checkpoint(model_dir)
@@ -221,7 +209,7 @@ def test_the_gate_undoes_a_worse_loop_and_keeps_the_best(monkeypatch, tmp_path, 
     assert acted_by(models / "loop_02", out / "loop_02" / data)
     # A rejected loop makes the next one more careful.
     steps = [row["improvement_step"] for row in result.rows[1:]]
-    assert steps[1] < steps[0] < steps[0] * 2 and steps[2] > steps[1]
+    assert steps[1] < steps[0] and steps[2] >= steps[1]
 
 
 def test_a_tie_is_no_improvement(monkeypatch, tmp_path, tiny_checkpoint):
@@ -273,17 +261,21 @@ def test_failures_of_the_simulation_are_counted_and_survived(tmp_path, tiny_chec
     assert all(np.isfinite(h.observation).all() and np.isfinite(h.reward).all() for h in read.histories)
 
 
-def test_training_on_all_loops_uses_the_older_ones(monkeypatch, tmp_path, tiny_checkpoint):
+@pytest.mark.parametrize(("train_on", "loops"), [("last", [[0], [1]]), ("all", [[0], [0, 1]])])
+def test_which_loops_are_trained_on(monkeypatch, tmp_path, tiny_checkpoint, train_on, loops):
     used = []
 
     class Spy(adapt_module.Windows):
         def __init__(self, histories, *rest):
-            used.append(sum(map(len, histories)))
+            used.append(np.concatenate([h.reward for h in histories]))
             super().__init__(histories, *rest)
 
     monkeypatch.setattr(adapt_module, "Windows", Spy)
-    result = run_small(tmp_path / "run", tiny_checkpoint, train_on="all", gate=False)
-    assert used == [row["total_env_steps"] for row in result.rows]
+    out = tmp_path / "run"
+    run_small(out, tiny_checkpoint, train_on=train_on, gate=False)
+    collected = [read_trajectories(out / f"loop_0{i}/trajectories.h5").histories for i in range(2)]
+    for rewards, indices in zip(used, loops, strict=True):
+        np.testing.assert_array_equal(rewards, np.concatenate([h.reward for i in indices for h in collected[i]]))
 
 
 def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, tiny_checkpoint):

@@ -6,7 +6,7 @@ import shutil
 import signal
 
 import pytest
-from runs import assert_same_run, read_rows, run_small, tree
+from runs import assert_same_run, read_rows, run_small, script_evaluations, tree
 
 from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.report.progress import Progress
@@ -99,6 +99,19 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(unbroken, tmp_path, ti
     result = run_small(out, tiny_checkpoint, resume=True, **options)
     assert_same_run(out, unbroken(**options))
     assert result.rows == read_rows(out)
+
+
+def test_a_resumed_run_remembers_that_a_loop_was_rejected(monkeypatch, tmp_path, tiny_checkpoint):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    script_evaluations(monkeypatch, [5.0, 3.0, 4.0, 6.0])
+    run_small(whole, tiny_checkpoint, num_improvement_loops=3)
+    script_evaluations(monkeypatch, [5.0, 3.0])
+    with pytest.raises(Interrupted):
+        run_small(out, tiny_checkpoint, num_improvement_loops=3, progress=Stopper("loop 2: fine-tuning"))
+    script_evaluations(monkeypatch, [4.0, 6.0])
+    result = run_small(out, tiny_checkpoint, num_improvement_loops=3, resume=True)
+    assert [row["accepted"] for row in result.rows] == [True, False, False, True]
+    assert_same_run(out, whole)
 
 
 def test_a_finished_collection_is_not_made_again(tmp_path, tiny_checkpoint):

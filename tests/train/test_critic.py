@@ -192,12 +192,12 @@ def test_stopping_from_on_step():
 # -- the step ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_step_grows_with_success_and_shrinks_with_failure():
-    improver = CriticImprover(33, 12, CriticConfig(step=0.4, step_growth=1.5, step_decay=0.25))
+def test_the_step_shrinks_when_a_loop_is_undone():
+    improver = CriticImprover(33, 12, CriticConfig(step=0.4, step_decay=0.25))
     improver.judge(True)
-    assert improver.step == pytest.approx(0.6)
+    assert improver.step == pytest.approx(0.4)
     improver.judge(False)
-    assert improver.step == pytest.approx(0.15)
+    assert improver.step == pytest.approx(0.1)
 
 
 def test_a_resumed_run_has_the_same_step():

@@ -124,8 +124,8 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
     assert rates[0] == pytest.approx(2e-3 / 50) and rates[24] == pytest.approx(1e-3)
     assert rates[49] == rates[50] == pytest.approx(2e-3) == max(rates)
     assert (np.diff(rates[:50]) > 0).all() and (np.diff(rates[50:]) < 0).all()
-    assert rates[525] == pytest.approx((2e-3 + 2e-4) / 2, rel=1e-3)  # half-way down
-    assert rates[-1] == pytest.approx(2e-4, rel=1e-3)
+    assert rates[525] == pytest.approx((2e-3 + 2e-4) / 2, rel=2e-3)  # half-way down
+    assert rates[-1] == pytest.approx(2e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 30])

@@ -8,6 +8,7 @@ climb, so that they do not climb into one network's error.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
+from vintix_fast.errors import VintixFastError
 
 REPORT_EVERY = 20
 
@@ -45,8 +47,8 @@ class CriticConfig:
     """Added to each scaled reward, so that staying up is worth more than falling even when walking badly."""
     step: float = 0.4
     gradient_steps: int = 4
-    step_growth: float = 1.0
     step_decay: float = 0.5
+    """What ``step`` is multiplied by when the gate undoes a loop."""
 
 
 def _q_network(inputs: int, hidden: int) -> nn.Sequential:
@@ -113,6 +115,10 @@ def transitions(histories: list[History], config: CriticConfig, device: torch.de
         discount = np.where(fallen, 0.0, config.gamma**length).astype(np.float32)
         state, mean, keep = states(h), h.extras["mean_action"], length > 0
         parts.append([column[keep] for column in (state, h.action, total, state[bootstrap], mean[bootstrap], discount)])
+    if not any(len(part[0]) for part in parts):
+        raise VintixFastError(
+            "no step of any episode has a successor to learn from; are episodes one step long, or did all of them fail?"
+        )
     return Transitions(*(torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*parts, strict=True)))
 
 
@@ -142,7 +148,8 @@ class CriticImprover:
         return [Targets(self._climb(h), np.ones(len(h), np.float32)) for h in histories]
 
     def judge(self, accepted: bool) -> None:
-        self.step *= self.config.step_growth if accepted else self.config.step_decay
+        if not accepted:
+            self.step *= self.config.step_decay
 
     def _normalise(self, state: torch.Tensor) -> torch.Tensor:
         mean, std = self._scale
@@ -153,12 +160,10 @@ class CriticImprover:
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = TwinQ(*self._dims, cfg.hidden)
-        self._critic = fresh.to(self.device)
+            self._critic = TwinQ(*self._dims, cfg.hidden).to(self.device)
         # A dimension that never varied (the command) must not be divided by its deviation.
-        self._scale = (data.state.mean(dim=0), data.state.std(dim=0).clamp_min(1e-2))
-        target = TwinQ(*self._dims, cfg.hidden).to(self.device).requires_grad_(False)
-        target.load_state_dict(self._critic.state_dict())
+        self._scale = (data.state.mean(dim=0), data.state.std(dim=0, unbiased=False).clamp_min(1e-2))
+        target = copy.deepcopy(self._critic).requires_grad_(False)
         optimiser = torch.optim.AdamW(self._critic.parameters(), lr=cfg.lr, weight_decay=0.0)
         state, next_state = self._normalise(data.state), self._normalise(data.next_state)
         losses = []

@@ -44,7 +44,7 @@ def learning_rate(step: int, config: FinetuneConfig) -> float:
     warmup = min(config.warmup_steps, max(1, config.steps // 10))
     if step < warmup:
         return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - warmup)
+    progress = (step - warmup) / max(1, config.steps - 1 - warmup)
     floor = config.final_lr_fraction
     return config.lr * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
