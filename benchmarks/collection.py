@@ -1,8 +1,11 @@
 """Environment steps a second: this engine against the plain way, in one run.
 
 The plain way is the slow script's: one environment, and for every action the whole history (``--context-len`` tokens)
-goes through the model again.  This engine: ``--num-envs`` environments, ring caches full to ``--context-len``, every
-transition written to HDF5.  Both step the same robot in Genesis.
+goes through the model again, with dense attention (scores, softmax and sum written out).  A second plain figure uses
+torch's fused attention instead, which is what this package's own ``predict_actions`` does.
+
+This engine: ``--num-envs`` environments, ring caches full to ``--context-len``, every transition written to HDF5.  All
+step the same robot in Genesis.
 
     python benchmarks/collection.py --num-envs 50
 
@@ -17,6 +20,7 @@ import platform
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,10 +29,18 @@ from vintix_fast.config import BUILTIN_CHECKPOINT
 from vintix_fast.data import open_writer
 from vintix_fast.evaluate import task_for
 from vintix_fast.model import load_checkpoint
+from vintix_fast.model.transformer import Attention
 from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Policy, collect
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
+
+
+def dense_attention(attention: Attention, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """What `Attention.forward` computes, written out: x [N, T, F], bias [H, T, T] -> [N, T, F]."""
+    q, k, v = (part.transpose(1, 2) for part in attention._project(x))  # [N, H, T, D]
+    scores = q @ k.transpose(2, 3) / attention.head_dim**0.5 + bias
+    return attention.out_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 
 def plain_steps_per_s(model, task_name: str, task: WalkingTask, context_len: int, steps: int) -> float:
@@ -75,7 +87,10 @@ def main() -> None:
 
     plain_task = WalkingTask(Simulator(robot, 1), robot)
     plain_steps_per_s(model, task_name, plain_task, args.context_len, 2)  # warm-up
-    plain = plain_steps_per_s(model, task_name, plain_task, args.context_len, args.plain_steps)
+    fused = plain_steps_per_s(model, task_name, plain_task, args.context_len, args.plain_steps)
+    with mock.patch.object(Attention, "forward", dense_attention):
+        plain_steps_per_s(model, task_name, plain_task, args.context_len, 2)
+        plain = plain_steps_per_s(model, task_name, plain_task, args.context_len, args.plain_steps)
 
     simulator = Simulator(robot, args.num_envs)
     pose = torch.tensor(robot.default_pose_rad).expand(args.num_envs, -1)
@@ -101,7 +116,8 @@ def main() -> None:
     episode = clock.steps_per_s(10, min(999, len(clock.times) - 1), args.num_envs)
 
     rows = [
-        ("plain: 1 environment, re-encoding", plain),
+        ("plain: 1 environment, re-encoding, dense", plain),
+        ("the same with torch's fused attention", fused),
         (f"bare simulator, {args.num_envs} environments", bare),
         ("collection, first episode (context 0 to 1000)", episode),
         (f"collection, context full at {args.context_len}", full),
@@ -111,6 +127,7 @@ def main() -> None:
     cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "").split(":")[-1]
     result = {
         "plain_steps_per_s": plain,
+        "plain_fused_attention_steps_per_s": fused,
         "bare_simulator_steps_per_s": bare,
         "first_episode_steps_per_s": episode,
         "collection_steps_per_s": full,

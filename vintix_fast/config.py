@@ -78,7 +78,7 @@ class AdaptConfig:
     improver: str = "critic"
     noise: float = 0.3
     """Largest standard deviation of the exploration ladder, in action units (0.25 rad)."""
-    critic_updates: int = 1500
+    critic_updates: int = 2000
     window_len: int | None = None
     """Tokens in a training window; None: ``context_len``."""
     train_on: str = "last"

@@ -32,7 +32,7 @@ class CriticConfig:
     action units (0.25 rad).
     """
 
-    updates: int = 1500
+    updates: int = 2000
     batch_size: int = 512
     hidden: int = 256
     lr: float = 5e-4
