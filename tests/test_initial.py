@@ -157,6 +157,13 @@ def test_a_robot_leaves_a_shared_group_with_a_copy_of_it(shared, tmp_path):
     assert np.abs(actions(saved, "go1_walking_ad") - old["go1_walking_ad"]).max() > 1e-2
 
 
+def test_reinitializing_out_of_a_shared_group_copies_the_reference():
+    model = tiny_model({"go1_walking_ad": "go1_locomotion", "go2_walking_ad": "x", "a1_walking_ad": "x"})
+    name, _ = initial(model, robot="a1", reference="go1", reinitialize=True)
+    np.testing.assert_array_equal(actions(model, name), actions(model, "go1_walking_ad"))
+    assert model.tasks[name].group_name != "x" == model.tasks["go2_walking_ad"].group_name
+
+
 # -- statistics --------------------------------------------------------------------------------------------------------
 
 

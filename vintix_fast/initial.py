@@ -59,21 +59,19 @@ def add_target(model: Vintix, robot: Robot, reference: Robot, config: AdaptConfi
         UsageError: the robots' joints cannot be matched.
     """
     existing = find_task(robot, model.tasks)
-    if existing is not None:
-        group = model.tasks[existing].group_name
-        alone = [name for name, info in model.tasks.items() if info.group_name == group] == [existing]
+    if existing is not None and not config.reinitialize:
         check_sizes(existing, model.tasks[existing])
-        if alone and not config.reinitialize:
+        group = model.tasks[existing].group_name
+        if [name for name, info in model.tasks.items() if info.group_name == group] == [existing]:
             say(
                 f"The checkpoint already has {robot.name}'s own group {group}: going on from it "
                 "(--reinitialize copies the reference robot's instead)."
             )
             _set_statistics(model, existing, config.obs_stats)
             return existing
-        if not alone:
-            # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
-            say(f"{robot.name} shares the group {group} in the checkpoint: adapting a copy of it.")
-            return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), config)
+        # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
+        say(f"{robot.name} shares the group {group} in the checkpoint: adapting a copy of it.")
+        return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), config)
 
     source = reference_task(model, reference)
     check_sizes(source, model.tasks[source])

@@ -89,11 +89,14 @@ def test_all_shares_are_run_again_until_there_are_enough_steps(go2, min_steps, r
     assert [len(h.episodes()) for h in collection.histories] == [2 * rounds, rounds]
     assert len(collection.episodes) == 3 * rounds and collection.env_steps == 9 * rounds
     assert [e.number for e in collection.episodes if e.env == 0] == list(range(2 * rounds))
-    assert policy.forgotten == 1
+    assert policy.forgotten == rounds
 
 
-def test_an_episodes_numbers_are_those_of_its_transitions(go2):
-    collection, _ = run(go2, 2, 4, max_steps=11, fall_after=(4, 20))
+@pytest.mark.parametrize("min_steps", [0, 31])  # a second round finds environment 0 idle in mid-episode
+def test_an_episodes_numbers_are_those_of_its_transitions(go2, min_steps):
+    collection, _ = run(go2, 2, 4, max_steps=11, fall_after=(4, 20), min_steps=min_steps)
+    assert len(collection.episodes) == (8 if min_steps else 4)
+    assert sum(e.length for e in collection.episodes) == collection.env_steps
     for episode in collection.episodes:
         history = collection.histories[episode.env]
         start, stop = history.episodes()[episode.number]

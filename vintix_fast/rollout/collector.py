@@ -77,7 +77,7 @@ def collect(
     keep: bool = False,
     on_step: Callable[[Collection], None] = lambda collection: None,
 ) -> Collection:
-    """Run exactly ``num_episodes`` complete episodes, or as many again until there are ``min_steps`` steps.
+    """Run exactly ``num_episodes`` complete episodes, and as many again until there are ``min_steps`` steps.
 
     Args:
         task: the environments.
@@ -85,7 +85,8 @@ def collect(
         num_episodes: over all environments.
         seed: of the starts.
         random_starts: see `WalkingTask.reset`.
-        min_steps: where episodes are so short that they give fewer steps, every environment runs its share again.
+        min_steps: where episodes are so short that they give fewer steps, every environment runs its share again,
+            with a cold context: those that were done early went on unrecorded meanwhile.
         noise: has `next() -> [N, A]`, added to the policy's action; None for none.
         writer: has `append(arrays, active)`; gets whole steps of all environments.
         keep: keep the transitions in memory as histories.
@@ -134,6 +135,9 @@ def collect(
             returns[env] = 0.0
         if (finished >= quota).all() and collection.env_steps < min_steps:
             quota += share
+            seed += 1
+            policy.forget()
+            observation = task.reset(seed, random_starts)
         collection.seconds = time.perf_counter() - started
         on_step(collection)
     if keep:
