@@ -9,8 +9,8 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
 # Smaller than the defaults, to end within minutes on two cores: two loops and short training windows; while the robot
 # still falls at once, its short episodes are run again until there are 4000 steps to learn from.
-DEMO_OPTIONS ?= --num-improvement-loops 2 --min-steps-per-loop 4000 --finetune-steps-per-loop 200 --batch-size 16 \
-	--window-len 128 --lr 5e-4
+DEMO_OPTIONS ?= --num-improvement-loops 2 --min-steps-per-loop 4000 --finetune-steps-per-loop 150 --critic-updates 1500 \
+	--batch-size 16 --window-len 128 --lr 5e-4
 
 demo: install
 	$(BIN)/vintix-fast adapt --robot-type minicheetah --output-dir runs/demo --overwrite $(DEMO_OPTIONS)
