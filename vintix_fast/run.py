@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +216,3 @@ class Run:
     def total(self, key: str) -> float:
         """Sum of a number over all finished loops."""
         return sum(row.get(key, 0) or 0 for row in self.rows)
-
-
-def remove_partial(paths: Iterable[Path]) -> None:
-    """Delete what an interrupted collection left."""
-    for path in paths:
-        path.unlink(missing_ok=True)
