@@ -22,7 +22,7 @@ def adapt(
     pretrained_path: Annotated[
         Path,
         Option(
-            help="directory with model.pth, metadata.json, config.json",
+            help="directory with model.pth, metadata.json, config.json; or builtin:<name>, see `models`",
             rich_help_panel=MAIN,
             show_default="the bundled checkpoint",
         ),

@@ -20,8 +20,18 @@ def evaluate(
         str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)", rich_help_panel=MAIN)
     ],
     vintix_path: Annotated[
-        Path, Option(help="checkpoint directory", rich_help_panel=MAIN, show_default="the bundled checkpoint")
+        Path,
+        Option(
+            help="checkpoint directory, or builtin:<name>", rich_help_panel=MAIN, show_default="the bundled checkpoint"
+        ),
     ] = BUILTIN_CHECKPOINT,
+    reference_robot: Annotated[
+        str | None,
+        Option(help="evaluate a copy of its adapter on a robot that the checkpoint has not seen", rich_help_panel=MAIN),
+    ] = None,
+    init_map: Annotated[
+        str, Option(help="convert or none: how that copy is made, as in adapt", rich_help_panel=MAIN)
+    ] = EvalConfig.init_map,
     parallel: Annotated[
         bool, Option(help="environments side by side; --no-parallel means one", rich_help_panel=MAIN)
     ] = True,

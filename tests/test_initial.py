@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import FakeSimulator, make_history, tiny_model
 
-from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig
+from vintix_fast.config import BUILTIN_CHECKPOINT
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.initial import add_target
 from vintix_fast.model import load_checkpoint, save_checkpoint
@@ -21,8 +21,7 @@ TURNED = np.array([1, -1, -1] * 4, np.float32)
 def initial(model, robot="minicheetah", reference="go2", **options):
     """The task's name and what was said."""
     said = []
-    config = AdaptConfig(robot_type=robot, output_dir="out", reference_robot=reference, **options)
-    name = add_target(model, load_robot(robot), load_robot(reference), config, said.append)
+    name = add_target(model, load_robot(robot), load_robot(reference), said.append, **options)
     return name, " ".join(said)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig, changed_options
+from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
 from vintix_fast.errors import UsageError
 
 
@@ -108,10 +108,10 @@ def test_paths_may_be_texts():
 
 def test_changed_options_are_named_and_harmless_ones_are_not():
     old = json.loads(json.dumps(adapt_config(obs_stats="stats.json").to_json()))
-    assert changed_options(old, adapt_config(obs_stats="stats.json", resume=True)) == []
+    assert adapt_config(obs_stats="stats.json", resume=True).changed_options(old) == []
     harmless = adapt_config(obs_stats="stats.json", output_dir="elsewhere", num_improvement_loops=9)
-    assert changed_options(old, harmless) == []
-    changed = changed_options(old, adapt_config(lr=2e-4, gate=False, robot_type="go2"))
+    assert harmless.changed_options(old) == []
+    changed = adapt_config(lr=2e-4, gate=False, robot_type="go2").changed_options(old)
     assert changed == [
         "--robot-type was go1, now go2",
         "--lr was 0.0001, now 0.0002",

@@ -33,8 +33,8 @@ from vintix_fast.train import (
     CriticConfig,
     CriticImprover,
     FinetuneConfig,
-    FinetuneStep,
     Improver,
+    TrainingStep,
     finetune,
 )
 
@@ -77,7 +77,10 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
     robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
     model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
     check_context_len(config.context_len, model)
-    task_name = add_target(model, robot, reference, config, progress.say)
+    task_name = add_target(
+        model, robot, reference, progress.say,
+        init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
+    )  # fmt: skip
 
     with stop_on_interrupt() as progress.check:
         simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
@@ -137,7 +140,7 @@ def _collect(
 
     policy = Policy(model, task_name, task.num_envs, config.context_len)
     sigma = ladder(task.num_envs, config.noise)
-    noise = LadderNoise(sigma, ACTION_DIM, seed_for(config, index, "noise"), task.device) if config.noise else None
+    noise = LadderNoise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if config.noise else None
     attributes = {"robot": task.robot.name, "task_name": task_name, "seed": config.seed, "loop": index}
     run.data_dir(index).mkdir(exist_ok=True)
     with progress.rollout(f"loop {index + 1}: collecting", config.episodes_per_loop, config.max_steps_per_episode):
@@ -185,7 +188,7 @@ def _finetune(
     replay: list[list[History]],
     improver: Improver,
     progress: Progress,
-) -> tuple[dict[str, Any], list[FinetuneStep]]:
+) -> tuple[dict[str, Any], list[TrainingStep]]:
     """Ask the improver what the policy should have done, and train the robot's own parts towards it."""
     started = time.perf_counter()
     everything = [h for histories in replay[-REPLAY_LOOPS:] for h in histories]
@@ -262,7 +265,7 @@ def _gate(
     return {"accepted": accepted} | _evaluation_numbers(evaluation)
 
 
-def _finish(run: Run, row: dict[str, Any], steps: list[FinetuneStep], improver: Improver, progress: Progress) -> None:
+def _finish(run: Run, row: dict[str, Any], steps: list[TrainingStep], improver: Improver, progress: Progress) -> None:
     row["total_env_steps"] = int(run.total("env_steps") + row.get("env_steps", 0))
     run.finish_loop(row, improver.state_dict())
     write_tensorboard(run.path / "tensorboard", row, steps)

@@ -5,14 +5,18 @@ The commands parse into these; Python users make them by hand.  Knows nothing ab
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vintix_fast.errors import UsageError
 
-BUILTIN_CHECKPOINT = Path(__file__).parent / "checkpoints" / "go1-go2"
+BUILTIN_CHECKPOINTS = Path(__file__).parent / "checkpoints"
+BUILTIN_PREFIX = "builtin:"
+BUILTIN_CHECKPOINT = BUILTIN_CHECKPOINTS / "without-minicheetah"
+"""The default: it has seen every robot but Mini Cheetah."""
 IMPROVERS = ("critic", "clone")
 INIT_MAPS = ("convert", "none")
 TRAIN_ON = ("last", "all")
@@ -23,12 +27,42 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def bundled_checkpoints() -> dict[str, Path]:
+    """The bundled checkpoints by name."""
+    return {path.name: path for path in sorted(BUILTIN_CHECKPOINTS.iterdir()) if (path / "model.pth").is_file()}
+
+
+def bundled_models() -> dict[str, dict[str, Any]]:
+    """The bundled checkpoints' cards by name: where each lies, its size, and what was measured."""
+    return {
+        name: {"path": str(path), "bytes": sum(f.stat().st_size for f in path.iterdir())}
+        | json.loads((path / "card.json").read_text(encoding="utf-8"))
+        for name, path in bundled_checkpoints().items()
+    }
+
+
+def checkpoint_path(value: str | Path) -> Path:
+    """A checkpoint's directory: ``builtin:<name>`` is a bundled one, anything else a path.
+
+    Raises:
+        UsageError: no bundled checkpoint has this name.
+    """
+    text = str(value)
+    if not text.startswith(BUILTIN_PREFIX):
+        return Path(value)
+    bundled, name = bundled_checkpoints(), text.removeprefix(BUILTIN_PREFIX)
+    if name not in bundled:
+        known = ", ".join(BUILTIN_PREFIX + other for other in bundled)
+        raise UsageError(f"no bundled checkpoint is called {name!r}; there are {known}")
+    return bundled[name]
+
+
 MAX_ENVS = 8000
 """What one trajectory file takes."""
 MAX_SEED = 2**63 - 1
 
 
-def _check(config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str, ...]]) -> None:
+def check_options(config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str, ...]]) -> None:
     """Raise UsageError for numbers out of range and unknown words; a least value of an int wants an int."""
     for name, least in at_least.items():
         value = getattr(config, name)
@@ -49,13 +83,60 @@ def _check(config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str,
             raise UsageError(f"{_option(name)} is '{value}'; it must be one of {', '.join(allowed)}")
 
 
+class RunConfig:
+    """What the options of every command that fills an output directory have in common; a base of dataclasses.
+
+    ``command`` fills the directory; ``may_change`` names the options that a resumed run may give differently,
+    ``inputs`` those that are paths to read.
+    """
+
+    command: ClassVar[str]
+    may_change: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...]] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as JSON types, without the two options that say only how this call treats the folder."""
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {k: v for k, v in plain.items() if k not in ("resume", "overwrite")}
+
+    def changed_options(self, old: dict[str, Any]) -> list[str]:
+        """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`."""
+        new = self.to_json()
+        names = [name for name in new if name not in ("output_dir", *self.may_change)]
+        return [f"{_option(n)} was {old.get(n)}, now {new[n]}" for n in names if old.get(n) != new[n]]
+
+    def input_paths(self) -> dict[str, Path]:
+        """The paths that this run reads, by option."""
+        paths = {}
+        for name in self.inputs:
+            value = getattr(self, name)
+            for path in value if isinstance(value, tuple) else (value,):
+                if path is not None:
+                    paths[f"{_option(name)} {path}"] = path
+        return paths
+
+    def _check_run(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 @dataclass(frozen=True)
-class AdaptConfig:
+class AdaptConfig(RunConfig):
     """One adaptation run.  The first block is the slow script's, with its defaults; the rest is this engine's.
 
     Raises:
         UsageError: a value is out of range.
     """
+
+    command = "adapt"
+    may_change = ("num_improvement_loops",)
+    inputs = ("pretrained_path", "obs_stats")
 
     robot_type: str
     output_dir: Path
@@ -93,10 +174,11 @@ class AdaptConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("output_dir", "pretrained_path", "obs_stats"):
+        object.__setattr__(self, "pretrained_path", checkpoint_path(self.pretrained_path))
+        for name in ("output_dir", "obs_stats"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
-        _check(
+        check_options(
             self,
             at_least={
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
@@ -113,25 +195,11 @@ class AdaptConfig:
             raise UsageError(
                 f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
             )
-        if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
+        self._check_run()
 
     @property
     def envs(self) -> int:
         return self.num_envs or min(self.episodes_per_loop, 64)
-
-    def to_json(self) -> dict[str, Any]:
-        """The configuration as JSON types, without the two options that say only how this call treats the folder."""
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in plain.items() if k not in ("resume", "overwrite")}
-
-
-def changed_options(old: dict[str, Any], config: AdaptConfig) -> list[str]:
-    """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `AdaptConfig.to_json`."""
-    new = config.to_json()
-    may_change = {"output_dir", "num_improvement_loops"}
-    names = [f.name for f in fields(config) if f.name in new and f.name not in may_change]
-    return [f"{_option(n)} was {old.get(n)}, now {new[n]}" for n in names if old.get(n) != new[n]]
 
 
 @dataclass(frozen=True)
@@ -144,6 +212,10 @@ class EvalConfig:
 
     vintix_path: Path
     robot_type: str
+    reference_robot: str | None = None
+    """Evaluate a copy of this robot's adapter where the checkpoint has no group for ``robot_type``."""
+    init_map: str = "convert"
+    """How it is copied, as in `AdaptConfig`."""
     num_envs: int = 100
     max_steps: int = 1000
     episodes_per_env: int = 1
@@ -158,11 +230,11 @@ class EvalConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vintix_path", Path(self.vintix_path))
+        object.__setattr__(self, "vintix_path", checkpoint_path(self.vintix_path))
         if self.output_dir is not None:
             object.__setattr__(self, "output_dir", Path(self.output_dir))
-        _check(
+        check_options(
             self,
             at_least={"num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0},
-            one_of={"token_order": TOKEN_ORDERS, "device": ("cpu", "cuda")},
+            one_of={"token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda")},
         )

@@ -12,7 +12,7 @@ import torch
 
 from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
-from vintix_fast.initial import SINGLE_GROUP, check_sizes
+from vintix_fast.initial import SINGLE_GROUP, add_target, check_sizes
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
@@ -82,7 +82,7 @@ def task_for(model: Vintix, robot: Robot) -> str:
     if task is None:
         raise InputFileError(
             f"the checkpoint has no group for {robot.name}; it has the tasks {', '.join(model.tasks)}. "
-            f"`vintix-fast adapt --robot-type {robot.name}` makes one"
+            f"`vintix-fast adapt --robot-type {robot.name}` makes one; --reference-robot evaluates a copy of another's"
         )
     check_sizes(task, model.tasks[task])
     return task
@@ -127,7 +127,10 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     check_device(config.device)
     robot = load_robot(config.robot_type)
     model = load_checkpoint(config.vintix_path, config.device, config.token_order)
-    task_name = task_for(model, robot)
+    if config.reference_robot is None:
+        task_name = task_for(model, robot)
+    else:
+        task_name = add_target(model, robot, load_robot(config.reference_robot), progress.say, init_map=config.init_map)
     context_len = check_context_len(config.context_len, model)
     out = config.output_dir
     if out is not None:

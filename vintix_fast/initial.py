@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vintix_fast.config import AdaptConfig
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import TaskInfo, Vintix, add_group
 from vintix_fast.robots import Robot, find_task, joint_signs
@@ -51,15 +50,29 @@ def reference_task(model: Vintix, reference: Robot) -> str:
     return task
 
 
-def add_target(model: Vintix, robot: Robot, reference: Robot, config: AdaptConfig, say: Callable[[str], None]) -> str:
+def add_target(
+    model: Vintix,
+    robot: Robot,
+    reference: Robot,
+    say: Callable[[str], None],
+    *,
+    init_map: str = "convert",
+    obs_stats: Path | None = None,
+    reinitialize: bool = False,
+) -> str:
     """Give ``model`` a group of its own for ``robot``, unless it has one, and return its task's name.
+
+    Args:
+        robot, reference: the new robot, and the one whose group is copied.
+        say: told what is done.
+        init_map, obs_stats, reinitialize: see `AdaptConfig`.
 
     Raises:
         InputFileError: the reference group is missing, or sizes do not fit.
         UsageError: the robots' joints cannot be matched.
     """
     existing = find_task(robot, model.tasks)
-    if existing is not None and not config.reinitialize:
+    if existing is not None and not reinitialize:
         check_sizes(existing, model.tasks[existing])
         group = model.tasks[existing].group_name
         if [name for name, info in model.tasks.items() if info.group_name == group] == [existing]:
@@ -67,26 +80,26 @@ def add_target(model: Vintix, robot: Robot, reference: Robot, config: AdaptConfi
                 f"The checkpoint already has {robot.name}'s own group {group}: going on from it "
                 "(--reinitialize copies the reference robot's instead)."
             )
-            _set_statistics(model, existing, config.obs_stats)
+            _set_statistics(model, existing, obs_stats)
             return existing
         # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
         say(f"{robot.name} shares the group {group} in the checkpoint: adapting a copy of it.")
-        return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), config)
+        return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), obs_stats)
 
     source = reference_task(model, reference)
     check_sizes(source, model.tasks[source])
     if source == existing:
         raise UsageError(f"--reinitialize needs a reference other than {robot.name} itself: give --reference-robot")
-    signs = joint_signs(robot, reference) if config.init_map == "convert" else np.ones(ACTION_DIM)
+    signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(ACTION_DIM)
     say(
         f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"
         + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
     )
-    return _own_group(model, existing, robot, source, signs, config)
+    return _own_group(model, existing, robot, source, signs, obs_stats)
 
 
 def _own_group(
-    model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray, config: AdaptConfig
+    model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray, obs_stats: Path | None
 ) -> str:
     """A new group copied from ``source``; a task that the robot already has gives its name up to the new one."""
     name = existing or robot.task_names[0]
@@ -101,7 +114,7 @@ def _own_group(
         model.rename_task(name + "_new", name)
     else:
         add_group(model, name, group, source, signs)
-    _set_statistics(model, name, config.obs_stats)
+    _set_statistics(model, name, obs_stats)
     return name
 
 

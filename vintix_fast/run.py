@@ -15,12 +15,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.config import AdaptConfig, changed_options
+from vintix_fast.config import AdaptConfig, RunConfig
 from vintix_fast.errors import InputFileError, UsageError, VintixFastError
 
 PACKAGES = ("vintix-fast", "torch", "genesis-world", "h5py", "numpy", "triton")
-ENTRIES = ("state.json", "metrics.jsonl", "curve.png", "tensorboard", "loop_[0-9][0-9]*", "models", "config.json")
-"""What a run makes in its directory, in the order in which --overwrite deletes it: a run is known by config.json."""
+OPTIONS_FILE = "config.json"
 
 
 def versions() -> dict[str, str]:
@@ -55,6 +54,26 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values beside a file's final name, sync and rename; ``torch.load`` reads it safely.
+
+    Raises:
+        VintixFastError: the disk refuses; names the file and the cause.
+    """
+    import torch
+
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError of its own
+        cause = error if isinstance(error, OSError) else error.__context__ or error
+        raise VintixFastError(f"cannot write {path}: {getattr(cause, 'strerror', cause)}") from error
+
+
 def check_writable(path: Path) -> None:
     """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing.
 
@@ -71,28 +90,25 @@ def check_writable(path: Path) -> None:
         raise VintixFastError(f"--output-dir {path}: no permission to write in {existing}; choose another path")
 
 
-class Run:
-    """The output directory of `adapt`.
+class RunDirectory:
+    """The output directory of a command: made, resumed or overwritten, and never another's.
 
-    ``rows`` holds one dict of numbers for each finished loop (row 0: the initial policy, where it was measured).
+    Args:
+        config: the run's options.
+        entries: glob patterns of what a run makes, in the order in which --overwrite deletes it.  ``config.json``, by
+            which a run is known, comes after them.
     """
 
-    def __init__(self, config: AdaptConfig) -> None:
-        self.config, self.path = config, config.output_dir
-        self.loops_done = 0
-        self.rows: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
-        self.improver_state: dict[str, Any] = {}
-
-    # -- beginning ---------------------------------------------------------------------------------------------------
+    def __init__(self, config: RunConfig, entries: tuple[str, ...]) -> None:
+        self.config, self.path, self._entries = config, config.output_dir, (*entries, OPTIONS_FILE)
 
     def check(self) -> None:
         """Raise before anything is written if this directory cannot be used as asked.
 
         Raises:
             UsageError: it is in use and neither --resume nor --overwrite was given, or the options differ from those
-                of the run to resume, or --overwrite would delete what is no run, or the pretrained model.
-            InputFileError: the state of the run to resume is broken.
+                of the run to resume, or --overwrite would delete what is no run, or what this run reads.
+            InputFileError: the options of the run to resume are broken.
             VintixFastError: it cannot be written to.
         """
         path, config = self.path, self.config
@@ -101,41 +117,38 @@ class Run:
         if config.resume:
             if not self._holds_run():
                 raise UsageError(
-                    f"--resume: {path} holds no run to go on with (no config.json with a run's options); leave the "
-                    "option out to begin one"
+                    f"--resume: {path} holds no run of `{config.command}` to go on with (no config.json with its "
+                    "options); leave the option out to begin one"
                 )
-            differences = changed_options(self._read("config.json", ("options",))["options"], config)
+            differences = config.changed_options(self._read(OPTIONS_FILE, ("options",))["options"])
             if differences:
                 raise UsageError(
                     f"--resume: {path} was begun with other options ({'; '.join(differences)}). Give the same, or "
                     "another --output-dir"
                 )
-            self._state()
         elif used and not self._holds_run():
             raise UsageError(
-                f"--output-dir {path} is not empty and holds no run of vintix-fast, so it is left alone; give a new or "
-                "an empty directory"
+                f"--output-dir {path} is not empty and holds no run of `vintix-fast {config.command}`, so it is left "
+                "alone; give a new or an empty directory"
             )
         elif used and not config.overwrite:
             raise UsageError(f"--output-dir {path} holds a run: --resume goes on with it, --overwrite replaces it")
-        elif used and config.pretrained_path.resolve().is_relative_to(path.resolve()):
-            raise UsageError(
-                f"--overwrite would delete --pretrained-path {config.pretrained_path}, which lies in --output-dir "
-                f"{path}; give another --output-dir"
-            )
+        elif used:
+            for option, given in config.input_paths().items():
+                if given.resolve().is_relative_to(path.resolve()):
+                    raise UsageError(
+                        f"--overwrite would delete {option}, which lies in --output-dir {path}; give another "
+                        "--output-dir"
+                    )
 
     def begin(self) -> None:
-        """Make the directory, or read what an interrupted run left.
+        """Make the directory, and write down the options.
 
         Of an earlier run to overwrite only what a run makes is deleted, so that a user's own files beside it stay.
         """
         try:
-            if self.config.resume:
-                if (state := self._state()) is not None:
-                    self.loops_done, self.rows, self.best = state["loops_done"], state["rows"], state["best"]
-                    self.improver_state = state["improver"]
-            else:
-                for entry in (found for name in ENTRIES for found in self.path.glob(name)):
+            if not self.config.resume:
+                for entry in (found for name in self._entries for found in self.path.glob(name)):
                     if entry.is_dir() and not entry.is_symlink():
                         shutil.rmtree(entry)
                     else:
@@ -143,20 +156,16 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise VintixFastError(f"--output-dir {self.path}: {error}") from error
-        write_json(self.path / "config.json", {"options": self.config.to_json(), "versions": versions()})
+        options = {"command": self.config.command, "options": self.config.to_json(), "versions": versions()}
+        write_json(self.path / OPTIONS_FILE, options)
 
     def _holds_run(self) -> bool:
         """Whether `begin` was here before; a checkpoint, or another tool's directory, may have a config.json too."""
         try:
-            return isinstance(self._read("config.json", ("options",))["options"], dict)
+            found = self._read(OPTIONS_FILE, ("options",))
+            return isinstance(found["options"], dict) and found.get("command", "adapt") == self.config.command
         except InputFileError:
             return False
-
-    def _state(self) -> dict[str, Any] | None:
-        """What the last finished loop left, or None before the first."""
-        if not (self.path / "state.json").is_file():
-            return None
-        return self._read("state.json", ("loops_done", "rows", "best", "improver"))
 
     def _read(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
         """A JSON object of this directory that has at least ``keys``."""
@@ -167,6 +176,40 @@ class Run:
         except (OSError, ValueError) as error:
             raise InputFileError(f"{self.path / name} is broken ({error}); --overwrite begins the run anew") from error
         return content
+
+
+class Run(RunDirectory):
+    """The output directory of `adapt`.
+
+    ``rows`` holds one dict of numbers for each finished loop (row 0: the initial policy, where it was measured).
+    """
+
+    def __init__(self, config: AdaptConfig) -> None:
+        made = ("state.json", "metrics.jsonl", "curve.png", "tensorboard", "loop_[0-9][0-9]*", "models")
+        super().__init__(config, made)
+        self.loops_done = 0
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.improver_state: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """See `RunDirectory.check`; of a run to resume the state is read too."""
+        super().check()
+        if self.config.resume:
+            self._state()
+
+    def begin(self) -> None:
+        """See `RunDirectory.begin`; takes over what an interrupted run left."""
+        if self.config.resume and (state := self._state()) is not None:
+            self.loops_done, self.rows, self.best = state["loops_done"], state["rows"], state["best"]
+            self.improver_state = state["improver"]
+        super().begin()
+
+    def _state(self) -> dict[str, Any] | None:
+        """What the last finished loop left, or None before the first."""
+        if not (self.path / "state.json").is_file():
+            return None
+        return self._read("state.json", ("loops_done", "rows", "best", "improver"))
 
     # -- where things are --------------------------------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):
 
 def test_the_file_holds_what_is_kept_in_memory(go2, tmp_path):
     path = tmp_path / "trajectories.h5"
-    noise = LadderNoise(ladder(5, 0.3), 12, 0, torch.device("cpu"))
+    noise = LadderNoise(ladder(5, 0.3), 12, 0)
     with open_writer(path, 5, {"seed": 1}) as writer:
         collection, _ = run(go2, 5, 7, writer=writer, noise=noise, fall_after=(3, 9, 4, 12, 40))
     read = read_trajectories(path)
@@ -156,7 +156,7 @@ def test_without_keep_nothing_is_kept(go2):
 
 def test_a_seed_decides_everything(go2):
     def noisy(seed):
-        noise = LadderNoise(ladder(3, 0.2), 12, seed, torch.device("cpu"))
+        noise = LadderNoise(ladder(3, 0.2), 12, seed)
         return run(go2, 3, 5, seed=seed, noise=noise)[0].histories
 
     once, again, other = noisy(1), noisy(1), noisy(2)
@@ -182,9 +182,9 @@ def test_stopping_from_on_step(go2):
 
 def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
     sigma = torch.tensor([0.0, 0.05, 0.4])
-    drawn = LadderNoise(sigma, 12, 3, torch.device("cpu"))
-    collection, _ = run(go2, 3, 3, noise=LadderNoise(sigma, 12, 3, torch.device("cpu")))
-    noise = torch.stack([drawn.next() for _ in range(15)]).numpy()  # [T, N, A]
+    drawn = LadderNoise(sigma, 12, 3)
+    collection, _ = run(go2, 3, 3, noise=LadderNoise(sigma, 12, 3))
+    noise = torch.stack([drawn.apply(torch.zeros(3, 12)) for _ in range(15)]).numpy()  # [T, N, A]
     for history in collection.histories:
         added = history.action - history.extras["mean_action"]
         np.testing.assert_allclose(added, noise[: len(added), history.env], atol=1e-6)
@@ -194,8 +194,8 @@ def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
 
 def test_noise_has_its_strength_and_memory_from_the_first_step_on():
     sigma = ladder(200, 0.2)
-    noise = LadderNoise(sigma, 12, 0, torch.device("cpu"))
-    x = torch.stack([noise.next() for _ in range(1000)])  # [T, N, A]
+    noise = LadderNoise(sigma, 12, 0)
+    x = torch.stack([noise.apply(torch.zeros(200, 12)) for _ in range(1000)])  # [T, N, A]
     loud = x[:, 40:] / sigma[40:, None]
     assert not x[:, :40].any()
     torch.testing.assert_close(loud.std(dim=(0, 2)), torch.ones(160), atol=0.06, rtol=0)
@@ -209,7 +209,7 @@ def test_noise_has_its_strength_and_memory_from_the_first_step_on():
 
 def test_noise_depends_on_its_seed():
     def first(seed):
-        return LadderNoise(ladder(4, 0.2), 12, seed, torch.device("cpu")).next()
+        return LadderNoise(ladder(4, 0.2), 12, seed).apply(torch.zeros(4, 12))
 
     assert torch.equal(first(1), first(1)) and not torch.equal(first(1), first(2))
 

@@ -18,7 +18,7 @@ def task(go2):
 
 
 def run(task, policy, seed=0):
-    noise = LadderNoise(ladder(4, 0.3), 12, seed, torch.device("cpu"))
+    noise = LadderNoise(ladder(4, 0.3), 12, seed)
     return collect(task, policy, 13, seed=seed, random_starts=True, noise=noise, keep=True).histories
 
 

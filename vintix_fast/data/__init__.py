@@ -1,7 +1,7 @@
 """Trajectories on disk and what is made of them."""
 
-from vintix_fast.data.trajectories import History, Trajectories, read_trajectories
+from vintix_fast.data.trajectories import History, ShapeError, Trajectories, read_trajectories
 from vintix_fast.data.windows import Batch, Targets, Windows
 from vintix_fast.data.writer import open_writer
 
-__all__ = ["Batch", "History", "Targets", "Trajectories", "Windows", "open_writer", "read_trajectories"]
+__all__ = ["Batch", "History", "ShapeError", "Targets", "Trajectories", "Windows", "open_writer", "read_trajectories"]

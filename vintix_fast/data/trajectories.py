@@ -23,6 +23,10 @@ _STAGING_NAME = re.compile(r"env_(\d+)_block_(\d+)")
 _WRITER_ATTRIBUTES = ("stream_env", "stream_length", "closed_cleanly")
 
 
+class ShapeError(InputFileError):
+    """A file of another task: its observations or actions have other sizes."""
+
+
 @dataclass(frozen=True)
 class History:
     """What one environment lived through, in order: its episodes one after another, n transitions in all."""
@@ -223,7 +227,7 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
     for name, (shape, dtype) in REQUIRED_FIELDS.items():
         for block in blocks:
             if _dataset(block.group, name, path).shape[1:] != shape:
-                raise InputFileError(
+                raise ShapeError(
                     f"{path}: dataset {name!r} of group {_name(block.group)!r} has shape "
                     f"{block.group[name].shape}, expected {('n', *shape)}. Was it collected with another task?"
                 )

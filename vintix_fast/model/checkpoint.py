@@ -6,11 +6,13 @@ are the modules'.  Files may come from strangers: nothing in them is ever execut
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,12 @@ def load_checkpoint(
     return model.to(device).eval()
 
 
-def save_checkpoint(model: Vintix, path: str | os.PathLike[str]) -> None:
+def save_checkpoint(model: Vintix, path: str | os.PathLike[str], compact: bool = False) -> None:
     """Write a checkpoint directory, all of it or nothing.
+
+    Args:
+        compact: store bfloat16, deflated: less than half the size, three significant digits.  ``torch.load`` reads it
+            as any other, except with ``mmap=True``.
 
     The files are written and synced in a temporary directory beside ``path``, which is then renamed. An existing
     checkpoint at ``path`` is moved aside first and deleted last, so that one complete copy exists at every moment.
@@ -83,19 +89,20 @@ def save_checkpoint(model: Vintix, path: str | os.PathLike[str]) -> None:
     target = Path(os.path.abspath(path))
     _refuse_foreign(target)
     try:
-        _write(model, target)
+        _write(model, target, compact)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError of its own
         cause = error if isinstance(error, OSError) else error.__context__ or error
         raise VintixFastError(f"cannot write the checkpoint {target}: {getattr(cause, 'strerror', cause)}") from error
 
 
-def _write(model: Vintix, target: Path) -> None:
+def _write(model: Vintix, target: Path, compact: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
         staging.chmod(0o777 & ~_umask())  # mkdtemp's private mode would survive the rename
         with open(staging / MODEL_FILE, "wb") as file:
-            torch.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, file)
+            state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+            file.write(_compact(state)) if compact else torch.save(state, file)
             _sync(file)
         metadata = {name: info.to_dict() for name, info in model.tasks.items()}
         for name, content in ((METADATA_FILE, metadata), (CONFIG_FILE, model.config.to_dict())):
@@ -106,6 +113,16 @@ def _write(model: Vintix, target: Path) -> None:
         _swap_in(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _compact(state: dict[str, Tensor]) -> bytes:
+    """The bytes of ``model.pth`` in bfloat16, with the zip archive that torch makes of it deflated."""
+    plain, deflated = io.BytesIO(), io.BytesIO()
+    torch.save({name: value.bfloat16() for name, value in state.items()}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as to:
+        for entry in source.infolist():
+            to.writestr(zipfile.ZipInfo(entry.filename), source.read(entry), zipfile.ZIP_DEFLATED, 9)
+    return deflated.getvalue()
 
 
 def _refuse_foreign(target: Path) -> None:

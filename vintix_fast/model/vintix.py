@@ -170,8 +170,8 @@ class Vintix(nn.Module):
             token = token + encoder.trans_ep_pos_emb(step_num.clamp(max=MAX_EPISODE_STEPS - 1))
         return token
 
-    def _act(self, task_name: str, hidden: Tensor) -> Tensor:
-        """Hidden states [..., hidden_dim] -> actions [..., act] in the robot's units."""
+    def act(self, task_name: str, hidden: Tensor) -> Tensor:
+        """The transformer's hidden states [..., hidden_dim] -> actions [..., act] in the robot's units."""
         info, statistics = self._task(task_name)
         action = self.head.acs_decoders[info.group_name](hidden)
         return statistics.denormalise_action(action) if self.config.norm_acs else action
@@ -192,7 +192,7 @@ class Vintix(nn.Module):
             UsageError: unknown task.
         """
         token = self.encode(task_name, observation, prev_action, prev_reward, step_num)
-        return self._act(task_name, self.transformer(token))
+        return self.act(task_name, self.transformer(token))
 
     @torch.no_grad()
     def decode(
@@ -226,7 +226,7 @@ class Vintix(nn.Module):
         if observation.shape[0] != cache.num_envs:
             raise UsageError(f"got {observation.shape[0]} observations for a cache of {cache.num_envs} environments")
         token = self.encode(task_name, observation, prev_action, prev_reward, step_num)
-        return self._act(task_name, self.transformer.decode(token, cache))
+        return self.act(task_name, self.transformer.decode(token, cache))
 
     @torch.no_grad()
     def predict_actions(

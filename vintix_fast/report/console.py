@@ -14,6 +14,9 @@ from rich.table import Table
 
 from vintix_fast.report.progress import Progress
 
+LOG_EVERY = 20
+"""Iterations from one line of a log to the next, where no terminal shows a bar."""
+
 
 class ConsoleProgress(Progress):
     """Writes to ``console`` (standard error, so that ``--json`` has standard output to itself)."""
@@ -62,6 +65,18 @@ class ConsoleProgress(Progress):
         self.check()
         if self._bars is not None:
             self._bars.update(self._task, completed=step, note=f"loss {loss:.4f}")
+
+    def on_iteration(self, iteration: int, mean_return: float, mean_length: float) -> None:
+        self.check()
+        note = f"return {mean_return:.2f}, length {mean_length:.0f}"
+        if self._bars is not None:
+            self._bars.update(self._task, completed=iteration, note=note)
+        if iteration % LOG_EVERY == 0 and not self.console.is_terminal:
+            self.say(f"iteration {iteration}: {note}")
+
+    def on_validation(self, row: dict[str, Any]) -> None:
+        held_out = f", held out {row['held_out_loss']:.4f}" if "held_out_loss" in row else ""
+        self.say(f"step {row['step']}: loss {row['loss']:.4f}{held_out}, {row['tokens_per_s']:.0f} tokens/s")
 
     def on_loop(self, row: dict[str, Any]) -> None:
         parts = [f"loop {row['loop']}" if row["loop"] else "initial policy"]
@@ -115,4 +130,17 @@ def evaluation_table(evaluation: Any) -> Table:
         length = sum(e.length for e in chosen) / len(chosen)
         fell = sum(e.terminated for e in chosen)
         table.add_row(f"number {number + 1}", f"{mean:.2f}", f"{length:.0f}", f"{fell}/{len(chosen)}")
+    return table
+
+
+def histories_table(card: dict[str, Any]) -> Table:
+    """How episodes go along the learning histories of one robot."""
+    table = Table(title=f"{card['robot']}: {card['histories']} histories", box=box.SIMPLE_HEAD, padding=0)
+    for title in ("from step", "episodes", "return", "length", "fell"):
+        table.add_column(title, justify="right")
+    for row in card["return_along_history"]:
+        table.add_row(
+            f"{row['from_step']:.0f}", f"{row['episodes']}", f"{row['mean_return']:.2f}", f"{row['mean_length']:.0f}",
+            f"{row['fell']:.0%}",
+        )  # fmt: skip
     return table

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.train import FinetuneStep
+from vintix_fast.train import TrainingStep
 
 SCALARS = {
     "mean_return": "Train/mean_reward",  # the name that rsl_rl's and Genesis' users look for: return of an episode
@@ -23,7 +23,7 @@ SCALARS = {
 }
 
 
-def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[FinetuneStep]) -> None:
+def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[TrainingStep]) -> None:
     """Add a loop's events: its numbers over environment steps, its fine-tuning over optimiser steps."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -40,12 +40,7 @@ def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[FinetuneSte
 
 def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
     """Plot return against environment steps collected so far, and save it as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = _figure()
     collected = [r for r in rows if "mean_return" in r]
     if collected:
         # A collection was made by the model of the loop before, when its own steps were still to come.
@@ -64,6 +59,54 @@ def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
             axes.plot(*zip(*rejected, strict=True), "x", color="tab:red", markersize=10, label="rejected by the gate")
     axes.set_xlabel("environment steps collected")
     axes.set_ylabel("return of an episode")
+    _save(figure, path)
+
+
+def write_learning_history(path: Path, robot: str, rows: list[dict[str, Any]]) -> None:
+    """Plot return and length of episodes along noise-distillation histories, and save it as a PNG."""
+    figure, axes = _figure()
+    at = [(r["from_step"] + r["to_step"]) / 2 for r in rows]
+    axes.plot(at, [r["mean_return"] for r in rows], "o-", color="tab:blue", label="return of an episode")
+    lengths = axes.twinx()
+    lengths.plot(at, [r["mean_length"] for r in rows], "s--", color="tab:gray", label="length (right)")
+    lengths.set_ylabel("steps")
+    axes.plot([], [], "s--", color="tab:gray", label="length (right)")
+    axes.set_title(robot)
+    axes.set_xlabel("step of the history at which the episode begins")
+    axes.set_ylabel("return")
+    _save(figure, path)
+
+
+def write_losses(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """A pretraining's losses so far: the last row as TensorBoard events, all of them as a PNG."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / "tensorboard"), filename_suffix=f".step_{rows[-1]['step']:06d}") as writer:
+        for key, value in rows[-1].items():
+            if key != "step":
+                writer.add_scalar(
+                    "Perf/tokens_per_s" if key == "tokens_per_s" else f"Loss/{key}", value, rows[-1]["step"]
+                )
+    figure, axes = _figure()
+    for key in (key for key in rows[-1] if "loss" in key):
+        axes.plot([r["step"] for r in rows], [r[key] for r in rows], "o-" if key == "loss" else "--", label=key)
+    axes.set_yscale("log")
+    axes.set_xlabel("optimiser steps")
+    axes.set_ylabel("mean squared action error")
+    _save(figure, folder / "loss.png")
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _save(figure: Any, path: Path) -> None:
+    axes = figure.axes[0]
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize="small")
     beside = path.with_name(path.name + ".tmp")

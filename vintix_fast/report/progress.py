@@ -34,5 +34,12 @@ class Progress:
         """After each optimiser step."""
         self.check()
 
+    def on_iteration(self, iteration: int, mean_return: float, mean_length: float) -> None:
+        """After each iteration of an expert's training, with the means of its latest episodes (NaN before any)."""
+        self.check()
+
+    def on_validation(self, row: dict[str, Any]) -> None:
+        """After each validation of a pretraining, with its numbers."""
+
     def on_loop(self, row: dict[str, Any]) -> None:
         """After each loop, with its numbers."""

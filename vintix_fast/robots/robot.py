@@ -27,6 +27,8 @@ LEGS = ("FR", "FL", "RR", "RL")
 LEG_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1))  # signs of a hip's x (forward) and y (left) in the base frame
 PARALLEL_DOT = 0.9
 """Two joint axes with at least this |cosine| turn about the same line."""
+FREE_RANGE_RAD = math.pi / 3
+"""How far from the default pose the range of a joint without limits goes, either way."""
 
 _REQUIRED = (
     *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
@@ -56,6 +58,7 @@ class Robot:
     path: Path  # the robot file
     urdf_path: Path
     joint_axes: np.ndarray = field(compare=False, repr=False)  # [12, 3] unit vectors, base frame, all joints at 0 rad
+    joint_range_rad: np.ndarray = field(compare=False, repr=False)  # [12, 2] lowest and highest position, the URDF's
 
 
 def robot_names() -> list[str]:
@@ -129,8 +132,9 @@ def _read_robot(path: Path) -> Robot:
     if not values["task_names"]:
         raise file.error("task_names", "is empty; name at least one task")
     urdf_path = _find_urdf(file)
-    axes = _joint_axes(file, Urdf(urdf_path), values)
-    return Robot(**values, path=file.path, urdf_path=urdf_path, joint_axes=axes)
+    urdf = Urdf(urdf_path)
+    axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(urdf, values)
+    return Robot(**values, path=file.path, urdf_path=urdf_path, joint_axes=axes, joint_range_rad=ranges)
 
 
 class _RobotFile:
@@ -252,6 +256,18 @@ def _joint_axes(file: _RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
     _check_order(file, urdf, joints, origins)
     axes.setflags(write=False)
     return axes
+
+
+def _joint_ranges(urdf: Urdf, values: dict) -> np.ndarray:
+    """Lowest and highest positions [12, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose."""
+    ranges = np.array(
+        [
+            urdf.limits(name) or (default - FREE_RANGE_RAD, default + FREE_RANGE_RAD)
+            for name, default in zip(values["joints"], values["default_pose_rad"], strict=True)
+        ]
+    )
+    ranges.setflags(write=False)
+    return ranges
 
 
 def _check_order(file: _RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:

@@ -52,6 +52,22 @@ class Urdf:
                 return axis / length, origin
         return None
 
+    def limits(self, name: str) -> tuple[float, float] | None:
+        """Lowest and highest position of a joint in rad; None if it has none (continuous, or none given)."""
+        limit = self.joints[name].find("limit")
+        if self.joints[name].get("type") == "continuous" or limit is None:
+            return None
+        try:
+            lower, upper = float(limit.get("lower", 0.0)), float(limit.get("upper", 0.0))
+        except ValueError:
+            lower = upper = np.nan
+        if not (np.isfinite([lower, upper]).all() and lower <= upper):
+            raise InputFileError(
+                f"URDF {self.path}: limits of joint {name!r} are lower={limit.get('lower')!r}, "
+                f"upper={limit.get('upper')!r}, expected two finite numbers in this order"
+            )
+        return (lower, upper) if lower < upper else None
+
     def _end(self, joint: ElementTree.Element, tag: str) -> str | None:
         end = joint.find(tag)
         return end.get("link") if end is not None else None

@@ -67,11 +67,12 @@ def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
 def collect(
     task: WalkingTask,
     policy,
-    num_episodes: int,
+    num_episodes: int = 0,
     *,
     seed: int,
     random_starts: bool,
     min_steps: int = 0,
+    steps_per_env: int = 0,
     noise=None,
     writer=None,
     keep: bool = False,
@@ -87,7 +88,8 @@ def collect(
         random_starts: see `WalkingTask.reset`.
         min_steps: where episodes are so short that they give fewer steps, every environment runs its share again,
             with a cold context: those that were done early went on unrecorded meanwhile.
-        noise: has `next() -> [N, A]`, added to the policy's action; None for none.
+        steps_per_env: run so many steps in every environment instead, whatever the episodes; the last may be cut.
+        noise: has `apply(action [N, A]) -> [N, A]`, the policy's action to the executed one; None for none.
         writer: has `append(arrays, active)`; gets whole steps of all environments.
         keep: keep the transitions in memory as histories.
         on_step: called after every step with the collection so far; may raise to stop.
@@ -104,10 +106,12 @@ def collect(
 
     policy.forget()
     observation = task.reset(seed, random_starts)
-    while (active := finished < quota).any():
+    steps = 0
+    while (active := np.full(task.num_envs, steps < steps_per_env) if steps_per_env else finished < quota).any():
+        steps += 1
         step_num = task.step_num.clone()
         mean_action = policy.act(observation, step_num)
-        action = mean_action if noise is None else mean_action + noise.next()
+        action = mean_action if noise is None else noise.apply(mean_action)
         result = task.step(action)
         policy.remember(action, result.reward)
 

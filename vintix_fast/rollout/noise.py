@@ -25,20 +25,22 @@ def ladder(num_envs: int, largest: float) -> torch.Tensor:
 
 
 class LadderNoise:
-    """Draws the next step's noise [N, A]; stationary, with standard deviation ``sigma`` of each environment.
+    """Adds noise, stationary, with standard deviation ``sigma`` of each environment.
 
     x' = c x + sqrt(1 - c^2) sigma e with e standard normal: an AR(1) process of variance sigma^2.
     """
 
-    def __init__(self, sigma: torch.Tensor, action_dim: int, seed: int, device: torch.device) -> None:
+    def __init__(self, sigma: torch.Tensor, action_dim: int, seed: int) -> None:
         self._sigma = sigma[:, None]
         self._generator = torch.Generator().manual_seed(seed)
-        self._device = device
         self._noise = self._sigma * torch.randn(len(sigma), action_dim, generator=self._generator)
 
-    def next(self) -> torch.Tensor:
-        """Noise in action units, [N, A]."""
+    def apply(self, action: torch.Tensor) -> torch.Tensor:
+        """The policy's action [N, A] -> the one to execute."""
+        return action + self._next().to(action.device)
+
+    def _next(self) -> torch.Tensor:
         noise = self._noise
         fresh = self._sigma * torch.randn(noise.shape, generator=self._generator)
         self._noise = CORRELATION * noise + (1.0 - CORRELATION**2) ** 0.5 * fresh
-        return noise.to(self._device)
+        return noise

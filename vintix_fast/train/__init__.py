@@ -1,7 +1,7 @@
 """What to learn (the improvement operator) and how (fine-tuning the adapter)."""
 
 from vintix_fast.train.critic import CriticConfig, CriticImprover
-from vintix_fast.train.finetune import FinetuneConfig, FinetuneStep, finetune
+from vintix_fast.train.finetune import FinetuneConfig, TrainingStep, finetune
 from vintix_fast.train.objective import CloneImprover, Improver
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "CriticConfig",
     "CriticImprover",
     "FinetuneConfig",
-    "FinetuneStep",
+    "TrainingStep",
     "Improver",
     "finetune",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneStep:
+class TrainingStep:
     """What one optimiser step gave."""
 
     step: int
@@ -39,14 +40,44 @@ class FinetuneStep:
     lr: float
 
 
-def learning_rate(step: int, config: FinetuneConfig) -> float:
-    """Linear warm-up to ``lr``, then cosine decay to a tenth of it at the last step."""
+def learning_rate(step: int, config: Any) -> float:
+    """Linear warm-up to ``lr``, then cosine decay to ``final_lr_fraction`` of it at the last step.
+
+    Args:
+        config: has `FinetuneConfig`'s ``steps``, ``lr``, ``warmup_steps``, ``final_lr_fraction``.
+    """
     warmup = min(config.warmup_steps, max(1, config.steps // 10))
     if step < warmup:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.steps - 1 - warmup)
     floor = config.final_lr_fraction
     return config.lr * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, config: Any) -> TrainingStep:
+    """One optimiser step down the gradient of ``loss``, clipped, at the schedule's learning rate.
+
+    Args:
+        config: see `learning_rate`; and ``max_grad_norm``.
+
+    Raises:
+        VintixFastError: the loss or its gradient is not finite.
+    """
+    lr = learning_rate(step, config)
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    entry = TrainingStep(step, float(loss.detach()), float(grad_norm), lr)
+    if not math.isfinite(entry.loss + entry.grad_norm):
+        raise VintixFastError(
+            f"training diverged at step {step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
+            f"try a smaller --lr than {config.lr}"
+        )
+    optimiser.step()
+    return entry
 
 
 def action_loss(model: Vintix, task_name: str, batch: Batch) -> torch.Tensor:
@@ -62,8 +93,8 @@ def finetune(
     windows: Windows,
     config: FinetuneConfig,
     seed: int,
-    on_step: Callable[[FinetuneStep], None] = lambda step: None,
-) -> list[FinetuneStep]:
+    on_step: Callable[[TrainingStep], None] = lambda step: None,
+) -> list[TrainingStep]:
     """Train the task's group in place.
 
     Args:
@@ -80,20 +111,8 @@ def finetune(
     rng = np.random.default_rng(seed)
     log = []
     for step in range(config.steps):
-        lr = learning_rate(step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
         loss = action_loss(model, task_name, windows.batch(config.batch_size, rng))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        entry = FinetuneStep(step, float(loss.detach()), float(grad_norm), lr)
-        if not math.isfinite(entry.loss + entry.grad_norm):
-            raise VintixFastError(
-                f"fine-tuning diverged at step {step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
-                f"try a smaller --lr than {config.lr}"
-            )
-        optimiser.step()
+        entry = descend(loss, optimiser, step, config)
         log.append(entry)
         on_step(entry)
     return log

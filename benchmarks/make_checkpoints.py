@@ -1,0 +1,206 @@
+"""Make the bundled checkpoints: experts, histories, the four leave-one-out models, their evaluations and their cards.
+
+Runs the commands that the cards show, each unless its result is there already, so that it can be stopped and run again:
+
+    python benchmarks/make_checkpoints.py --output-dir runs/checkpoints
+
+takes three to four hours on two cores.  Files that a card needs are the commands' own: expert.json, distil.json,
+pretrain.json, eval.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vintix_fast.config import BUILTIN_CHECKPOINTS
+from vintix_fast.model import load_checkpoint, save_checkpoint
+from vintix_fast.pretrain.pretrain import MODEL_DIR
+from vintix_fast.run import write_json, write_text
+
+ROBOTS = ("go1", "go2", "a1", "minicheetah")
+LATE = 2
+"""Episodes from this number on (from 0) have two whole episodes in their context."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/checkpoints"))
+    parser.add_argument("--checkpoints", type=Path, default=BUILTIN_CHECKPOINTS, help="where the bundled ones go")
+    parser.add_argument("--only", choices=ROBOTS, nargs="*", default=ROBOTS, help="robots to leave out")
+    args = parser.parse_args()
+    out = args.output_dir
+    for robot in ROBOTS:
+        run(expert_command(out, robot), out / "experts" / robot / "expert.json")
+        run(distil_command(out, robot), out / "histories" / robot / "distil.json")
+    run(pretrain_command(out), *(out / "models" / f"without-{robot}" / "pretrain.json" for robot in ROBOTS))
+    for unseen in args.only:
+        bundle(out, args.checkpoints, unseen)
+
+
+def expert_command(out: Path, robot: str) -> list[str]:
+    return ["expert", "--robot-type", robot, "--output-dir", str(out / "experts" / robot)]
+
+
+def distil_command(out: Path, robot: str) -> list[str]:
+    return ["distil", "--expert", str(out / "experts" / robot), "--output-dir", str(out / "histories" / robot)]
+
+
+def pretrain_command(out: Path) -> list[str]:
+    data = [word for robot in ROBOTS for word in ("--data", str(out / "histories" / robot))]
+    return ["leave-one-out", *data, "--output-dir", str(out / "models")]
+
+
+def eval_command(model: Path, robot: str, result: Path, *more: str) -> list[str]:
+    sizes = ["--num-envs", "10", "--episodes-per-env", "10"]
+    return ["eval", "--vintix-path", str(model), "--robot-type", robot, *sizes, *more, "--output-dir", str(result)]
+
+
+def run(command: list[str], *results: Path) -> None:
+    """Run a command of vintix-fast unless all that it makes is there; go on with what an interrupted one left."""
+    if all(result.is_file() for result in results):
+        return
+    begun = any((result.parent / "config.json").is_file() for result in results)
+    resume = ["--resume"] if begun else []
+    print("$ vintix-fast", shlex.join([*command, *resume]), flush=True)
+    subprocess.run([Path(sys.executable).with_name("vintix-fast"), *command, *resume], check=True)
+
+
+def reference_for(unseen: str) -> str:
+    """The robot whose adapter is copied for one that the model has not seen: adapt's default, or go1 for go2."""
+    return "go1" if unseen == "go2" else "go2"
+
+
+def measured(model: Path, robot: str, result: Path, *more: str) -> dict[str, float]:
+    """Mean returns of 10 environments x 10 episodes: all, the first episodes', those from the third on."""
+    run(eval_command(model, robot, result, *more), result / "eval.json")
+    found = json.loads((result / "eval.json").read_text())
+    by_number = found["returns_by_episode_number"]
+    return {
+        "mean_return": found["mean_return"],
+        "std_return": found["std_return"],
+        "first_return": by_number[0],
+        "late_return": sum(by_number[LATE:]) / len(by_number[LATE:]),
+        "mean_length": found["mean_episode_length"],
+        "terminated": found["terminated"],
+        "episodes": found["episodes"],
+    }
+
+
+def bundle(out: Path, checkpoints: Path, unseen: str) -> None:
+    """Store a model small, evaluate what was stored, and write its cards."""
+    name = f"without-{unseen}"
+    trained, target = out / "models" / name, checkpoints / name
+    if not (target / "model.pth").is_file():
+        save_checkpoint(load_checkpoint(trained / MODEL_DIR), target, compact=True)
+    returns: dict[str, Any] = {}
+    for robot in (robot for robot in ROBOTS if robot != unseen):
+        returns[robot] = {"seen": True} | measured(target, robot, out / "eval" / name / robot)
+    reference = ("--reference-robot", reference_for(unseen))
+    returns[unseen] = {"seen": False, "reference_robot": reference[1]}
+    returns[unseen] |= measured(target, unseen, out / "eval" / name / f"{unseen}-converted", *reference)
+    plain = measured(target, unseen, out / "eval" / name / f"{unseen}-plain", *reference, "--init-map", "none")
+    returns[unseen]["without_conversion"] = plain
+    full = measured(trained / MODEL_DIR, reference[1], out / "eval" / name / f"{reference[1]}-float32")
+    returns[reference[1]]["in_float32"] = full
+
+    seen = [robot for robot in ROBOTS if robot != unseen]
+    read = {kind: json.loads((trained / "pretrain.json").read_text()) for kind in ("pretrain",)}
+    experts = {robot: json.loads((out / "experts" / robot / "expert.json").read_text()) for robot in seen}
+    histories = {robot: json.loads((out / "histories" / robot / "distil.json").read_text()) for robot in seen}
+    card = {"date": str(date.today()), "unseen": unseen, "returns": returns, "pretrain": read["pretrain"]}
+    write_json(target / "card.json", {key: card[key] for key in ("date", "unseen", "returns")})
+    write_text(target / "README.md", card_text(name, card, experts, histories, out))
+
+
+def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, out: Path) -> str:
+    """The model card."""
+    training, unseen = card["pretrain"], card["unseen"]
+    groups = ", ".join(f"`{group}`" for group in load_checkpoint(BUILTIN_CHECKPOINTS / name).groups)
+    where = f"{os.cpu_count()} cores ({processor()}), no GPU, Python {platform.python_version()}"
+    options = training["options"]
+    last = training["rows"][-1]
+    lines = [
+        f"# {name}",
+        "",
+        f"A Vintix of {training['parameters']:,} parameters (the usual architecture; token order "
+        f"action-reward-observation) that has never seen {unseen}. Groups: {groups}. Stored in bfloat16.",
+        "",
+        f"Made on {card['date']} on {where}, torch {torch.__version__}, "
+        f"genesis-world {training['versions']['genesis-world']}, "
+        f"by `python benchmarks/make_checkpoints.py --output-dir {out}`, which runs these:",
+        "",
+        "```",
+    ]
+    for robot in experts:
+        lines += [f"vintix-fast {shlex.join(make(out, robot))}" for make in (expert_command, distil_command)]
+    lines += [f"vintix-fast {shlex.join(pretrain_command(out))}", "```", "", "## Data", ""]
+    lines += [
+        "| robot | expert: mean return of 100 episodes from randomised starts | reached 1000 steps | PPO steps "
+        "| seconds | histories | steps of history | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for robot, expert in experts.items():
+        found, history = expert["evaluation"], histories[robot]
+        upright = found["episodes"] - found["terminated"]
+        lines.append(
+            f"| {robot} | {found['mean_return']:.2f} ± {found['std_return']:.2f} | {upright}/{found['episodes']} "
+            f"| {expert['env_steps']:,} | {expert['train_seconds']:.0f} | {history['histories']} "
+            f"| {history['env_steps']:,} | {history['collect_seconds']:.0f} |"
+        )
+    lines += [
+        "",
+        "## Training",
+        "",
+        f"{training['steps']} steps of {options['batch_size']} windows of {options['window_len']} steps "
+        f"({training['tokens'] / 1e6:.1f} million tokens), AdamW, learning rate {options['lr']} with warm-up and "
+        f"cosine decay, bfloat16 products, seed {options['seed']}: {training['seconds']:.0f} s. Squared action error "
+        f"{last['loss']:.4f}, on held-out histories {last.get('held_out_loss', float('nan')):.4f}.",
+        "",
+        "## Returns",
+        "",
+        "`vintix-fast eval`, 10 environments x 10 episodes of up to 1000 steps, no noise, the context carried on from "
+        "episode to episode; what is stored here, unless said otherwise.",
+        "",
+        "| robot | all episodes | first episodes | from the third on | mean length | fell |",
+        "|---|---|---|---|---|---|",
+    ]
+    for robot, found in card["returns"].items():
+        if found["seen"]:
+            lines.append(row(robot, found))
+            if "in_float32" in found:
+                lines.append(row(f"{robot}, weights in float32 as trained", found["in_float32"]))
+    zero_shot = card["returns"][unseen]
+    copied = f"**{unseen}**, never seen: copy of {zero_shot['reference_robot']}'s adapter"
+    lines += [row(f"{copied}, converted", zero_shot), row(f"{copied}, plain", zero_shot["without_conversion"]), ""]
+    return "\n".join(lines)
+
+
+def row(what: str, found: dict[str, float]) -> str:
+    return (
+        f"| {what} | {found['mean_return']:.2f} ± {found['std_return']:.2f} | {found['first_return']:.2f} "
+        f"| {found['late_return']:.2f} | {found['mean_length']:.0f} | {found['terminated']}/{found['episodes']} |"
+    )
+
+
+def processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()

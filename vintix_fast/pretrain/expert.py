@@ -1,0 +1,203 @@
+"""Train an expert on one robot with PPO (rsl-rl-lib), on the walking task with the last action in the observation.
+
+All of PPO is the library's; here are its settings, the task in the form that it wants, and the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rsl_rl.env import VecEnv
+from rsl_rl.runners import OnPolicyRunner
+from tensordict import TensorDict
+
+from vintix_fast.errors import InputFileError, Interrupted, VintixFastError
+from vintix_fast.evaluate import Evaluation, check_device, measure
+from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.pretrain.config import ExpertConfig
+from vintix_fast.pretrain.expert_policy import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ExpertPolicy,
+    expert_network,
+    expert_observation,
+)
+from vintix_fast.report.progress import Progress
+from vintix_fast.robots import load_robot
+from vintix_fast.run import RunDirectory, save_tensors, versions, write_json
+from vintix_fast.schema import ACTION_DIM
+from vintix_fast.sim import Simulator
+from vintix_fast.task import WalkingTask
+
+STATE_FILE = "training.pth"
+
+
+class ExpertTask(VecEnv):
+    """`WalkingTask` as rsl_rl sees it: observation [N, 45], time-outs told apart from falls."""
+
+    def __init__(self, task: WalkingTask, seed: int, on_step: Callable[[], None]) -> None:
+        self.num_envs, self.num_actions, self.max_episode_length = task.num_envs, ACTION_DIM, task.max_steps
+        self.device, self.cfg = task.device, {}
+        self._task, self._on_step = task, on_step
+        self._last_action = torch.zeros(self.num_envs, ACTION_DIM, device=self.device)
+        self._observation = task.reset(seed, random_starts=True)
+
+    @property
+    def episode_length_buf(self) -> torch.Tensor:
+        """Steps done in the running episodes; the runner sets it once, so that not all time out together."""
+        return self._task.step_num
+
+    @episode_length_buf.setter
+    def episode_length_buf(self, value: torch.Tensor) -> None:
+        self._task.step_num.copy_(value)
+
+    def get_observations(self) -> TensorDict:
+        policy = expert_observation(self._observation, self._last_action)
+        return TensorDict({"policy": policy}, batch_size=[self.num_envs])
+
+    def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        self._on_step()
+        result = self._task.step(actions)
+        self._observation = result.observation
+        self._last_action = torch.where(result.done[:, None], 0.0, actions)
+        return self.get_observations(), result.reward, result.done.long(), {"time_outs": result.truncated.float()}
+
+
+class _Runner(OnPolicyRunner):
+    """The library's runner, which saves where we want it, tells how it goes, and lets exploration fade."""
+
+    def __init__(self, env: ExpertTask, config: ExpertConfig, directory: Path, progress: Progress) -> None:
+        super().__init__(env, ppo_settings(config), str(directory / "tensorboard"), config.device)
+        self._config, self._state, self._progress = config, directory / STATE_FILE, progress
+        self.logger.git_status_repos = []  # it would store a diff of whatever repository encloses this installation
+        self.seconds = 0.0
+        self._started = time.perf_counter()
+
+    def save(self, path: str, infos: dict | None = None) -> None:
+        """Called by the library after every iteration, and once at the end."""
+        done, config = self.current_learning_iteration + 1, self._config
+        self.alg.entropy_coef = entropy_weight(config, done)
+        returns, lengths = self.logger.rewbuffer, self.logger.lenbuffer
+        mean_return = sum(returns) / len(returns) if returns else float("nan")
+        self._progress.on_iteration(done, mean_return, sum(lengths) / len(lengths) if lengths else float("nan"))
+        if done % config.save_interval == 0 or done == config.iterations:
+            now = time.perf_counter()
+            self.seconds, self._started = self.seconds + now - self._started, now
+            save_tensors(self._state, self.alg.save() | {"iterations": done, "seconds": self.seconds})
+
+    def go_on(self) -> None:
+        """Take over the saved state of an interrupted run, if there is one."""
+        if not self._state.is_file():
+            return
+        try:
+            state = torch.load(self._state, map_location=self.device, weights_only=True)
+            self.alg.load(state, None, True)
+            self.current_learning_iteration, self.seconds = int(state["iterations"]), float(state["seconds"])
+            self.alg.learning_rate = self.alg.optimizer.param_groups[0]["lr"]
+        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputFileError(
+                f"{self._state} is broken ({str(error).splitlines()[0]}); --overwrite begins the expert anew"
+            ) from error
+        self.alg.entropy_coef = entropy_weight(self._config, self.current_learning_iteration)
+
+
+def entropy_weight(config: ExpertConfig, iteration: int) -> float:
+    """``config.entropy`` for the first half of the training, then down to a tenth of it, linearly.
+
+    Strong noise at first keeps the robot from learning to stand still; little at the end lets it walk cleanly.
+    """
+    return config.entropy * min(1.0, 1.9 - 1.8 * iteration / config.iterations)
+
+
+def ppo_settings(config: ExpertConfig) -> dict[str, Any]:
+    """Those of Genesis' locomotion example, but for the network and the exploration."""
+    network = {"class_name": "MLPModel", "hidden_dims": list(config.hidden_dims), "activation": "elu"}
+    noise = {"class_name": "GaussianDistribution", "init_std": config.init_noise}
+    return {
+        "num_steps_per_env": config.steps_per_iteration,
+        "save_interval": 1,
+        "obs_groups": {"actor": ["policy"], "critic": ["policy"]},
+        "actor": network | {"distribution_cfg": noise},
+        "critic": dict(network),
+        "algorithm": {
+            "class_name": "PPO", "num_learning_epochs": 5, "num_mini_batches": 4, "clip_param": 0.2, "gamma": 0.99,
+            "lam": 0.95, "value_loss_coef": 1.0, "entropy_coef": config.entropy, "learning_rate": config.lr,
+            "max_grad_norm": 1.0, "use_clipped_value_loss": True, "schedule": "adaptive",
+            "desired_kl": config.desired_kl,
+        },
+    }  # fmt: skip
+
+
+def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | None = None) -> Evaluation:
+    """Train an expert, evaluate it without noise from randomised starts, and leave it in ``config.output_dir``.
+
+    The directory gets ``expert.pth`` and ``expert.json`` (see `load_expert`), ``training.pth`` to resume from, and
+    ``tensorboard/``.  A resumed run goes on from the last saved iteration with fresh episodes, so that it does not
+    equal an unbroken one bit for bit.
+
+    Args:
+        config: see `ExpertConfig`.
+        simulator: of this robot with ``config.num_envs`` environments; None builds one.
+        progress: told what happens; None for silence.
+
+    Raises:
+        UsageError, InputFileError: something in ``config`` does not fit; nothing was written then.
+        VintixFastError: the disk or the training failed; what was saved stays.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    progress = progress or Progress()
+    check_device(config.device)
+    directory = RunDirectory(config, (WEIGHTS_FILE, CARD_FILE, STATE_FILE, "tensorboard"))
+    directory.check()
+    robot = load_robot(config.robot_type)
+    with stop_on_interrupt() as progress.check:
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
+        task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        directory.begin()
+        try:
+            runner = _train(config, directory.path, task, progress)
+            network = expert_network(config.hidden_dims)
+            actor = runner.alg.get_policy().state_dict()
+            network.load_state_dict({k.removeprefix("mlp."): v for k, v in actor.items() if k.startswith("mlp.")})
+            policy = ExpertPolicy(network, config.num_envs, task.device)
+            # The library steps the task in inference mode, whose tensors can be written to in that mode only.
+            what = progress.rollout("evaluating", config.eval_episodes, config.max_steps_per_episode)
+            with torch.inference_mode(), what:
+                evaluation = measure(task, policy, config.eval_episodes, config.seed, True, progress)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise Interrupted("stopped; the same command with --resume goes on from the last saved iteration") from stop
+    save_tensors(directory.path / WEIGHTS_FILE, network.state_dict())
+    card = {
+        "robot": robot.name,
+        "hidden_dims": list(config.hidden_dims),
+        "iterations": config.iterations,
+        "env_steps": config.iterations * config.num_envs * config.steps_per_iteration,
+        "train_seconds": runner.seconds,
+        "evaluation": evaluation.summary(),
+    }
+    write_json(directory.path / CARD_FILE, card | {"options": config.to_json(), "versions": versions()})
+    return evaluation
+
+
+def _train(config: ExpertConfig, directory: Path, task: WalkingTask, progress: Progress) -> _Runner:
+    torch.manual_seed(config.seed)
+    env = ExpertTask(task, config.seed, lambda: progress.check())
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints its networks, and a page an iteration
+        runner = _Runner(env, config, directory, progress)
+        if config.resume:
+            runner.go_on()
+        left = config.iterations - runner.current_learning_iteration
+        with progress.training(f"{task.robot.name}: PPO iterations", config.iterations):
+            if left > 0:
+                try:
+                    runner.learn(left, init_at_random_ep_len=True)
+                except ValueError as error:  # the library's check of what it is given
+                    raise VintixFastError(f"the training diverged: {error}; try a smaller --lr") from error
+    return runner

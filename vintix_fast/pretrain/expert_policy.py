@@ -1,0 +1,96 @@
+"""A trained expert: a small network that maps what the robot senses, and its last action, to joint targets.
+
+Owns the expert's two files and the 45-number observation.  Knows nothing about how it was trained.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.robots import Robot
+from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
+
+EXPERT_OBSERVATION_DIM = OBSERVATION_DIM + ACTION_DIM
+WEIGHTS_FILE, CARD_FILE = "expert.pth", "expert.json"
+
+
+def expert_network(hidden_dims: list[int]) -> nn.Sequential:
+    """ELU network from the expert's observation [N, 45] to its action [N, 12]; layers as rsl_rl's MLP names them."""
+    widths = [EXPERT_OBSERVATION_DIM, *hidden_dims]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.ELU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], ACTION_DIM))
+
+
+def expert_observation(observation: torch.Tensor, last_action: torch.Tensor) -> torch.Tensor:
+    """[N, 33] and [N, 12] -> [N, 45]: the task's observation and the action of the step before, 0 at a start."""
+    return torch.cat([observation, last_action], dim=1)
+
+
+class ExpertPolicy:
+    """Acts in N environments without noise; the collector drives it like a `vintix_fast.rollout.Policy`.
+
+    Args:
+        network: see `expert_network`.
+        num_envs: environments side by side.
+        device: where the observations come from.
+    """
+
+    def __init__(self, network: nn.Module, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self._network = network.to(device).eval()
+        self._last_action = torch.zeros(num_envs, ACTION_DIM, device=device)
+
+    def forget(self) -> None:
+        """Every environment starts anew."""
+        self._last_action.zero_()
+
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        """The action [N, 12] for observation [N, 33] at steps step_num [N] of the running episodes."""
+        self._last_action[step_num == 0] = 0.0
+        with torch.inference_mode():
+            return self._network(expert_observation(observation, self._last_action))
+
+    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        """The action that was executed [N, 12]; the reward does not matter to it."""
+        self._last_action.copy_(action)
+
+
+def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, dict[str, Any]]:
+    """Read an expert's directory.
+
+    Args:
+        path: holds ``expert.pth`` and ``expert.json``.
+        robot: whose expert it must be; None for any.
+
+    Returns:
+        The network, and what ``expert.json`` says.
+
+    Raises:
+        InputFileError: a file is missing or broken.
+        UsageError: it is the expert of another robot.
+    """
+    path = Path(path)
+    absent = [name for name in (WEIGHTS_FILE, CARD_FILE) if not (path / name).is_file()]
+    if absent:
+        raise InputFileError(
+            f"expert {path} lacks {', '.join(absent)}; give the --output-dir of a finished `vintix-fast expert`"
+        )
+    try:
+        card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
+        name, network = card["robot"], expert_network(card["hidden_dims"])
+        network.load_state_dict(torch.load(path / WEIGHTS_FILE, map_location="cpu", weights_only=True))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputFileError(
+            f"expert {path} is broken ({str(error).splitlines()[0]}); train it again with `vintix-fast expert`"
+        ) from error
+    if robot is not None and name != robot.name:
+        raise UsageError(f"--expert {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
+    return network, card

@@ -1,0 +1,146 @@
+"""Histories to pretrain on: directories of trajectory files -> one robot's histories each, some of them held out.
+
+Reads what `distil` writes and the slow pipeline's layout (several files with ``trajectories_env_*.json`` beside them,
+one more observation than actions).  Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vintix_fast.data import History, ShapeError, read_trajectories
+from vintix_fast.errors import InputFileError
+from vintix_fast.initial import SMALLEST_STD
+from vintix_fast.model import TaskInfo
+from vintix_fast.robots import load_robot, robot_names
+from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
+
+
+@dataclass(frozen=True)
+class RobotHistories:
+    """One robot's histories."""
+
+    task_name: str
+    group_name: str
+    train: list[History]
+    held_out: list[History]
+    skipped: list[str]
+    """What was wrong with the files that were left out."""
+
+    def statistics(self, group_name: str) -> TaskInfo:
+        """Mean and standard deviation of the training histories; 1 for what never varies, such as the command."""
+        columns = {}
+        for key, name in (("obs", "observation"), ("acs", "action")):
+            values = np.concatenate([getattr(history, name) for history in self.train])
+            std = values.std(axis=0, dtype=np.float64)
+            columns[f"{key}_mean"] = tuple(values.mean(axis=0, dtype=np.float64).tolist())
+            columns[f"{key}_std"] = tuple(np.where(std < SMALLEST_STD, 1.0, std).tolist())
+        return TaskInfo(observation_dim=OBSERVATION_DIM, action_dim=ACTION_DIM, group_name=group_name, **columns)
+
+
+def read_histories(
+    directories: tuple[Path, ...], held_out: float, seed: int, say: Callable[[str], None]
+) -> list[RobotHistories]:
+    """Read every directory; those of the same task are joined.
+
+    Args:
+        directories: each holds one robot's trajectory files (``*.h5``).
+        held_out: share of each robot's histories to keep for validation, at least one where there are several.
+        seed: of the choice of these.
+        say: told which files are skipped, and why.
+
+    Raises:
+        InputFileError: a directory is missing, holds no usable file, or mixes robots; or a file's sizes are not the
+            walking task's.
+    """
+    found: dict[str, tuple[str, list[History], list[str]]] = {}
+    for directory in directories:
+        task_name, group_name, histories, skipped = _read_directory(directory, say)
+        _, so_far, left_out = found.setdefault(task_name, (group_name, [], []))
+        so_far += histories
+        left_out += skipped
+    robots = []
+    for task_name, (group_name, histories, skipped) in found.items():
+        kept = max(1, round(held_out * len(histories))) if held_out > 0.0 and len(histories) > 1 else 0
+        chosen = set(np.random.default_rng(seed).permutation(len(histories))[:kept].tolist())
+        robots.append(
+            RobotHistories(
+                task_name,
+                group_name,
+                train=[h for i, h in enumerate(histories) if i not in chosen],
+                held_out=[h for i, h in enumerate(histories) if i in chosen],
+                skipped=skipped,
+            )
+        )
+    return robots
+
+
+def _read_directory(directory: Path, say: Callable[[str], None]) -> tuple[str, str, list[History], list[str]]:
+    if not directory.is_dir():
+        raise InputFileError(f"--data {directory}: no such directory; give one that holds a robot's trajectory files")
+    files = sorted(directory.glob("*.h5"))
+    if not files:
+        raise InputFileError(f"--data {directory}: no trajectory files (*.h5) in it; `vintix-fast distil` makes them")
+    histories, skipped, first = [], [], None
+    for file in files:
+        try:
+            trajectories = read_trajectories(file)
+            about = _about(file, trajectories.attributes)
+            for history in trajectories.histories:
+                if not all(np.isfinite(x).all() for x in (history.observation, history.action, history.reward)):
+                    raise InputFileError(f"{file}: holds NaN or infinity. Collect it again.")
+        except ShapeError:
+            raise
+        except InputFileError as error:
+            skipped.append(str(error))
+            say(f"skipped: {error}")
+            continue
+        if first is None:
+            first = (file, about)
+        elif about != first[1]:
+            raise InputFileError(
+                f"--data {directory} mixes robots: {first[0].name} is of {first[1][0]}, {file.name} of {about[0]}; "
+                "give each robot a directory of its own"
+            )
+        histories += trajectories.histories
+    if first is None:
+        raise InputFileError(f"--data {directory}: none of its {len(files)} trajectory files is usable: {skipped[0]}")
+    return *first[1], histories, skipped
+
+
+def _about(file: Path, attributes: dict[str, Any]) -> tuple[str, str]:
+    """Task and group of a file: from the JSON file beside it, else from its attributes.
+
+    Raises:
+        ShapeError: its sizes are not the walking task's.
+        InputFileError: neither names a task, or the JSON file is broken.
+    """
+    beside = file.with_suffix(".json")
+    about = attributes
+    if beside.is_file():
+        try:
+            about = json.loads(beside.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputFileError(f"{beside} is not valid JSON ({error}). Copy it again.") from error
+    task_name = about.get("task_name") if isinstance(about, dict) else None
+    if not isinstance(task_name, str) or not task_name:
+        raise InputFileError(f"{file}: neither {beside.name} nor its attributes name a task (task_name). Add the file.")
+    shape = about.get("observation_shape", {"proprio": [OBSERVATION_DIM]})
+    sizes = (shape, about.get("action_dim", ACTION_DIM))
+    if sizes != ({"proprio": [OBSERVATION_DIM]}, ACTION_DIM):
+        raise ShapeError(
+            f"{beside}: observation_shape {sizes[0]} and action_dim {sizes[1]}; the walking task has "
+            f"{OBSERVATION_DIM} observations and {ACTION_DIM} actions"
+        )
+    return task_name, about.get("group_name") or _group(task_name)
+
+
+def _group(task_name: str) -> str:
+    robots = [load_robot(name) for name in robot_names()]
+    return next((robot.group_name for robot in robots if task_name in robot.task_names), task_name)

@@ -1,0 +1,240 @@
+"""Train a whole Vintix on several robots' histories, by next-action prediction.
+
+Data flows histories -> windows of every robot -> one pass through the shared transformer -> squared action error.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vintix_fast.data import Batch, Targets, Windows
+from vintix_fast.errors import InputFileError, Interrupted
+from vintix_fast.evaluate import check_device
+from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.model import Vintix, save_checkpoint
+from vintix_fast.model.config import DEFAULT_GROUP
+from vintix_fast.pretrain.config import PretrainConfig
+from vintix_fast.pretrain.histories import RobotHistories, read_histories
+from vintix_fast.report.metrics import write_losses
+from vintix_fast.report.progress import Progress
+from vintix_fast.run import RunDirectory, save_tensors, versions, write_json
+from vintix_fast.train.finetune import TrainingStep, descend
+
+STATE_FILE, CARD_FILE, CURVE_FILE = "training.pth", "pretrain.json", "loss.png"
+MODEL_DIR = "model"
+
+
+def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Train a model from random weights, and leave it in ``config.output_dir/model``.
+
+    Args:
+        config: see `PretrainConfig`.
+        progress: told what happens; None for silence.
+
+    Returns:
+        What ``pretrain.json`` says: data, losses, seconds.
+
+    Raises:
+        UsageError, InputFileError: something in ``config`` or its data does not fit; nothing was written then.
+        VintixFastError: the disk or the training failed; the last saved state stays.
+        Interrupted: Ctrl-C; the run can be resumed, and then equals an unbroken one bit for bit.
+    """
+    progress = progress or Progress()
+    check_device(config.device)
+    directory = RunDirectory(config, (CARD_FILE, STATE_FILE, CURVE_FILE, MODEL_DIR, "tensorboard"))
+    directory.check()
+    robots = read_histories(config.data, config.held_out, config.seed, progress.say)
+    model = _new_model(config, robots)
+    training = _Training(config, directory.path, model, robots)
+    if config.resume:
+        training.go_on()
+    directory.begin()
+    with stop_on_interrupt() as progress.check:
+        try:
+            with progress.training("pretraining", config.steps):
+                training.run(progress)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise Interrupted("stopped; the same command with --resume goes on from the last saved step") from stop
+    save_checkpoint(model, directory.path / MODEL_DIR)
+    card = {
+        "robots": {
+            robot.task_name: {
+                "histories": len(robot.train),
+                "held_out": len(robot.held_out),
+                "env_steps": sum(map(len, robot.train)),
+                "skipped": robot.skipped,
+            }
+            for robot in robots
+        },
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": config.steps,
+        "tokens": training.tokens,
+        "seconds": training.seconds,
+        "rows": training.rows,
+    }
+    write_json(directory.path / CARD_FILE, card | {"options": config.to_json(), "versions": versions()})
+    return card
+
+
+def _new_model(config: PretrainConfig, robots: list[RobotHistories]) -> Vintix:
+    tasks = {r.task_name: r.statistics(DEFAULT_GROUP if config.shared_group else r.group_name) for r in robots}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Vintix(config.architecture(), tasks).to(config.device)
+
+
+def _windows(config: PretrainConfig, robots: list[RobotHistories], part: str) -> dict[str, Windows]:
+    windows = {}
+    for robot in robots:
+        histories = getattr(robot, part)
+        if histories:
+            targets = [Targets(h.action, np.ones(len(h), np.float32)) for h in histories]
+            windows[robot.task_name] = Windows(histories, targets, config.window_len, config.device)
+    return windows
+
+
+def shares(batch_size: int, num_tasks: int, step: int) -> list[int]:
+    """How many of a batch's windows each task gets: as many as the others, the remainder in turns."""
+    base, extra = divmod(batch_size, num_tasks)
+    return [base + ((task + step * extra) % num_tasks < extra) for task in range(num_tasks)]
+
+
+def mixed_loss(model: Vintix, batches: dict[str, Batch], bf16: bool) -> dict[str, torch.Tensor]:
+    """Squared action error of each task, from one pass of the transformer over all windows.
+
+    Args:
+        batches: of each task; windows of different length are padded at their end.
+        bf16: multiply matrices in bfloat16.
+
+    Returns:
+        The mean over a task's real tokens and the action's dimensions.
+    """
+    longest = max(batch.weight.shape[1] for batch in batches.values())
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        tokens = []
+        for task_name, batch in batches.items():
+            token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+            tokens.append(torch.nn.functional.pad(token, (0, 0, 0, longest - token.shape[1])))
+        hidden = model.transformer(torch.cat(tokens)).split([len(token) for token in tokens])
+        predicted = {name: model.act(name, part) for name, part in zip(batches, hidden, strict=True)}
+    losses = {}
+    for task_name, batch in batches.items():
+        action = predicted[task_name][:, : batch.weight.shape[1]].float()
+        error = (action - batch.target).square().mean(dim=-1)  # [B, L]
+        losses[task_name] = (error * batch.weight).sum() / batch.weight.sum()
+    return losses
+
+
+class _Training:
+    """The optimiser's loop, from wherever it stands; every step's randomness comes from its number."""
+
+    def __init__(self, config: PretrainConfig, directory: Path, model: Vintix, robots: list[RobotHistories]) -> None:
+        self._config, self._directory, self._model = config, directory, model
+        self._windows = _windows(config, robots, "train")
+        held_out = _windows(config, robots, "held_out")
+        rng = np.random.default_rng([config.seed, 1])
+        self._held_out = [
+            {name: windows.batch(max(1, config.batch_size // len(held_out)), rng) for name, windows in held_out.items()}
+            for _ in range(config.eval_batches if held_out else 0)
+        ]
+        self._optimiser = torch.optim.AdamW(
+            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self._step, self.tokens, self.seconds = 0, 0, 0.0
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self, progress: Progress) -> None:
+        config, recent = self._config, []
+        started, before = time.perf_counter(), self.seconds
+        while self._step < config.steps:
+            entry = self._descend()
+            recent.append(entry)
+            self._step += 1
+            self.seconds = before + time.perf_counter() - started
+            if self._step % config.eval_interval == 0 or self._step == config.steps:
+                self._evaluate(recent, progress)
+                recent = []
+            progress.on_training_step(self._step, entry.loss)
+
+    def _descend(self) -> TrainingStep:
+        config, step = self._config, self._step
+        rng = np.random.default_rng([config.seed, 2, step])
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        counts = shares(config.batch_size, len(self._windows), step)
+        drawn = zip(self._windows.items(), counts, strict=True)
+        batches = {name: windows.batch(count, rng) for (name, windows), count in drawn if count}
+        self.tokens += sum(int(np.prod(batch.weight.shape)) for batch in batches.values())
+        losses = mixed_loss(self._model.train(), batches, config.bf16)
+        weights = [len(batches[name].weight) / config.batch_size for name in losses]
+        loss = sum(weight * value for weight, value in zip(weights, losses.values(), strict=True))
+        return descend(loss, self._optimiser, step, config)
+
+    def _evaluate(self, recent: list[TrainingStep], progress: Progress) -> None:
+        """Add a row of numbers, and save everything that a resumed run needs."""
+        row = {
+            "step": self._step,
+            "loss": float(np.mean([entry.loss for entry in recent])),
+            "grad_norm": float(np.mean([entry.grad_norm for entry in recent])),
+            "lr": recent[-1].lr,
+            "tokens_per_s": self.tokens / self.seconds,
+        }
+        self._model.eval()
+        with torch.no_grad():
+            losses = [mixed_loss(self._model, batches, self._config.bf16) for batches in self._held_out]
+        for name in losses[0] if losses else ():
+            row[f"held_out_loss/{name}"] = float(np.mean([float(loss[name]) for loss in losses]))
+        if losses:
+            row["held_out_loss"] = float(np.mean([row[f"held_out_loss/{name}"] for name in losses[0]]))
+        self.rows.append(row)
+        state = {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict(), "step": self._step}
+        progress_so_far = {"tokens": self.tokens, "seconds": self.seconds, "rows": json.dumps(self.rows)}
+        save_tensors(self._directory / STATE_FILE, state | progress_so_far)
+        write_losses(self._directory, self.rows)
+        progress.on_validation(row)
+
+    def go_on(self) -> None:
+        """Take over the saved state of an interrupted run, if there is one."""
+        path = self._directory / STATE_FILE
+        if not path.is_file():
+            return
+        try:
+            state = torch.load(path, map_location=self._config.device, weights_only=True)
+            self._model.load_state_dict(state["model"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+            self.rows = json.loads(state["rows"])
+        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputFileError(
+                f"{path} is broken ({str(error).splitlines()[0]}); --overwrite begins the training anew"
+            ) from error
+
+
+def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -> dict[str, dict[str, Any]]:
+    """For each robot of ``config.data`` train the model that never saw it, in ``config.output_dir/without-<robot>``.
+
+    Args:
+        config: of every training; ``data`` holds one directory a robot.
+        progress: told what happens; None for silence.
+
+    Returns:
+        Each model's card, by the name of its directory; ``<robot>`` is that of the robot's directory of histories.
+
+    Raises:
+        see `pretrain`; finished models stay, and a resumed run goes on with the others.
+    """
+    cards = {}
+    for left_out in config.data:
+        others = tuple(path for path in config.data if path != left_out)
+        name = f"without-{left_out.name}"
+        directory = config.output_dir / name
+        begun = replace(config, data=others, output_dir=directory, resume=config.resume and directory.is_dir())
+        cards[name] = pretrain(begun, progress=progress)
+    return cards
