@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What a change of means that the package must be installed anew.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: demo test lint install clean
+.PHONY: demo checkpoints test lint install clean
 
 # Smaller than the defaults, to end within minutes on two cores: two loops and short training windows; while the robot
 # still falls at once, its short episodes are run again until there are 4000 steps to learn from.
@@ -14,6 +14,10 @@ DEMO_OPTIONS ?= --num-improvement-loops 2 --min-steps-per-loop 4000 --finetune-s
 
 demo: install
 	$(BIN)/vintix-fast adapt --robot-type minicheetah --output-dir runs/demo --overwrite $(DEMO_OPTIONS)
+
+# Hours: experts, histories and the four bundled models, from nothing.
+checkpoints: install
+	$(BIN)/python benchmarks/make_checkpoints.py --output-dir runs/checkpoints
 
 test: install
 	$(BIN)/python -m pytest

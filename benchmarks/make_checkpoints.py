@@ -162,7 +162,8 @@ def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, o
         "",
         "## Training",
         "",
-        f"{training['steps']} steps of {options['batch_size']} windows of {options['window_len']} steps "
+        f"{training['steps']} steps of {options['batch_size']} windows of {options['window_len']} steps, the last "
+        f"{options['long_steps']} with as many tokens in windows of {options['long_window_len']} "
         f"({training['tokens'] / 1e6:.1f} million tokens), AdamW, learning rate {options['lr']} with warm-up and "
         f"cosine decay, bfloat16 products, seed {options['seed']}: {training['seconds']:.0f} s. Squared action error "
         f"{last['loss']:.4f}, on held-out histories {last.get('held_out_loss', float('nan')):.4f}.",

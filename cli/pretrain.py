@@ -47,6 +47,18 @@ def pretrain(
     window_len: Annotated[
         int | None, Option(help="steps in a window", rich_help_panel=TRAINING, show_default=_default("window_len"))
     ] = None,
+    long_window_len: Annotated[
+        int | None,
+        Option(help="steps in a window at the end", rich_help_panel=TRAINING, show_default=_default("long_window_len")),
+    ] = None,
+    long_steps: Annotated[
+        int | None,
+        Option(
+            help="optimiser steps with long windows, the last ones",
+            rich_help_panel=TRAINING,
+            show_default=_default("long_steps"),
+        ),
+    ] = None,
     lr: Annotated[
         float | None, Option(help="peak learning rate", rich_help_panel=TRAINING, show_default=_default("lr"))
     ] = None,

@@ -69,10 +69,10 @@ class Windows:
         self._columns = [torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)]
         self.window_len = window_len
 
-    def batch(self, batch_size: int, rng: np.random.Generator) -> Batch:
-        """Draw ``batch_size`` windows; L is the longest of them."""
+    def batch(self, batch_size: int, rng: np.random.Generator, window_len: int | None = None) -> Batch:
+        """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens; L is the longest."""
         chosen = rng.choice(len(self.lengths), size=batch_size, p=self.lengths / self.lengths.sum())
-        lengths = np.minimum(self.lengths[chosen], self.window_len)
+        lengths = np.minimum(self.lengths[chosen], window_len or self.window_len)
         starts = rng.integers(0, self.lengths[chosen] - lengths + 1)
         slot = np.arange(lengths.max())
         inside = slot < lengths[:, None]  # [B, L]

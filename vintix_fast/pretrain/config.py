@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
     from vintix_fast.model import ModelConfig
 
 DEVICES = ("cpu", "cuda")
+NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}
+"""A few passes over the histories do not overfit, and dropout costs a third of the time on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ExpertConfig(RunConfig):
     """Standard deviation of the exploration noise at the beginning, in action units (0.25 rad)."""
     entropy: float = 0.01
     """Weight of the entropy bonus; it fades in the second half of the training."""
-    desired_kl: float = 0.01
+    desired_kl: float = 0.02
     """How far PPO lets an update move the policy; it adapts the learning rate to that."""
     eval_episodes: int = 100
     save_interval: int = 20
@@ -118,7 +120,7 @@ class DistilConfig(RunConfig):
 
 @dataclass(frozen=True)
 class PretrainConfig(RunConfig):
-    """One pretraining: ``steps`` optimiser steps of ``batch_size`` windows of ``window_len`` steps.
+    """One pretraining: ``steps`` optimiser steps of ``batch_size`` windows of ``window_len`` steps, longer at the end.
 
     Raises:
         UsageError: a value is out of range, or the architecture contradicts itself.
@@ -131,12 +133,16 @@ class PretrainConfig(RunConfig):
     """Directories of histories, one robot's each."""
     output_dir: Path
     model: dict[str, Any] = field(default_factory=dict)
-    """The architecture, where it differs from `ModelConfig`'s defaults."""
+    """The architecture, where it differs from `ModelConfig`'s defaults; no dropout unless it is asked for."""
     shared_group: bool = False
     """One group for all robots instead of one each."""
     steps: int = 2500
     batch_size: int = 16
     window_len: int = 256
+    long_window_len: int = 1024
+    """Steps in a window at the end of the training; as many fewer windows, so that a step has as many tokens."""
+    long_steps: int = 500
+    """How many of the optimiser steps, the last ones, have long windows."""
     lr: float = 1e-3
     warmup_steps: int = 100
     final_lr_fraction: float = 0.05
@@ -160,7 +166,8 @@ class PretrainConfig(RunConfig):
         check_options(
             self,
             at_least={
-                "steps": 1, "batch_size": 1, "window_len": 2, "lr": 1e-12, "warmup_steps": 0, "final_lr_fraction": 0.0,
+                "steps": 1, "batch_size": 1, "window_len": 2, "long_window_len": 2, "long_steps": 0, "lr": 1e-12,
+                "warmup_steps": 0, "final_lr_fraction": 0.0,
                 "weight_decay": 0.0, "max_grad_norm": 1e-6, "held_out": 0.0, "eval_interval": 1, "eval_batches": 1,
                 "seed": 0,
             },
@@ -179,7 +186,7 @@ class PretrainConfig(RunConfig):
 
         _check_known(self.model, ModelConfig, "--model")
         try:
-            return ModelConfig(**self.model)
+            return ModelConfig(**(NO_DROPOUT | self.model))
         except InputFileError as error:
             raise UsageError(f"--model: {error}") from error
 

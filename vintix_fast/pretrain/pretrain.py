@@ -107,6 +107,13 @@ def shares(batch_size: int, num_tasks: int, step: int) -> list[int]:
     return [base + ((task + step * extra) % num_tasks < extra) for task in range(num_tasks)]
 
 
+def window_sizes(config: PretrainConfig, step: int) -> tuple[int, int]:
+    """How many windows of how many steps: short ones at first, long ones in the last ``config.long_steps``."""
+    if step < config.steps - config.long_steps:
+        return config.batch_size, config.window_len
+    return max(1, config.batch_size * config.window_len // config.long_window_len), config.long_window_len
+
+
 def mixed_loss(model: Vintix, batches: dict[str, Batch], bf16: bool) -> dict[str, torch.Tensor]:
     """Squared action error of each task, from one pass of the transformer over all windows.
 
@@ -168,12 +175,13 @@ class _Training:
         config, step = self._config, self._step
         rng = np.random.default_rng([config.seed, 2, step])
         torch.manual_seed(int(rng.integers(2**62)))  # of dropout
-        counts = shares(config.batch_size, len(self._windows), step)
+        batch_size, window_len = window_sizes(config, step)
+        counts = shares(batch_size, len(self._windows), step)
         drawn = zip(self._windows.items(), counts, strict=True)
-        batches = {name: windows.batch(count, rng) for (name, windows), count in drawn if count}
+        batches = {name: windows.batch(count, rng, window_len) for (name, windows), count in drawn if count}
         self.tokens += sum(int(np.prod(batch.weight.shape)) for batch in batches.values())
         losses = mixed_loss(self._model.train(), batches, config.bf16)
-        weights = [len(batches[name].weight) / config.batch_size for name in losses]
+        weights = [len(batches[name].weight) / batch_size for name in losses]
         loss = sum(weight * value for weight, value in zip(weights, losses.values(), strict=True))
         return descend(loss, self._optimiser, step, config)
 
