@@ -37,15 +37,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/checkpoints"))
     parser.add_argument("--checkpoints", type=Path, default=BUILTIN_CHECKPOINTS, help="where the bundled ones go")
+    parser.add_argument("--note", default="", help="a sentence for the cards, on how this was run")
     parser.add_argument("--only", choices=ROBOTS, nargs="*", default=ROBOTS, help="robots to leave out")
     args = parser.parse_args()
     out = args.output_dir
     for robot in ROBOTS:
         run(expert_command(out, robot), out / "experts" / robot / "expert.json")
         run(distil_command(out, robot), out / "histories" / robot / "distil.json")
-    run(pretrain_command(out), *(out / "models" / f"without-{robot}" / "pretrain.json" for robot in ROBOTS))
     for unseen in args.only:
-        bundle(out, args.checkpoints, unseen)
+        run(pretrain_command(out, unseen), out / "models" / f"without-{unseen}" / "pretrain.json")
+        bundle(out, args.checkpoints, unseen, args.note)
 
 
 def expert_command(out: Path, robot: str) -> list[str]:
@@ -56,9 +57,10 @@ def distil_command(out: Path, robot: str) -> list[str]:
     return ["distil", "--expert", str(out / "experts" / robot), "--output-dir", str(out / "histories" / robot)]
 
 
-def pretrain_command(out: Path) -> list[str]:
-    data = [word for robot in ROBOTS for word in ("--data", str(out / "histories" / robot))]
-    return ["leave-one-out", *data, "--output-dir", str(out / "models")]
+def pretrain_command(out: Path, unseen: str) -> list[str]:
+    """What `vintix-fast leave-one-out` does for one robot."""
+    data = [word for robot in ROBOTS if robot != unseen for word in ("--data", str(out / "histories" / robot))]
+    return ["pretrain", *data, "--output-dir", str(out / "models" / f"without-{unseen}")]
 
 
 def eval_command(model: Path, robot: str, result: Path, *more: str) -> list[str]:
@@ -66,12 +68,11 @@ def eval_command(model: Path, robot: str, result: Path, *more: str) -> list[str]
     return ["eval", "--vintix-path", str(model), "--robot-type", robot, *sizes, *more, "--output-dir", str(result)]
 
 
-def run(command: list[str], *results: Path) -> None:
-    """Run a command of vintix-fast unless all that it makes is there; go on with what an interrupted one left."""
-    if all(result.is_file() for result in results):
+def run(command: list[str], result: Path) -> None:
+    """Run a command of vintix-fast unless its result is there; go on with what an interrupted one left."""
+    if result.is_file():
         return
-    begun = any((result.parent / "config.json").is_file() for result in results)
-    resume = ["--resume"] if begun else []
+    resume = ["--resume"] if (result.parent / "config.json").is_file() else []
     print("$ vintix-fast", shlex.join([*command, *resume]), flush=True)
     subprocess.run([Path(sys.executable).with_name("vintix-fast"), *command, *resume], check=True)
 
@@ -97,7 +98,7 @@ def measured(model: Path, robot: str, result: Path, *more: str) -> dict[str, flo
     }
 
 
-def bundle(out: Path, checkpoints: Path, unseen: str) -> None:
+def bundle(out: Path, checkpoints: Path, unseen: str, note: str) -> None:
     """Store a model small, evaluate what was stored, and write its cards."""
     name = f"without-{unseen}"
     trained, target = out / "models" / name, checkpoints / name
@@ -115,20 +116,21 @@ def bundle(out: Path, checkpoints: Path, unseen: str) -> None:
     returns[reference[1]]["in_float32"] = full
 
     seen = [robot for robot in ROBOTS if robot != unseen]
-    read = {kind: json.loads((trained / "pretrain.json").read_text()) for kind in ("pretrain",)}
     experts = {robot: json.loads((out / "experts" / robot / "expert.json").read_text()) for robot in seen}
     histories = {robot: json.loads((out / "histories" / robot / "distil.json").read_text()) for robot in seen}
-    card = {"date": str(date.today()), "unseen": unseen, "returns": returns, "pretrain": read["pretrain"]}
-    write_json(target / "card.json", {key: card[key] for key in ("date", "unseen", "returns")})
-    write_text(target / "README.md", card_text(name, card, experts, histories, out))
+    card = {"date": str(date.today()), "unseen": unseen, "returns": returns}
+    write_json(target / "card.json", card)
+    training = json.loads((trained / "pretrain.json").read_text())
+    write_text(target / "README.md", card_text(name, card | {"pretrain": training}, experts, histories, out, note))
 
 
-def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, out: Path) -> str:
+def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, out: Path, note: str) -> str:
     """The model card."""
     training, unseen = card["pretrain"], card["unseen"]
     groups = ", ".join(f"`{group}`" for group in load_checkpoint(BUILTIN_CHECKPOINTS / name).groups)
     where = f"{os.cpu_count()} cores ({processor()}), no GPU, Python {platform.python_version()}"
     options = training["options"]
+    predicted = "the expert's action at each step" if options["target"] == "expert" else "the executed action"
     last = training["rows"][-1]
     lines = [
         f"# {name}",
@@ -138,13 +140,13 @@ def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, o
         "",
         f"Made on {card['date']} on {where}, torch {torch.__version__}, "
         f"genesis-world {training['versions']['genesis-world']}, "
-        f"by `python benchmarks/make_checkpoints.py --output-dir {out}`, which runs these:",
+        f"by the commands that `python benchmarks/make_checkpoints.py --output-dir {out}` runs. {note}".rstrip(),
         "",
         "```",
     ]
     for robot in experts:
         lines += [f"vintix-fast {shlex.join(make(out, robot))}" for make in (expert_command, distil_command)]
-    lines += [f"vintix-fast {shlex.join(pretrain_command(out))}", "```", "", "## Data", ""]
+    lines += [f"vintix-fast {shlex.join(pretrain_command(out, unseen))}", "```", "", "## Data", ""]
     lines += [
         "| robot | expert: mean return of 100 episodes from randomised starts | reached 1000 steps | PPO steps "
         "| seconds | histories | steps of history | seconds |",
@@ -165,8 +167,9 @@ def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, o
         f"{training['steps']} steps of {options['batch_size']} windows of {options['window_len']} steps, the last "
         f"{options['long_steps']} with as many tokens in windows of {options['long_window_len']} "
         f"({training['tokens'] / 1e6:.1f} million tokens), AdamW, learning rate {options['lr']} with warm-up and "
-        f"cosine decay, bfloat16 products, seed {options['seed']}: {training['seconds']:.0f} s. Squared action error "
-        f"{last['loss']:.4f}, on held-out histories {last.get('held_out_loss', float('nan')):.4f}.",
+        f"cosine decay, bfloat16 products, seed {options['seed']}: {training['seconds']:.0f} s. It learned to predict "
+        f"{predicted}. Squared action error {last['loss']:.4f}, on held-out histories "
+        f"{last.get('held_out_loss', float('nan')):.4f}.",
         "",
         "## Returns",
         "",

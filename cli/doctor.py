@@ -28,10 +28,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="print one JSON obj
         "triton": _triton,
         "Genesis": _genesis,
         "kernel cache": _kernel_cache,
+        "experts": _experts,
         "compiled core and HDF5": _core,
         "reports": _reports,
         "robot files": _robots,
-        "bundled checkpoint": _checkpoint,
+        "bundled checkpoints": _checkpoints,
     }
     results, out = {}, result_console(json)
     for name, check in checks.items():
@@ -124,8 +125,16 @@ def _robots() -> Check:
     return True, ", ".join(robot_names())
 
 
-def _checkpoint() -> Check:
-    from vintix_fast.config import BUILTIN_CHECKPOINT
+def _checkpoints() -> Check:
+    from vintix_fast.config import bundled_models
     from vintix_fast.model import load_checkpoint
 
-    return True, f"groups {', '.join(load_checkpoint(BUILTIN_CHECKPOINT).groups)}"
+    return True, ", ".join(
+        f"{name} ({len(load_checkpoint(card['path']).groups)} robots)" for name, card in bundled_models().items()
+    )
+
+
+def _experts() -> Check:
+    if importlib.util.find_spec("rsl_rl") is None:
+        return True, "rsl-rl-lib not installed; needed only by `expert`: pip install 'vintix-fast[pretrain]'"
+    return True, f"rsl-rl-lib {importlib.metadata.version('rsl-rl-lib')}"

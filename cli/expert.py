@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
 from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.errors import VintixFastError
 from vintix_fast.pretrain.config import ExpertConfig
 
 MAIN, TRAINING, RUN = "Main", "Training", "Run"
@@ -54,6 +56,8 @@ def expert(
     """Train a walking expert on one robot with PPO (rsl-rl-lib), in the Genesis simulator."""
     config = ExpertConfig(**{k: v for k, v in locals().items() if k != "json"})
 
+    if importlib.util.find_spec("rsl_rl") is None:
+        raise VintixFastError("training an expert needs rsl-rl-lib: pip install 'vintix-fast[pretrain]'")
     from vintix_fast.pretrain.expert import train_expert
     from vintix_fast.report.console import ConsoleProgress, evaluation_table
 

@@ -29,6 +29,14 @@ def pretrain(
         list[str] | None,
         Option(help="KEY=VALUE of the architecture, as in config.json; repeatable", rich_help_panel=MAIN),
     ] = None,
+    target: Annotated[
+        str | None,
+        Option(
+            help="predict the expert's action at each step, or the executed action",
+            rich_help_panel=MAIN,
+            show_default=_default("target"),
+        ),
+    ] = None,
     shared_group: Annotated[
         bool | None,
         Option(

@@ -26,7 +26,7 @@ from vintix_fast.run import Run
 from vintix_fast.schema import FIELDS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"
-COMMANDS = ("adapt", "eval", "inspect", "doctor")
+COMMANDS = ("adapt", "eval", "expert", "distil", "pretrain", "leave-one-out", "models", "inspect", "doctor")
 
 
 def invoke(*words, columns=80):
@@ -105,7 +105,7 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("words", [("adapt", "--help"), ("eval", "--help"), ("inspect", "--help"), ("doctor", "-h")])
+@pytest.mark.parametrize("words", [("-h",), *[(command, "--help") for command in COMMANDS]])
 def test_help_imports_nothing_heavy(words):
     subprocess.run([sys.executable, "-c", LIGHT.format(action=HELP), *words], check=True, stdout=subprocess.DEVNULL)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
     from vintix_fast.model import ModelConfig
 
 DEVICES = ("cpu", "cuda")
+TARGETS = ("expert", "action")
 NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}
 """A few passes over the histories do not overfit, and dropout costs a third of the time on a CPU."""
 
@@ -134,6 +135,8 @@ class PretrainConfig(RunConfig):
     output_dir: Path
     model: dict[str, Any] = field(default_factory=dict)
     """The architecture, where it differs from `ModelConfig`'s defaults; no dropout unless it is asked for."""
+    target: str = "expert"
+    """What is predicted at each step: the expert's action there, or the executed one, noise and all (AD-epsilon)."""
     shared_group: bool = False
     """One group for all robots instead of one each."""
     steps: int = 2500
@@ -171,7 +174,7 @@ class PretrainConfig(RunConfig):
                 "weight_decay": 0.0, "max_grad_norm": 1e-6, "held_out": 0.0, "eval_interval": 1, "eval_batches": 1,
                 "seed": 0,
             },
-            one_of={"device": DEVICES},
+            one_of={"device": DEVICES, "target": TARGETS},
         )  # fmt: skip
         self.architecture()
         if not self.data:

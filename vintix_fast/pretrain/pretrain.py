@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.data import Batch, Targets, Windows
-from vintix_fast.errors import InputFileError, Interrupted
+from vintix_fast.data import Batch, History, Targets, Windows
+from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.evaluate import check_device
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import Vintix, save_checkpoint
@@ -96,9 +96,19 @@ def _windows(config: PretrainConfig, robots: list[RobotHistories], part: str) ->
     for robot in robots:
         histories = getattr(robot, part)
         if histories:
-            targets = [Targets(h.action, np.ones(len(h), np.float32)) for h in histories]
+            targets = [_targets(config, robot.task_name, history) for history in histories]
             windows[robot.task_name] = Windows(histories, targets, config.window_len, config.device)
     return windows
+
+
+def _targets(config: PretrainConfig, task_name: str, history: History) -> Targets:
+    if config.target == "expert" and "mean_action" not in history.extras:
+        raise UsageError(
+            f"--target expert: the histories of {task_name} do not say what the expert would have done (no dataset "
+            "mean_action); give --target action"
+        )
+    action = history.extras["mean_action"] if config.target == "expert" else history.action
+    return Targets(action, np.ones(len(action), np.float32))
 
 
 def shares(batch_size: int, num_tasks: int, step: int) -> list[int]:

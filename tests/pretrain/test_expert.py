@@ -1,0 +1,415 @@
+"""Training an expert: what it leaves, what its files mean, and going on after a stop; in the fake simulator."""
+
+import json
+import os
+
+import pytest
+import torch
+from fakes import FakeSimulator
+from histories_on_disk import Watcher
+from rsl_rl.models import MLPModel
+from tensordict import TensorDict
+
+from vintix_fast.errors import InputFileError, Interrupted, UsageError, VintixFastError
+from vintix_fast.pretrain import expert as expert_module
+from vintix_fast.pretrain.config import ExpertConfig
+from vintix_fast.pretrain.expert import ExpertTask, entropy_weight, ppo_settings, train_expert
+from vintix_fast.pretrain.expert_policy import ExpertPolicy, expert_network, load_expert
+from vintix_fast.robots import load_robot
+from vintix_fast.run import save_tensors, write_json
+from vintix_fast.task import WalkingTask
+
+SMALL = dict(
+    robot_type="go2", num_envs=4, iterations=3, steps_per_iteration=4, hidden_dims=(8,), eval_episodes=4,
+    max_steps_per_episode=10, save_interval=1,
+)  # fmt: skip
+
+
+def train(out, *, progress=None, **options):
+    config = ExpertConfig(output_dir=out, **(SMALL | options))
+    simulator = FakeSimulator(load_robot(config.robot_type), config.num_envs)
+    return train_expert(config, simulator=simulator, progress=progress)
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_expert(left, right):
+    a, b = read(left / "expert.pth"), read(right / "expert.pth")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A training that nothing disturbed, and what it told; not to be written to."""
+    out, watcher = tmp_path_factory.mktemp("finished") / "expert", Watcher()
+    return out, train(out, progress=watcher), watcher
+
+
+@pytest.fixture
+def tiny_expert(tmp_path):
+    """An expert's directory made by hand."""
+    out = tmp_path / "expert"
+    out.mkdir()
+    save_tensors(out / "expert.pth", expert_network([8]).state_dict())
+    write_json(out / "expert.json", {"robot": "go2", "hidden_dims": [8]})
+    return out
+
+
+# -- what it leaves ----------------------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_an_expert_its_state_and_its_curves(finished):
+    out, evaluation, _ = finished
+    assert {path.name for path in out.iterdir()} == {
+        "expert.pth", "expert.json", "training.pth", "config.json", "tensorboard",
+    }  # fmt: skip
+    card = json.loads((out / "expert.json").read_text())
+    assert card["robot"] == "go2" and card["hidden_dims"] == [8]
+    assert card["iterations"] == 3 and card["env_steps"] == 3 * 4 * 4 and card["train_seconds"] > 0
+    assert card["evaluation"] == evaluation.summary() and evaluation.summary()["episodes"] == 4
+    assert card["options"]["seed"] == 5 and "torch" in card["versions"]
+
+
+def test_tensorboard_gets_a_point_for_every_iteration(finished):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out, _, _ = finished
+    events = event_accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("Loss/value")] == [0, 1, 2]
+    assert {"Train/mean_reward", "Policy/mean_std", "Perf/total_fps"} <= set(events.Tags()["scalars"])
+
+
+def test_no_git_folder_is_left_beside_the_curves(finished):
+    """rsl_rl would store a diff of the user's own repository there."""
+    out, _, _ = finished
+    assert [path for path in out.rglob("*") if "git" in path.name or path.suffix == ".diff"] == []
+
+
+def test_nothing_is_printed_and_every_iteration_is_told_once(tmp_path, capfd):
+    watcher = Watcher()
+    train(tmp_path / "expert", progress=watcher, iterations=2)
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == ""
+    assert watcher.iterations == [1, 2]
+
+
+def test_a_seed_decides_the_expert(finished, tmp_path):
+    out, evaluation, _ = finished
+    again = train(tmp_path / "again")
+    assert_same_expert(out, tmp_path / "again")
+    assert again.episodes == evaluation.episodes
+    train(tmp_path / "other", seed=6, iterations=1)
+    first = read(out / "expert.pth")["0.weight"], read(tmp_path / "other/expert.pth")["0.weight"]
+    assert not torch.equal(*first)
+
+
+def test_the_loaded_expert_acts_like_the_actors_mean_in_the_saved_state(finished):
+    out, _, _ = finished
+    network, card = load_expert(out, load_robot("go2"))
+    assert card["hidden_dims"] == [8]
+    observation, last_action = torch.randn(4, 33), torch.randn(4, 12)
+    policy = ExpertPolicy(network, 4)
+    policy.remember(last_action, torch.zeros(4))
+    acted = policy.act(observation, torch.ones(4))
+
+    both = TensorDict({"policy": torch.cat([observation, last_action], dim=1)}, batch_size=[4])
+    settings = ppo_settings(ExpertConfig(output_dir=out, **SMALL))
+    del settings["actor"]["class_name"]
+    actor = MLPModel(both, settings["obs_groups"], "actor", 12, **settings["actor"])
+    actor.load_state_dict(read(out / "training.pth")["actor_state_dict"])
+    with torch.inference_mode():
+        torch.testing.assert_close(acted, actor(both), atol=0, rtol=0)
+    assert acted.abs().max() > 0
+
+
+def test_training_changes_the_actor(finished, tmp_path):
+    out, _, _ = finished
+    with pytest.raises(Interrupted):
+        train(tmp_path / "short", progress=Watcher(("on_iteration", 2)))
+    early = read(tmp_path / "short/training.pth")
+    assert early["iterations"] == 1
+    assert not torch.equal(early["actor_state_dict"]["mlp.0.weight"], read(out / "expert.pth")["0.weight"])
+
+
+# -- the last action in the observation --------------------------------------------------------------------------------
+
+
+class Recorder(torch.nn.Module):
+    """In an expert network's place: keeps what it is shown, and acts by a formula."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, observation):
+        self.seen.append(observation.clone())
+        return 0.1 * observation[:, :12] + 0.5
+
+
+def test_the_expert_sees_the_executed_action_except_at_an_episodes_start():
+    network = Recorder()
+    policy = ExpertPolicy(network, 3)
+    observation, executed = torch.randn(3, 33), torch.randn(3, 12)
+    policy.act(observation, torch.tensor([0, 0, 0]))
+    policy.remember(executed, torch.zeros(3))  # not what it answered: noise was added
+    policy.act(observation, torch.tensor([1, 0, 7]))
+    policy.forget()
+    policy.act(observation, torch.tensor([5, 5, 5]))
+    for seen in network.seen:
+        assert seen.shape == (3, 45) and torch.equal(seen[:, :33], observation)
+    shown = [seen[:, 33:] for seen in network.seen]
+    assert not shown[0].any() and not shown[2].any()
+    assert torch.equal(shown[1][[0, 2]], executed[[0, 2]]) and not shown[1][1].any()
+
+
+@pytest.fixture
+def short_task(go2):
+    """Environment 0 falls in the second step, environment 1 runs out of time in the fourth."""
+    steps = []
+    task = WalkingTask(FakeSimulator(go2, 2, fall_after=(2, 50)), go2, max_steps=4)
+    return ExpertTask(task, seed=1, on_step=lambda: steps.append(1)), steps
+
+
+def test_time_outs_are_told_apart_from_falls(short_task):
+    env, told = short_task
+    dones, time_outs = [], []
+    for _ in range(4):
+        _, reward, done, extras = env.step(torch.zeros(2, 12))
+        assert reward.isfinite().all()
+        dones.append(done.tolist())
+        time_outs.append(extras["time_outs"].tolist())
+    assert dones == [[0, 0], [1, 0], [0, 0], [1, 1]]
+    # rsl_rl adds the value of what would have come only where time ran out.
+    assert time_outs == [[0, 0], [0, 0], [0, 0], [0, 1]]
+    assert len(told) == 4
+
+
+def test_the_last_action_is_forgotten_where_an_episode_ended(short_task):
+    env, _ = short_task
+    assert not env.get_observations()["policy"][:, 33:].any()
+    for step in range(4):
+        action = torch.randn(2, 12)
+        observation, _, done, _ = env.step(action)
+        last = observation["policy"][:, 33:]
+        assert last.shape == (2, 12)
+        for i in range(2):
+            assert torch.equal(last[i], torch.zeros(12) if done[i] else action[i]), step
+    assert torch.equal(env.get_observations()["policy"], observation["policy"])
+
+
+def test_the_runner_can_spread_the_ends_of_the_first_episodes(short_task):
+    env, _ = short_task
+    env.episode_length_buf = torch.tensor([0, 3])
+    _, _, done, extras = env.step(torch.zeros(2, 12))
+    assert done.tolist() == [0, 1] and extras["time_outs"].tolist() == [0, 1]
+    assert env.episode_length_buf.tolist() == [1, 0]
+
+
+# -- stopping and going on ---------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_training_goes_on_from_the_saved_iteration(tmp_path):
+    out = tmp_path / "expert"
+    with pytest.raises(Interrupted, match="--resume") as stop:
+        train(out, progress=Watcher(("on_iteration", 2), Interrupted("enough")), iterations=4)
+    assert stop.value.exit_code == 130
+    assert not (out / "expert.pth").exists() and read(out / "training.pth")["iterations"] == 1
+    watcher = Watcher()
+    evaluation = train(out, progress=watcher, iterations=4, resume=True)
+    assert sorted(set(watcher.iterations)) == [2, 3, 4]
+    assert len(evaluation.episodes) == 4 and read(out / "training.pth")["iterations"] == 4
+    load_expert(out)
+
+
+def test_a_training_stopped_before_its_first_saved_state_begins_anew(finished, tmp_path):
+    out = tmp_path / "expert"
+    with pytest.raises(Interrupted):
+        train(out, progress=Watcher(("on_iteration", 1)))
+    assert not (out / "training.pth").exists()
+    train(out, resume=True)
+    assert_same_expert(out, finished[0])
+
+
+def test_only_every_save_intervals_state_is_written(tmp_path):
+    out = tmp_path / "expert"
+    with pytest.raises(Interrupted):
+        train(out, progress=Watcher(("on_iteration", 4)), iterations=5, save_interval=2)
+    assert read(out / "training.pth")["iterations"] == 2
+
+
+def test_a_run_stopped_in_its_evaluation_trains_no_more(finished, tmp_path):
+    out = tmp_path / "expert"
+    with pytest.raises(Interrupted):
+        train(out, progress=Watcher(("on_rollout_step", 2)))
+    watcher = Watcher()
+    train(out, progress=watcher, resume=True)
+    assert watcher.iterations == [] and watcher.parts == ["evaluating"]
+    assert_same_expert(out, finished[0])
+
+
+def test_more_iterations_can_be_added(tmp_path):
+    out = tmp_path / "expert"
+    train(out)
+    trained = read(out / "expert.pth")
+    watcher = Watcher()
+    train(out, progress=watcher, iterations=5, resume=True)
+    assert sorted(set(watcher.iterations)) == [4, 5]
+    assert not torch.equal(read(out / "expert.pth")["0.weight"], trained["0.weight"])
+    assert json.loads((out / "expert.json").read_text())["iterations"] == 5
+
+
+def test_resuming_with_another_robot_is_refused(finished, tmp_path):
+    out = tmp_path / "expert"
+    with pytest.raises(Interrupted):
+        train(out, progress=Watcher(("on_iteration", 2)))
+    with pytest.raises(UsageError, match="--robot-type was go2, now go1"):
+        train(out, robot_type="go1", resume=True)
+
+
+DAMAGES = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "text": lambda path: path.write_text("weights"),
+    "something-else": lambda path: torch.save({"model": torch.zeros(2)}, path),
+    "another-network": lambda path: torch.save(
+        read(path) | {"actor_state_dict": {"mlp.0.weight": torch.zeros(1, 1)}}, path
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_broken_state_is_named(tmp_path, damage):
+    out = tmp_path / "expert"
+    with pytest.raises(Interrupted):
+        train(out, progress=Watcher(("on_iteration", 2)))
+    damage(out / "training.pth")
+    with pytest.raises(InputFileError, match=r"training\.pth is broken .*--overwrite"):
+        train(out, resume=True)
+
+
+def test_a_training_that_diverges_says_what_to_try(monkeypatch, tmp_path):
+    step = ExpertTask.step
+
+    def broken(self, actions):
+        observation, reward, done, extras = step(self, actions)
+        return observation, reward * float("nan"), done, extras
+
+    monkeypatch.setattr(expert_module.ExpertTask, "step", broken)
+    with pytest.raises(VintixFastError, match="diverged.*smaller --lr"):
+        train(tmp_path / "expert")
+
+
+# -- the entropy bonus -------------------------------------------------------------------------------------------------
+
+
+def test_the_entropy_bonus_fades_in_the_second_half():
+    config = ExpertConfig("go2", "out", iterations=200, entropy=0.02)
+    assert [entropy_weight(config, i) for i in (0, 50, 100)] == pytest.approx([0.02] * 3)
+    assert entropy_weight(config, 150) == pytest.approx(0.011)
+    assert entropy_weight(config, 200) == pytest.approx(0.002)
+    weights = [entropy_weight(config, i) for i in range(201)]
+    assert weights == sorted(weights, reverse=True)
+
+
+# -- loading an expert -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [(["expert.pth"], "lacks expert.pth;"), (["expert.json"], "lacks expert.json;"),
+     (["expert.pth", "expert.json"], "lacks expert.pth, expert.json;")],
+)  # fmt: skip
+def test_an_incomplete_expert_is_refused(tiny_expert, lost, named):
+    for name in lost:
+        (tiny_expert / name).unlink()
+    with pytest.raises(InputFileError, match=f"{named}.*vintix-fast expert"):
+        load_expert(tiny_expert)
+
+
+def test_an_expert_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputFileError, match="expert .*nowhere lacks expert.pth, expert.json"):
+        load_expert(tmp_path / "nowhere")
+
+
+class Bomb:
+    """Pickled, a call that writes a file where it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("exploded", "w")
+
+
+BROKEN = {
+    "truncated-weights": ("expert.pth", lambda path: os.truncate(path, 200)),
+    "no-weights": ("expert.pth", lambda path: os.truncate(path, 0)),
+    "a-pickled-call": ("expert.pth", lambda path: torch.save({"0.weight": Bomb()}, path)),
+    "weights-of-another-size": ("expert.pth", lambda path: torch.save(expert_network([9]).state_dict(), path)),
+    "no-json": ("expert.json", lambda path: path.write_text('{"robot": "go2"')),
+    "no-object": ("expert.json", lambda path: path.write_text("[]")),
+    "no-robot": ("expert.json", lambda path: path.write_text('{"hidden_dims": [8]}')),
+    "no-widths": ("expert.json", lambda path: path.write_text('{"robot": "go2"}')),
+    "no-numbers": ("expert.json", lambda path: path.write_text('{"robot": "go2", "hidden_dims": ["8"]}')),
+}
+
+
+@pytest.mark.parametrize(("file", "damage"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_expert_is_refused(tiny_expert, tmp_path, monkeypatch, file, damage):
+    monkeypatch.chdir(tmp_path)
+    damage(tiny_expert / file)
+    with pytest.raises(InputFileError, match="expert .* is broken .*train it again"):
+        load_expert(tiny_expert)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_expert_of_another_robot_is_refused(tiny_expert):
+    with pytest.raises(UsageError, match="is an expert of go2, not of go1; give --robot-type go2"):
+        load_expert(tiny_expert, load_robot("go1"))
+    load_expert(tiny_expert, load_robot("go2"))
+
+
+# -- bad options -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"iterations": 0}, "--iterations is 0"),
+        ({"num_envs": 0}, "--num-envs is 0"),
+        ({"num_envs": 2.0}, "--num-envs is 2.0; it must be an integer"),
+        ({"steps_per_iteration": 1}, "--steps-per-iteration is 1"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"lr": 0.0}, "--lr is 0.0"),
+        ({"init_noise": 0.0}, "--init-noise is 0.0"),
+        ({"entropy": -0.1}, "--entropy is -0.1"),
+        ({"save_interval": 0}, "--save-interval is 0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"robot_type": "go3"}, "unknown robot 'go3'"),
+        ({"resume": True}, "holds no run of `expert`"),
+        ({"resume": True, "overwrite": True}, "exclude each other"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused_before_anything_is_written(monkeypatch, tmp_path, options, words):
+    monkeypatch.setattr(expert_module, "Simulator", lambda *args: pytest.fail("built a scene first"))
+    with pytest.raises(UsageError, match=words):
+        train_expert(ExpertConfig(output_dir=tmp_path / "expert", **(SMALL | options)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_use_is_left_as_it_is(tiny_expert):
+    before = {path.name: path.read_bytes() for path in tiny_expert.iterdir()}
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(UsageError, match="is not empty and holds no run of `vintix-fast expert`"):
+            train(tiny_expert, **options)
+    assert {path.name: path.read_bytes() for path in tiny_expert.iterdir()} == before
+
+
+def test_overwriting_begins_anew_and_spares_other_files(finished, tmp_path):
+    out = tmp_path / "expert"
+    train(out, seed=6, iterations=1)
+    (out / "notes.txt").write_text("mine")
+    train(out, overwrite=True)
+    assert_same_expert(out, finished[0])
+    assert (out / "notes.txt").read_text() == "mine"
+    assert len(list((out / "tensorboard").glob("events.*"))) == 1
