@@ -177,13 +177,12 @@ def test_statistics_are_the_references_in_the_new_joints_directions(tiny):
 
 @pytest.mark.parametrize("robot", ["go1", "go2", "a1", "minicheetah"])
 def test_a_standing_robot_is_nothing_unusual_to_the_bundled_encoder(robot):
-    """The command never varied, its deviation is 0: with another robot's mean it would be divided by 1e-6."""
+    """The command never varied: divided by its deviation, the rounding of another robot's mean would explode."""
     model = load_checkpoint(BUILTIN_CHECKPOINT)
     task = WalkingTask(FakeSimulator(load_robot(robot), 50), load_robot(robot))
     observation = task.reset(seed=0, random_starts=True)
     name, _ = initial(model, robot=robot)
     info = model.tasks[name]
-    assert min(info.obs_std) == 0.0
     normalised = (observation.numpy() - info.obs_mean) / (np.array(info.obs_std) + 1e-6)
     assert np.abs(normalised).max() < 10
     assert np.abs(normalised[:, 6:9]).max() == 0.0

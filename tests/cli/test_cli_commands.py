@@ -243,10 +243,21 @@ def collect(path: Path, close: bool = True, reward: float = 0.5) -> Path:
 def test_inspect_reports_the_bundled_checkpoint():
     result = invoke("inspect", BUILTIN_CHECKPOINT)
     assert result.exit_code == 0
-    assert "sound: True\nparameters: 1471667\n" in result.stdout
+    assert "sound: True\nparameters: 1711628\n" in result.stdout
     assert "  go1_locomotion: 239961\n" in result.stdout
     facts = last_json(invoke("inspect", BUILTIN_CHECKPOINT, "--json"))
     assert facts["sound"] is True and facts["config"]["token_order"] == "action-reward-observation"
+
+
+def test_models_lists_what_pretrained_path_takes():
+    listed = last_json(invoke("models", "--json"))
+    assert list(listed) == [f"without-{robot}" for robot in ("a1", "go1", "go2", "minicheetah")]
+    for name, card in listed.items():
+        assert AdaptConfig("go2", "out", pretrained_path=f"builtin:{name}").pretrained_path == Path(card["path"])
+        assert card["bytes"] < 3e6
+        unseen = [robot for robot, found in card["returns"].items() if not found["seen"]]
+        assert unseen == [name.removeprefix("without-")]
+    assert "builtin:without-minicheetah (default)" in invoke("models").stdout
 
 
 def test_inspect_reports_trajectories(tmp_path):

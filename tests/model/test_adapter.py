@@ -10,7 +10,7 @@ import torch
 from vintix_fast.errors import UsageError
 from vintix_fast.model import Vintix, add_group, fingerprint, freeze_all_but_group, load_checkpoint, save_checkpoint
 
-BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/go1-go2"
+BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
 REFERENCE = "go2_walking_ad"
 # Hips alike, thighs and calves the other way: asymmetric enough that a misplaced sign shows.
 SIGN = np.array([1, -1, -1] * 3 + [-1, 1, -1], dtype=np.float32)
@@ -95,7 +95,7 @@ def test_a_fingerprint_sees_one_changed_bit(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("n", "g", "a1_walking_ad", SIGN), "unknown reference task 'a1_walking_ad'.*go2_walking_ad, go1_walking_ad"),
+        (("n", "g", "a1_walking_ad", SIGN), "unknown reference task 'a1_walking_ad'.*go1_walking_ad, go2_walking_ad"),
         ((REFERENCE, "g", REFERENCE, SIGN), "already has a task"),
         (("n", "go1_locomotion", REFERENCE, SIGN), "already has a group"),
         (("n", "g", REFERENCE, SIGN[:8]), "12 values"),
@@ -105,10 +105,10 @@ def test_a_fingerprint_sees_one_changed_bit(model):
 def test_misuse_is_refused_and_changes_nothing(model, arguments, message):
     with pytest.raises(UsageError, match=message):
         add_group(model, *arguments)
-    assert model.groups == ("go2_locomotion", "go1_locomotion") and len(model.tasks) == 2
+    assert model.groups == ("go1_locomotion", "go2_locomotion", "a1_locomotion") and len(model.tasks) == 3
 
 
 def test_freezing_for_an_unknown_group_names_those_there_are(model):
-    with pytest.raises(UsageError, match="go2_locomotion, go1_locomotion"):
-        freeze_all_but_group(model, "a1_locomotion")
+    with pytest.raises(UsageError, match="go1_locomotion, go2_locomotion, a1_locomotion"):
+        freeze_all_but_group(model, "minicheetah_locomotion")
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -11,7 +11,7 @@ from vintix_fast.errors import UsageError
 from vintix_fast.model import ContextCache, ModelConfig, TaskInfo, Vintix, load_checkpoint
 from vintix_fast.model.layers import alibi_slopes
 
-BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/go1-go2"
+BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
 SMALL = ModelConfig(
     action_emb_dim=11, observation_emb_dim=11, hidden_dim=24, context_len=32, transformer_depth=2, intermediate_size=20
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -35,19 +36,23 @@ def write_history(path: Path, history: History, **about) -> Path:
 
 
 def write_robot(folder: Path, robot: str, lengths: Sequence[int] = (24, 17, 30), *, seed: int = 0) -> Path:
-    """A directory of one robot's histories, each of two episodes; what to do is a linear function of what is seen."""
+    """A directory of one robot's histories, each of two episodes; the expert is a linear function of what is seen."""
     # A fixed matrix, so that every history teaches the same, of few inputs, so that a few steps learn it.
     relation = np.zeros((33, 12), np.float32)
     relation[9:12] = np.random.default_rng(99).normal(0.0, 1.0, (3, 12))
     for env, length in enumerate(lengths):
-        history = make_history([length // 2, length - length // 2], seed=100 * seed + env)
-        observation = 2.0 * history.observation
+        made = make_history([length // 2, length - length // 2], seed=100 * seed + env)
+        observation = 2.0 * made.observation
         observation[:, 6:9] = (0.5, 0.0, 0.0)
-        learnable = History(
-            observation, observation @ relation, history.reward, history.step_num, history.extras, history.env
+        expert = observation @ relation
+        history = replace(
+            made,
+            observation=observation,
+            action=expert + 0.3 * made.action,
+            extras=made.extras | {"mean_action": expert},
         )
         about = {"task_name": TASKS[robot], "observation_shape": {"proprio": [33]}, "action_dim": 12}
-        write_history(folder / f"trajectories_env_{env:04d}.h5", learnable, **about, action_type="continuous")
+        write_history(folder / f"trajectories_env_{env:04d}.h5", history, **about, action_type="continuous")
     return folder
 
 

@@ -149,6 +149,11 @@ def spoil_infinity(path):
         next(iter(file.values()))["proprio_observation"][3, 7] = np.inf
 
 
+def spoil_experts_action(path):
+    with h5py.File(path, "r+") as file:
+        next(iter(file.values()))["mean_action"][1, 4] = np.nan
+
+
 def spoil_description(path):
     path.with_suffix(".json").write_text('{"task_name": ')
 
@@ -161,6 +166,7 @@ SPOILT = {
     "truncated": (spoil_truncate, r"b\.h5: not an HDF5 file, or a truncated"),
     "nan": (spoil_nan, r"b\.h5: holds NaN or infinity"),
     "infinity": (spoil_infinity, r"b\.h5: holds NaN or infinity"),
+    "nan-in-what-is-learnt": (spoil_experts_action, r"b\.h5: holds NaN or infinity"),
     "broken-json": (spoil_description, r"b\.json is not valid JSON"),
     "no-task": (spoil_task, r"b\.h5: neither b\.json nor its attributes"),
 }

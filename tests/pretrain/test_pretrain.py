@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import TINY, make_history, tiny_model
-from histories_on_disk import TASKS, Watcher, write_robot
+from histories_on_disk import TASKS, Watcher, write_foreign, write_robot
 from runs import assert_same_model
 
 from vintix_fast.data import Targets, Windows, read_trajectories
@@ -161,8 +161,38 @@ def test_a_model_learns_what_there_is_to_learn(tmp_path):
     rows = pretrain(config(tmp_path / "run", data, **options))["rows"]
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     for task, info in load_checkpoint(tmp_path / "run/model").tasks.items():
-        of_the_mean_action = np.mean(np.square(info.acs_std))
-        assert rows[-1][f"held_out_loss/{task}"] < 0.4 * of_the_mean_action
+        of_a_constant = np.mean(np.square(info.acs_std))
+        assert rows[-1][f"held_out_loss/{task}"] < 0.4 * of_a_constant
+
+
+@pytest.mark.parametrize(("target", "column"), [("expert", "mean_action"), ("action", "action")])
+def test_what_is_predicted_is_the_experts_action_or_the_executed_one(monkeypatch, tmp_path, data, target, column):
+    used = []
+
+    class Spy(Windows):
+        def __init__(self, histories, targets, *rest):
+            used.extend((history, wanted) for history, wanted in zip(histories, targets, strict=True))
+            super().__init__(histories, targets, *rest)
+
+    monkeypatch.setattr(pretrain_module, "Windows", Spy)
+    pretrain(config(tmp_path / "run", data[:1], steps=1, target=target))
+    assert len(used) == 2  # one to train on, one held out
+    for history, wanted in used:
+        assert (history.extras["mean_action"] != history.action).all()
+        np.testing.assert_array_equal(wanted.action, (history.extras | {"action": history.action})[column])
+        assert (wanted.weight == 1.0).all()
+
+
+def test_histories_that_do_not_know_the_expert_can_teach_what_was_done(tmp_path):
+    folder = tmp_path / "data/go2"
+    for env in range(2):
+        path = folder / f"trajectories_env_{env:04d}.h5"
+        write_foreign(path, make_history([9, 8], seed=env), task_name=TASKS["go2"])
+    with pytest.raises(UsageError, match="--target expert: the histories of go2_walking_ad .*give --target action"):
+        pretrain(config(tmp_path / "run", (folder,), steps=1))
+    assert not (tmp_path / "run").exists()
+    card = pretrain(config(tmp_path / "run", (folder,), steps=1, target="action"))
+    assert card["robots"][TASKS["go2"]]["env_steps"] == 17
 
 
 def test_every_part_of_the_model_is_trained(finished, tmp_path, two):
@@ -369,6 +399,7 @@ def test_overwriting_spares_the_histories_in_the_directory(tmp_path):
         ({"eval_interval": 0}, UsageError, "--eval-interval is 0"),
         ({"eval_batches": 0}, UsageError, "--eval-batches is 0"),
         ({"device": "tpu"}, UsageError, "--device is 'tpu'"),
+        ({"target": "reward"}, UsageError, "--target is 'reward'; it must be one of expert, action"),
         ({"resume": True}, UsageError, "holds no run of `pretrain`"),
         ({"resume": True, "overwrite": True}, UsageError, "exclude each other"),
     ],
