@@ -48,7 +48,7 @@ def test_without_signs_it_is_a_plain_copy(model):
     inputs = make_inputs()
     actions = [model.predict_actions(*inputs, task_name=name) for name in (REFERENCE, "new_walking_ad")]
     np.testing.assert_array_equal(*actions)
-    assert model.groups == ("go2_locomotion", "go1_locomotion", "new_locomotion")
+    assert model.groups == ("go1_locomotion", "go2_locomotion", "a1_locomotion", "new_locomotion")
 
 
 def test_the_new_task_survives_a_checkpoint(model, tmp_path):
