@@ -62,8 +62,13 @@ MAX_ENVS = 8000
 MAX_SEED = 2**63 - 1
 
 
-def check_options(config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str, ...]]) -> None:
+def check_options(
+    config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str, ...]], flags: tuple[str, ...] = ()
+) -> None:
     """Raise UsageError for numbers out of range and unknown words; a least value of an int wants an int."""
+    for name in flags:
+        if not isinstance(getattr(config, name), bool):
+            raise UsageError(f"{_option(name)} is {getattr(config, name)!r}; it must be true or false")
     for name, least in at_least.items():
         value = getattr(config, name)
         if value is None:

@@ -4,6 +4,11 @@ Everything else that is raised is a defect of this package and keeps its traceba
 """
 
 
+def cause(error: BaseException) -> str:
+    """An error's first line, or its kind where it says nothing, as torch's about an empty file."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class VintixFastError(Exception):
     """Something went wrong that the message explains and the user can act on."""
 

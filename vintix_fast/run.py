@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.config import AdaptConfig, RunConfig
-from vintix_fast.errors import InputFileError, UsageError, VintixFastError
+from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause
 
 PACKAGES = ("vintix-fast", "torch", "genesis-world", "h5py", "numpy", "triton")
 OPTIONS_FILE = "config.json"
@@ -70,8 +70,29 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError of its own
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        raise VintixFastError(f"cannot write {path}: {getattr(cause, 'strerror', cause)}") from error
+        origin = error if isinstance(error, OSError) else error.__context__ or error
+        raise VintixFastError(f"cannot write {path}: {getattr(origin, 'strerror', origin)}") from error
+
+
+def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str, Any]:
+    """What `save_tensors` wrote.
+
+    Raises:
+        InputFileError: the file is missing or broken; ``remedy`` ends the message.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+    except pickle.UnpicklingError as error:
+        raise InputFileError(f"{path} is broken (holds something other than tensors); {remedy}") from error
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
+        raise InputFileError(f"{path} is broken ({cause(error)}); {remedy}") from error
+    return content
 
 
 def check_writable(path: Path) -> None:

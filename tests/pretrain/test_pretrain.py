@@ -270,18 +270,20 @@ def test_a_batch_smaller_than_the_number_of_robots_trains_them_in_turns(tmp_path
 
 
 def test_the_last_steps_have_longer_windows_and_as_many_tokens():
-    settings = config("run", ("data",), steps=10, batch_size=16, window_len=8, long_steps=3, long_window_len=32)
-    sizes = [window_sizes(settings, step) for step in range(10)]
-    assert sizes == [(16, 8)] * 7 + [(4, 32)] * 3
+    settings = config("run", ("data",), steps=20, batch_size=16, window_len=8, long_steps=3, long_window_len=32)
+    sizes = [window_sizes(settings, step) for step in range(20)]
+    assert sizes == [(16, 8)] * 17 + [(4, 32)] * 3
+    short = config("run", ("data",), steps=10, batch_size=16, window_len=8, long_steps=3, long_window_len=32)
+    assert [window_sizes(short, step) for step in (7, 8)] == [(16, 8), (4, 32)]  # a fifth at most
     fewest = config("run", ("data",), steps=10, batch_size=2, window_len=8, long_steps=3, long_window_len=32)
     assert window_sizes(fewest, 9) == (1, 32)
 
 
 def test_long_windows_are_drawn_at_the_end(tmp_path, two):
     card = pretrain(
-        config(tmp_path / "run", two, batch_size=6, window_len=4, steps=5, long_steps=2, long_window_len=12)
+        config(tmp_path / "run", two, batch_size=6, window_len=4, steps=10, long_steps=2, long_window_len=12)
     )
-    assert card["tokens"] == 3 * 6 * 4 + 2 * 2 * 12
+    assert card["tokens"] == 8 * 6 * 4 + 2 * 2 * 12
 
 
 # -- stopping and going on ---------------------------------------------------------------------------------------------
@@ -326,7 +328,7 @@ def test_resuming_a_finished_training_changes_nothing(finished, tmp_path, two):
     out = shutil.copytree(finished[0], tmp_path / "run")
     watcher = Watcher()
     again = pretrain(config(out, two, resume=True), progress=watcher)
-    assert watcher.losses == {} and again == finished[1]
+    assert watcher.losses == {} and again | {"options": None} == finished[1] | {"options": None}
     assert_same_model(out / "model", finished[0] / "model")
 
 
@@ -465,7 +467,6 @@ def test_values_of_the_architecture_are_numbers_words_and_truths(tmp_path):
         ("", ["hidden_dim=512"], UsageError, "hidden_dim is 512, but .* is 256"),
         ("bf16 = 'no'", [], UsageError, "bf16"),
         ("shared_group = 'no'", [], UsageError, "shared[-_]group"),
-        ("data = 'a'", [], UsageError, "data"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -177,7 +177,7 @@ def test_an_expert_that_cannot_be_read_is_refused(refuse, here):
     (here / "broken").mkdir()
     (here / "broken/expert.pth").write_text("weights")
     (here / "broken/expert.json").write_text('{"robot": "go2", "hidden_dims": [8]}')
-    refuse("distil --expert broken", 4, "expert broken is broken", "train it again")
+    refuse("distil --expert broken", 4, "broken/expert.pth is broken", "train it again")
 
 
 def test_an_expert_of_another_robot_is_refused(refuse):

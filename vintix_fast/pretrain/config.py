@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
     from vintix_fast.model import ModelConfig
 
 DEVICES = ("cpu", "cuda")
+MINI_BATCHES = 4
+"""Of each PPO iteration."""
 TARGETS = ("expert", "action")
 NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}
 """A few passes over the histories do not overfit, and dropout costs a third of the time on a CPU."""
@@ -67,6 +69,13 @@ class ExpertConfig(RunConfig):
             },
             one_of={"device": DEVICES},
         )  # fmt: skip
+        if not self.hidden_dims or not all(type(width) is int and width > 0 for width in self.hidden_dims):
+            raise UsageError(f"--hidden-dims is {self.hidden_dims}; it must be one or more positive integers")
+        if self.num_envs * self.steps_per_iteration < MINI_BATCHES:
+            raise UsageError(
+                f"--num-envs {self.num_envs} x --steps-per-iteration {self.steps_per_iteration} is less than one step "
+                f"for each of PPO's {MINI_BATCHES} mini-batches; give more"
+            )
         self._check_run()
 
 
@@ -145,7 +154,7 @@ class PretrainConfig(RunConfig):
     long_window_len: int = 1024
     """Steps in a window at the end of the training; as many fewer windows, so that a step has as many tokens."""
     long_steps: int = 500
-    """How many of the optimiser steps, the last ones, have long windows."""
+    """How many of the optimiser steps, the last ones, have long windows; at most a fifth."""
     lr: float = 1e-3
     warmup_steps: int = 100
     final_lr_fraction: float = 0.05
@@ -165,7 +174,8 @@ class PretrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_dir", Path(self.output_dir))
-        object.__setattr__(self, "data", tuple(Path(path) for path in self.data))
+        data = (self.data,) if isinstance(self.data, str | Path) else self.data
+        object.__setattr__(self, "data", tuple(Path(path) for path in data))
         check_options(
             self,
             at_least={
@@ -175,12 +185,17 @@ class PretrainConfig(RunConfig):
                 "seed": 0,
             },
             one_of={"device": DEVICES, "target": TARGETS},
+            flags=("bf16", "shared_group", "resume", "overwrite"),
         )  # fmt: skip
         self.architecture()
         if not self.data:
             raise UsageError("--data is missing; give each robot's directory of histories, --data DIR --data DIR ...")
+        if len({path.resolve() for path in self.data}) < len(self.data):
+            raise UsageError("--data names a directory twice; give each robot's once")
         if self.held_out >= 1.0:
             raise UsageError(f"--held-out is {self.held_out}; it must be less than 1")
+        if self.final_lr_fraction > 1.0:
+            raise UsageError(f"--final-lr-fraction is {self.final_lr_fraction}; it must be at most 1")
         self._check_run()
 
     def architecture(self) -> ModelConfig:
@@ -224,7 +239,10 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
         architecture[key] = _value(value)
     _check_known(table, PretrainConfig, f"--config {config}:")
     given = {key: value for key, value in options.items() if value is not None}
-    return PretrainConfig(**(table | given | {"model": architecture}))
+    try:
+        return PretrainConfig(**(table | given | {"model": architecture}))
+    except TypeError as error:  # something is missing, or of the wrong kind
+        raise UsageError(f"--config {config}: {error}") from error
 
 
 def _value(text: str) -> Any:

@@ -1,8 +1,7 @@
 """Learning histories by noise distillation: each environment goes from random actions to its expert's.
 
 The executed action is ``eps random + (1 - eps) expert`` with eps falling over the history (AD-epsilon, arXiv
-2312.12275).
-Data flows expert -> collector -> one trajectory file for each environment.  Knows nothing about Vintix.
+2312.12275).  Data flows expert -> collector -> one trajectory file for each environment.  Knows nothing about Vintix.
 """
 
 from __future__ import annotations
@@ -132,7 +131,8 @@ def _round(
     """The histories of one set of environments side by side, unless they are all there."""
     first = index * config.num_envs
     envs = range(first, min(first + config.num_envs, config.histories))
-    if all(history_path(directory, env).with_suffix(".json").is_file() for env in envs):
+    files = [history_path(directory, env).with_suffix(suffix) for env in envs for suffix in (".h5", ".json")]
+    if all(file.is_file() for file in files):
         progress.say(f"Histories {envs[0]} to {envs[-1]} were finished before")
         return
     robot, seed = task.robot, int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
@@ -159,7 +159,8 @@ def _round(
         shape = {"observation_shape": {"proprio": [OBSERVATION_DIM]}, "action_dim": ACTION_DIM}
         write_json(
             history_path(directory, env).with_suffix(".json"),
-            {"task_name": about["task_name"]} | shape | {"action_type": "continuous", "robot": robot.name, "env": env}
+            {"task_name": about["task_name"], "group_name": robot.group_name}
+            | shape | {"action_type": "continuous", "robot": robot.name, "env": env}
             | {"transitions": config.steps_per_env, "episodes": episodes, "seed": config.seed},
         )  # fmt: skip
 
@@ -199,6 +200,6 @@ def _report(config: DistilConfig, directory: Path, robot: Robot, seconds: dict[s
     write_learning_history(directory / CURVE_FILE, robot.name, rows)
     steps = config.histories * config.steps_per_env
     card = {"robot": robot.name, "task_name": robot.task_names[0], "histories": config.histories, "env_steps": steps}
-    card |= seconds | {"return_along_history": rows}
-    write_json(directory / CARD_FILE, card | {"options": config.to_json(), "versions": versions()})
+    card |= seconds | {"return_along_history": rows, "options": config.to_json(), "versions": versions()}
+    write_json(directory / CARD_FILE, card)
     return card

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,10 @@ from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from vintix_fast.errors import InputFileError, Interrupted, VintixFastError
+from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.evaluate import Evaluation, check_device, measure
 from vintix_fast.interrupt import stop_on_interrupt
-from vintix_fast.pretrain.config import ExpertConfig
+from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
 from vintix_fast.pretrain.expert_policy import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -31,12 +30,13 @@ from vintix_fast.pretrain.expert_policy import (
 )
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
-from vintix_fast.run import RunDirectory, save_tensors, versions, write_json
+from vintix_fast.run import RunDirectory, load_tensors, save_tensors, versions, write_json
 from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 
 STATE_FILE = "training.pth"
+ANEW = "--overwrite begins the expert anew"
 
 
 class ExpertTask(VecEnv):
@@ -76,13 +76,17 @@ class _Runner(OnPolicyRunner):
     def __init__(self, env: ExpertTask, config: ExpertConfig, directory: Path, progress: Progress) -> None:
         super().__init__(env, ppo_settings(config), str(directory / "tensorboard"), config.device)
         self._config, self._state, self._progress = config, directory / STATE_FILE, progress
-        self.logger.git_status_repos = []  # it would store a diff of whatever repository encloses this installation
-        self.seconds = 0.0
+        # It would store a diff of whatever repository encloses this installation.
+        self.logger._store_code_state = lambda: []
+        self.iterations, self.seconds = 0, 0.0
         self._started = time.perf_counter()
 
     def save(self, path: str, infos: dict | None = None) -> None:
-        """Called by the library after every iteration, and once at the end."""
+        """Called by the library after every iteration, and after the last one once more."""
         done, config = self.current_learning_iteration + 1, self._config
+        if done == self.iterations:
+            return
+        self.iterations = done
         self.alg.entropy_coef = entropy_weight(config, done)
         returns, lengths = self.logger.rewbuffer, self.logger.lenbuffer
         mean_return = sum(returns) / len(returns) if returns else float("nan")
@@ -92,20 +96,16 @@ class _Runner(OnPolicyRunner):
             self.seconds, self._started = self.seconds + now - self._started, now
             save_tensors(self._state, self.alg.save() | {"iterations": done, "seconds": self.seconds})
 
-    def go_on(self) -> None:
-        """Take over the saved state of an interrupted run, if there is one."""
-        if not self._state.is_file():
-            return
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Take over the saved state of an interrupted run."""
         try:
-            state = torch.load(self._state, map_location=self.device, weights_only=True)
             self.alg.load(state, None, True)
-            self.current_learning_iteration, self.seconds = int(state["iterations"]), float(state["seconds"])
-            self.alg.learning_rate = self.alg.optimizer.param_groups[0]["lr"]
-        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise InputFileError(
-                f"{self._state} is broken ({str(error).splitlines()[0]}); --overwrite begins the expert anew"
-            ) from error
-        self.alg.entropy_coef = entropy_weight(self._config, self.current_learning_iteration)
+            self.iterations, self.seconds = state["iterations"], state["seconds"]
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InputFileError(f"{self._state} is broken ({cause(error)}); {ANEW}") from error
+        self.current_learning_iteration = self.iterations
+        self.alg.learning_rate = self.alg.optimizer.param_groups[0]["lr"]
+        self.alg.entropy_coef = entropy_weight(self._config, self.iterations)
 
 
 def entropy_weight(config: ExpertConfig, iteration: int) -> float:
@@ -127,9 +127,9 @@ def ppo_settings(config: ExpertConfig) -> dict[str, Any]:
         "actor": network | {"distribution_cfg": noise},
         "critic": dict(network),
         "algorithm": {
-            "class_name": "PPO", "num_learning_epochs": 5, "num_mini_batches": 4, "clip_param": 0.2, "gamma": 0.99,
-            "lam": 0.95, "value_loss_coef": 1.0, "entropy_coef": config.entropy, "learning_rate": config.lr,
-            "max_grad_norm": 1.0, "use_clipped_value_loss": True, "schedule": "adaptive",
+            "class_name": "PPO", "num_learning_epochs": 5, "num_mini_batches": MINI_BATCHES, "clip_param": 0.2,
+            "gamma": 0.99, "lam": 0.95, "value_loss_coef": 1.0, "entropy_coef": config.entropy,
+            "learning_rate": config.lr, "max_grad_norm": 1.0, "use_clipped_value_loss": True, "schedule": "adaptive",
             "desired_kl": config.desired_kl,
         },
     }  # fmt: skip
@@ -157,12 +157,14 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     directory = RunDirectory(config, (WEIGHTS_FILE, CARD_FILE, STATE_FILE, "tensorboard"))
     directory.check()
     robot = load_robot(config.robot_type)
+    saved = directory.path / STATE_FILE
+    state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     with stop_on_interrupt() as progress.check:
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         directory.begin()
         try:
-            runner = _train(config, directory.path, task, progress)
+            runner = _train(config, directory.path, state, task, progress)
             network = expert_network(config.hidden_dims)
             actor = runner.alg.get_policy().state_dict()
             network.load_state_dict({k.removeprefix("mlp."): v for k, v in actor.items() if k.startswith("mlp.")})
@@ -177,8 +179,8 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     card = {
         "robot": robot.name,
         "hidden_dims": list(config.hidden_dims),
-        "iterations": config.iterations,
-        "env_steps": config.iterations * config.num_envs * config.steps_per_iteration,
+        "iterations": runner.iterations,
+        "env_steps": runner.iterations * config.num_envs * config.steps_per_iteration,
         "train_seconds": runner.seconds,
         "evaluation": evaluation.summary(),
     }
@@ -186,18 +188,24 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     return evaluation
 
 
-def _train(config: ExpertConfig, directory: Path, task: WalkingTask, progress: Progress) -> _Runner:
-    torch.manual_seed(config.seed)
+def _train(
+    config: ExpertConfig, directory: Path, state: dict[str, Any] | None, task: WalkingTask, progress: Progress
+) -> _Runner:
     env = ExpertTask(task, config.seed, lambda: progress.check())
-    with contextlib.redirect_stdout(io.StringIO()):  # the library prints its networks, and a page an iteration
+    silence = contextlib.redirect_stdout(io.StringIO())  # the library prints its networks, and a page an iteration
+    with torch.random.fork_rng(devices=[]), silence:
+        torch.manual_seed(config.seed)
         runner = _Runner(env, config, directory, progress)
-        if config.resume:
-            runner.go_on()
-        left = config.iterations - runner.current_learning_iteration
-        with progress.training(f"{task.robot.name}: PPO iterations", config.iterations):
-            if left > 0:
-                try:
-                    runner.learn(left, init_at_random_ep_len=True)
-                except ValueError as error:  # the library's check of what it is given
-                    raise VintixFastError(f"the training diverged: {error}; try a smaller --lr") from error
+        if state is not None:
+            runner.go_on(state)
+        if runner.iterations >= config.iterations:
+            return runner
+        try:
+            with progress.training(f"{task.robot.name}: PPO iterations", config.iterations):
+                runner.learn(config.iterations - runner.iterations, init_at_random_ep_len=True)
+        except ValueError as error:  # the library's check of what it is given
+            raise VintixFastError(f"the training diverged: {error}; try a smaller --lr") from error
+        finally:
+            if runner.logger.writer is not None:
+                runner.logger.writer.close()
     return runner

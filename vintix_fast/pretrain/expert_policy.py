@@ -6,19 +6,20 @@ Owns the expert's two files and the 45-number observation.  Knows nothing about 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.errors import InputFileError, UsageError, cause
 from vintix_fast.robots import Robot
+from vintix_fast.run import load_tensors
 from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
 
 EXPERT_OBSERVATION_DIM = OBSERVATION_DIM + ACTION_DIM
 WEIGHTS_FILE, CARD_FILE = "expert.pth", "expert.json"
+AGAIN = "train it again with `vintix-fast expert`"
 
 
 def expert_network(hidden_dims: list[int]) -> nn.Sequential:
@@ -86,11 +87,9 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
     try:
         card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
         name, network = card["robot"], expert_network(card["hidden_dims"])
-        network.load_state_dict(torch.load(path / WEIGHTS_FILE, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputFileError(
-            f"expert {path} is broken ({str(error).splitlines()[0]}); train it again with `vintix-fast expert`"
-        ) from error
+        network.load_state_dict(load_tensors(path / WEIGHTS_FILE, remedy=AGAIN))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
     if robot is not None and name != robot.name:
         raise UsageError(f"--expert {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
     return network, card

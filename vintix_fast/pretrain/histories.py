@@ -6,6 +6,7 @@ one more observation than actions).  Knows nothing about models.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def read_histories(
 
     Args:
         directories: each holds one robot's trajectory files (``*.h5``).
-        held_out: share of each robot's histories to keep for validation, at least one where there are several.
+        held_out: share of each robot's histories to keep for validation; at least one where there are several, and not
+            all.
         seed: of the choice of these.
         say: told which files are skipped, and why.
 
@@ -67,7 +69,8 @@ def read_histories(
         left_out += skipped
     robots = []
     for task_name, (group_name, histories, skipped) in found.items():
-        kept = max(1, round(held_out * len(histories))) if held_out > 0.0 and len(histories) > 1 else 0
+        several = held_out > 0.0 and len(histories) > 1
+        kept = min(max(1, round(held_out * len(histories))), len(histories) - 1) if several else 0
         chosen = set(np.random.default_rng(seed).permutation(len(histories))[:kept].tolist())
         robots.append(
             RobotHistories(
@@ -81,19 +84,40 @@ def read_histories(
     return robots
 
 
-def _read_directory(directory: Path, say: Callable[[str], None]) -> tuple[str, str, list[History], list[str]]:
+def directory_task(directory: Path) -> str:
+    """The task of a directory's first usable trajectory file.
+
+    Raises:
+        InputFileError: there is none.
+    """
+    fault = None
+    for file in _files(directory):
+        try:
+            return _about(file, read_trajectories(file).attributes)[0]
+        except InputFileError as error:
+            fault = fault or error
+    raise InputFileError(f"--data {directory}: none of its trajectory files is usable: {fault}")
+
+
+def _files(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise InputFileError(f"--data {directory}: no such directory; give one that holds a robot's trajectory files")
     files = sorted(directory.glob("*.h5"))
     if not files:
         raise InputFileError(f"--data {directory}: no trajectory files (*.h5) in it; `vintix-fast distil` makes them")
+    return files
+
+
+def _read_directory(directory: Path, say: Callable[[str], None]) -> tuple[str, str, list[History], list[str]]:
+    files = _files(directory)
     histories, skipped, first = [], [], None
     for file in files:
         try:
             trajectories = read_trajectories(file)
             about = _about(file, trajectories.attributes)
             for history in trajectories.histories:
-                if not all(np.isfinite(x).all() for x in (history.observation, history.action, history.reward)):
+                numbers = (history.observation, history.action, history.reward, history.extras.get("mean_action", 0.0))
+                if not all(np.isfinite(values).all() for values in numbers):
                     raise InputFileError(f"{file}: holds NaN or infinity. Collect it again.")
         except ShapeError:
             raise
@@ -141,6 +165,7 @@ def _about(file: Path, attributes: dict[str, Any]) -> tuple[str, str]:
     return task_name, about.get("group_name") or _group(task_name)
 
 
+@functools.cache
 def _group(task_name: str) -> str:
     robots = [load_robot(name) for name in robot_names()]
     return next((robot.group_name for robot in robots if task_name in robot.task_names), task_name)

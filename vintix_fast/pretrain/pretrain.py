@@ -6,7 +6,6 @@ Data flows histories -> windows of every robot -> one pass through the shared tr
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,16 @@ import numpy as np
 import torch
 
 from vintix_fast.data import Batch, History, Targets, Windows
-from vintix_fast.errors import InputFileError, Interrupted, UsageError
+from vintix_fast.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.evaluate import check_device
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import Vintix, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.pretrain.config import PretrainConfig
-from vintix_fast.pretrain.histories import RobotHistories, read_histories
+from vintix_fast.pretrain.histories import RobotHistories, directory_task, read_histories
 from vintix_fast.report.metrics import write_losses
 from vintix_fast.report.progress import Progress
-from vintix_fast.run import RunDirectory, save_tensors, versions, write_json
+from vintix_fast.run import RunDirectory, load_tensors, save_tensors, versions, write_json
 from vintix_fast.train.finetune import TrainingStep, descend
 
 STATE_FILE, CARD_FILE, CURVE_FILE = "training.pth", "pretrain.json", "loss.png"
@@ -49,7 +48,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     """
     progress = progress or Progress()
     check_device(config.device)
-    directory = RunDirectory(config, (CARD_FILE, STATE_FILE, CURVE_FILE, MODEL_DIR, "tensorboard"))
+    directory = run_directory(config)
     directory.check()
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
     model = _new_model(config, robots)
@@ -79,9 +78,16 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
         "tokens": training.tokens,
         "seconds": training.seconds,
         "rows": training.rows,
+        "options": config.to_json(),
+        "versions": versions(),
     }
-    write_json(directory.path / CARD_FILE, card | {"options": config.to_json(), "versions": versions()})
+    write_json(directory.path / CARD_FILE, card)
     return card
+
+
+def run_directory(config: PretrainConfig) -> RunDirectory:
+    """Where a training goes."""
+    return RunDirectory(config, (CARD_FILE, STATE_FILE, CURVE_FILE, MODEL_DIR, "tensorboard"))
 
 
 def _new_model(config: PretrainConfig, robots: list[RobotHistories]) -> Vintix:
@@ -118,8 +124,11 @@ def shares(batch_size: int, num_tasks: int, step: int) -> list[int]:
 
 
 def window_sizes(config: PretrainConfig, step: int) -> tuple[int, int]:
-    """How many windows of how many steps: short ones at first, long ones in the last ``config.long_steps``."""
-    if step < config.steps - config.long_steps:
+    """How many windows of how many steps: short ones at first, long ones in the last ``config.long_steps``.
+
+    Where a training is short, long windows take the last fifth of it.
+    """
+    if step < config.steps - min(config.long_steps, config.steps // 5):
         return config.batch_size, config.window_len
     return max(1, config.batch_size * config.window_len // config.long_window_len), config.long_window_len
 
@@ -184,14 +193,16 @@ class _Training:
     def _descend(self) -> TrainingStep:
         config, step = self._config, self._step
         rng = np.random.default_rng([config.seed, 2, step])
-        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        dropout_seed = int(rng.integers(2**62))
         batch_size, window_len = window_sizes(config, step)
         counts = shares(batch_size, len(self._windows), step)
         drawn = zip(self._windows.items(), counts, strict=True)
         batches = {name: windows.batch(count, rng, window_len) for (name, windows), count in drawn if count}
-        self.tokens += sum(int(np.prod(batch.weight.shape)) for batch in batches.values())
-        losses = mixed_loss(self._model.train(), batches, config.bf16)
-        weights = [len(batches[name].weight) / batch_size for name in losses]
+        self.tokens += sum(int((batch.weight > 0).sum()) for batch in batches.values())
+        weights = [len(batch.weight) / batch_size for batch in batches.values()]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(dropout_seed)
+            losses = mixed_loss(self._model.train(), batches, config.bf16)
         loss = sum(weight * value for weight, value in zip(weights, losses.values(), strict=True))
         return descend(loss, self._optimiser, step, config)
 
@@ -223,16 +234,15 @@ class _Training:
         path = self._directory / STATE_FILE
         if not path.is_file():
             return
+        anew = "--overwrite begins the training anew"
+        state = load_tensors(path, self._config.device, anew)
         try:
-            state = torch.load(path, map_location=self._config.device, weights_only=True)
             self._model.load_state_dict(state["model"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
             self.rows = json.loads(state["rows"])
-        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise InputFileError(
-                f"{path} is broken ({str(error).splitlines()[0]}); --overwrite begins the training anew"
-            ) from error
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InputFileError(f"{path} is broken ({cause(error)}); {anew}") from error
 
 
 def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -> dict[str, dict[str, Any]]:
@@ -246,13 +256,25 @@ def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -
         Each model's card, by the name of its directory; ``<robot>`` is that of the robot's directory of histories.
 
     Raises:
-        see `pretrain`; finished models stay, and a resumed run goes on with the others.
+        UsageError: fewer than two directories, or two of the same name or robot; nothing was written then.
+        see `pretrain`: finished models stay, and a resumed run goes on with the others.
     """
-    cards = {}
+    if len(config.data) < 2:
+        raise UsageError("--data names one robot; leave-one-out needs at least two")
+    trainings = {}
+    for label, of in (("name", lambda path: path.resolve().name), ("robot", directory_task)):
+        seen: dict[str, Path] = {}
+        for path in config.data:
+            other = seen.setdefault(of(path), path)
+            if other != path:
+                raise UsageError(
+                    f"--data {other} and --data {path} have the same {label}, {of(path)}; join or rename them"
+                )
     for left_out in config.data:
-        others = tuple(path for path in config.data if path != left_out)
-        name = f"without-{left_out.name}"
+        name = f"without-{left_out.resolve().name}"
         directory = config.output_dir / name
-        begun = replace(config, data=others, output_dir=directory, resume=config.resume and directory.is_dir())
-        cards[name] = pretrain(begun, progress=progress)
-    return cards
+        others = tuple(path for path in config.data if path != left_out)
+        begun = config.resume and directory.is_dir()
+        trainings[name] = replace(config, data=others, output_dir=directory, resume=begun)
+        run_directory(trainings[name]).check()
+    return {name: pretrain(training, progress=progress) for name, training in trainings.items()}
