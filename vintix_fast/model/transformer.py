@@ -29,7 +29,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Te
     """Causal attention: q, k, v [N, H, T, D], bias [H, T, T] -> [N, H, T, D].
 
     On the CPU in blocks of queries, each against the keys up to its last one: half the work of the whole square, and
-    with its backward pass two to three times faster than torch's fused attention with a mask.
+    with its backward pass 1.4 to 2.9 times as fast as torch's fused attention with a mask in windows of 256 to 2048.
     """
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], dropout_p=dropout)
