@@ -18,6 +18,11 @@ def _default(name: str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _setting(name: str, help: str, panel: str) -> Any:
+    """An option that is left to the file or the default where it is not given, and shows that default."""
+    return Option(help=help, rich_help_panel=panel, show_default=_default(name))
+
+
 @reports_errors
 def pretrain(
     data: Annotated[list[Path], Option(help="a robot's histories; once for each robot", rich_help_panel=MAIN)],
@@ -30,12 +35,7 @@ def pretrain(
         Option(help="KEY=VALUE of the architecture, as in config.json; repeatable", rich_help_panel=MAIN),
     ] = None,
     target: Annotated[
-        str | None,
-        Option(
-            help="predict the expert's action at each step, or the executed action",
-            rich_help_panel=MAIN,
-            show_default=_default("target"),
-        ),
+        str | None, _setting("target", "predict the expert's action at each step, or the executed action", MAIN)
     ] = None,
     shared_group: Annotated[
         bool | None,
@@ -46,59 +46,25 @@ def pretrain(
             show_default="own groups",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, Option(help="optimiser steps", rich_help_panel=TRAINING, show_default=_default("steps"))
-    ] = None,
-    batch_size: Annotated[
-        int | None, Option(help="windows per step", rich_help_panel=TRAINING, show_default=_default("batch_size"))
-    ] = None,
-    window_len: Annotated[
-        int | None, Option(help="steps in a window", rich_help_panel=TRAINING, show_default=_default("window_len"))
-    ] = None,
+    steps: Annotated[int | None, _setting("steps", "optimiser steps", TRAINING)] = None,
+    batch_size: Annotated[int | None, _setting("batch_size", "windows per step", TRAINING)] = None,
+    window_len: Annotated[int | None, _setting("window_len", "steps in a window", TRAINING)] = None,
     long_window_len: Annotated[
-        int | None,
-        Option(help="steps in a window at the end", rich_help_panel=TRAINING, show_default=_default("long_window_len")),
+        int | None, _setting("long_window_len", "steps in a window at the end", TRAINING)
     ] = None,
     long_steps: Annotated[
-        int | None,
-        Option(
-            help="optimiser steps with long windows, the last ones",
-            rich_help_panel=TRAINING,
-            show_default=_default("long_steps"),
-        ),
+        int | None, _setting("long_steps", "optimiser steps with long windows, the last ones", TRAINING)
     ] = None,
-    lr: Annotated[
-        float | None, Option(help="peak learning rate", rich_help_panel=TRAINING, show_default=_default("lr"))
-    ] = None,
-    warmup_steps: Annotated[
-        int | None,
-        Option(help="steps up to the peak", rich_help_panel=TRAINING, show_default=_default("warmup_steps")),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, Option(help="of AdamW", rich_help_panel=TRAINING, show_default=_default("weight_decay"))
-    ] = None,
-    bf16: Annotated[
-        bool | None,
-        Option(help="multiply matrices in bfloat16", rich_help_panel=TRAINING, show_default=_default("bf16")),
-    ] = None,
-    held_out: Annotated[
-        float | None,
-        Option(help="share of histories for validation", rich_help_panel=RUN, show_default=_default("held_out")),
-    ] = None,
+    lr: Annotated[float | None, _setting("lr", "peak learning rate", TRAINING)] = None,
+    warmup_steps: Annotated[int | None, _setting("warmup_steps", "steps up to the peak", TRAINING)] = None,
+    weight_decay: Annotated[float | None, _setting("weight_decay", "of AdamW", TRAINING)] = None,
+    bf16: Annotated[bool | None, _setting("bf16", "multiply matrices in bfloat16", TRAINING)] = None,
+    held_out: Annotated[float | None, _setting("held_out", "share of histories for validation", RUN)] = None,
     eval_interval: Annotated[
-        int | None,
-        Option(
-            help="steps from one validation and saved state to the next",
-            rich_help_panel=RUN,
-            show_default=_default("eval_interval"),
-        ),
+        int | None, _setting("eval_interval", "steps from one validation and saved state to the next", RUN)
     ] = None,
-    seed: Annotated[
-        int | None, Option(help="seed of everything random", rich_help_panel=RUN, show_default=_default("seed"))
-    ] = None,
-    device: Annotated[
-        str | None, Option(help="cpu or cuda", rich_help_panel=RUN, show_default=_default("device"))
-    ] = None,
+    seed: Annotated[int | None, _setting("seed", "seed of everything random", RUN)] = None,
+    device: Annotated[str | None, _setting("device", "cpu or cuda", RUN)] = None,
     resume: Annotated[bool, Option("--resume", help="go on with an interrupted run", rich_help_panel=RUN)] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier run", rich_help_panel=RUN)] = False,
     json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,

@@ -9,6 +9,12 @@ def cause(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def disk_fault(error: BaseException) -> str:
+    """Why a write with ``torch.save`` failed; it turns a full disk into a RuntimeError of its own."""
+    origin = error if isinstance(error, OSError) else error.__context__ or error
+    return str(getattr(origin, "strerror", origin))
+
+
 class VintixFastError(Exception):
     """Something went wrong that the message explains and the user can act on."""
 

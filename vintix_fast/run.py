@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.config import AdaptConfig, RunConfig
-from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause
+from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 
 PACKAGES = ("vintix-fast", "torch", "genesis-world", "h5py", "numpy", "triton")
 OPTIONS_FILE = "config.json"
@@ -69,9 +69,8 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError of its own
-        origin = error if isinstance(error, OSError) else error.__context__ or error
-        raise VintixFastError(f"cannot write {path}: {getattr(origin, 'strerror', origin)}") from error
+    except (OSError, RuntimeError) as error:
+        raise VintixFastError(f"cannot write {path}: {disk_fault(error)}") from error
 
 
 def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vintix_fast.errors import InputFileError, UsageError, VintixFastError
+from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 from vintix_fast.model.config import TOKEN_ORDERS, ModelConfig, TaskInfo
 from vintix_fast.model.vintix import Vintix
 
@@ -90,9 +90,8 @@ def save_checkpoint(model: Vintix, path: str | os.PathLike[str], compact: bool =
     _refuse_foreign(target)
     try:
         _write(model, target, compact)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError of its own
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        raise VintixFastError(f"cannot write the checkpoint {target}: {getattr(cause, 'strerror', cause)}") from error
+    except (OSError, RuntimeError) as error:
+        raise VintixFastError(f"cannot write the checkpoint {target}: {disk_fault(error)}") from error
 
 
 def _write(model: Vintix, target: Path, compact: bool) -> None:
@@ -206,8 +205,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             "can run code in it. Save it as a plain state dict: torch.save(model.state_dict(), ...)"
         ) from None
     except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, ValueError, KeyError, ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputFileError(f"{path} is truncated or damaged ({reason}); copy or download it again") from None
+        raise InputFileError(f"{path} is truncated or damaged ({cause(error)}); copy or download it again") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise InputFileError(f"{path} must hold a state dict (tensor names to tensors), got {type(state).__name__}")
     tensors = {}

@@ -117,7 +117,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
         directory.begin()
         collecting = time.perf_counter()
         try:
-            for index in range(-(-config.histories // config.num_envs)):
+            for index in range(config.histories // config.num_envs):
                 _round(config, directory.path, index, task, policy, progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted("stopped; the same command with --resume goes on from the last finished round") from stop
@@ -130,7 +130,7 @@ def _round(
 ) -> None:
     """The histories of one set of environments side by side, unless they are all there."""
     first = index * config.num_envs
-    envs = range(first, min(first + config.num_envs, config.histories))
+    envs = range(first, first + config.num_envs)
     files = [history_path(directory, env).with_suffix(suffix) for env in envs for suffix in (".h5", ".json")]
     if all(file.is_file() for file in files):
         progress.say(f"Histories {envs[0]} to {envs[-1]} were finished before")
