@@ -40,7 +40,11 @@ def adapt(
     seed: Annotated[int, Option(help="seed of everything random", rich_help_panel=MAIN)] = 5,
     num_envs: Annotated[
         int | None,
-        Option(help="environments side by side", rich_help_panel=ENGINE, show_default="episodes per loop, at most 64"),
+        Option(
+            help="environments side by side",
+            rich_help_panel=ENGINE,
+            show_default="half as many as episodes, at most 64",
+        ),
     ] = None,
     min_steps_per_loop: Annotated[
         int, Option(help="run a loop's episodes again until they give this many steps", rich_help_panel=ENGINE)
@@ -49,24 +53,45 @@ def adapt(
     improver: Annotated[
         str,
         Option(
-            help="critic: climb a critic's gradient; clone: the policy's own actions, the control",
+            help="critic: climb a critic's gradient; awr: imitate what it finds good; topk: imitate the best episodes; "
+            "clone: the policy's own actions, the control",
             rich_help_panel=LEARNING,
         ),
     ] = "critic",
     noise: Annotated[
         float, Option(help="largest exploration noise, in action units; 0 for none", rich_help_panel=LEARNING)
     ] = AdaptConfig.noise,
+    noise_ladder: Annotated[
+        bool, Option(help="from none to --noise over the environments, or --noise in all", rich_help_panel=LEARNING)
+    ] = True,
+    improvement_step: Annotated[
+        float, Option(help="how far the critic moves actions, in action units", rich_help_panel=LEARNING)
+    ] = AdaptConfig.improvement_step,
     critic_updates: Annotated[
         int, Option(help="critic updates in a loop", rich_help_panel=LEARNING)
     ] = AdaptConfig.critic_updates,
+    replay_loops: Annotated[
+        int, Option(help="latest loops that the critic learns from", rich_help_panel=LEARNING)
+    ] = AdaptConfig.replay_loops,
     window_len: Annotated[
         int | None,
         Option(help="most steps in a training window", rich_help_panel=LEARNING, show_default="the context length"),
     ] = None,
     train_on: Annotated[
         str,
-        Option(help="fine-tune on last: the last loop's histories; all: the last six loops'", rich_help_panel=LEARNING),
+        Option(
+            help="fine-tune on last: the last loop's histories; all: --replay-loops of them", rich_help_panel=LEARNING
+        ),
     ] = "last",
+    train: Annotated[
+        str, Option(help="adapter: encoders and decoder; decoder: the decoder alone", rich_help_panel=LEARNING)
+    ] = "adapter",
+    bf16: Annotated[
+        bool | None,
+        Option(
+            help="fine-tune in bfloat16", rich_help_panel=LEARNING, show_default="where the processor multiplies it"
+        ),
+    ] = None,
     init_map: Annotated[
         str,
         Option(
@@ -92,6 +117,10 @@ def adapt(
         bool, Option(help="evaluate every loop and go on from the best model only", rich_help_panel=LEARNING)
     ] = True,
     gate_episodes: Annotated[int, Option(help="episodes of that evaluation", rich_help_panel=LEARNING)] = 50,
+    target_return: Annotated[
+        float | None,
+        Option(help="stop when that evaluation reaches this return", rich_help_panel=LEARNING, show_default="never"),
+    ] = None,
     token_order: Annotated[
         str | None,
         Option(

@@ -124,6 +124,10 @@ class FakeSimulator:
         self.ang = torch.stack([turn_roll, turn_pitch, error[:, 9]], dim=1) / DT_S
         self.pos = self.pos + DT_S * self.lin * torch.tensor([1.0, 1.0, 0.0])
 
+    def foot_contact(self) -> torch.Tensor:
+        """A leg stands while its thigh is behind its default."""
+        return self.joint_pos[:, 1::3] <= self.default[1::3]
+
     def state(self) -> RobotState:
         parts = (self.pos, self.quat, self.lin, self.ang, self.joint_pos, self.joint_vel)
         return RobotState(*(part.clone() for part in parts))

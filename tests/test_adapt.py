@@ -229,6 +229,65 @@ def test_without_the_gate_every_loop_goes_on_from_the_last(monkeypatch, tmp_path
     assert not acted_by(out / "models/initial", out / "loop_01/trajectories.h5")
 
 
+def test_the_gate_measures_cold_and_warm_contexts_from_the_same_starts(tmp_path, tiny_checkpoint):
+    result = run_small(tmp_path / "run", tiny_checkpoint, gate_episodes=6, num_improvement_loops=1)
+    for row in result.rows:
+        assert row["eval_return"] == pytest.approx((row["eval_cold_return"] + row["eval_warm_return"]) / 2)
+        assert row["eval_cold_return"] != row["eval_warm_return"]
+    once = run_small(tmp_path / "once", tiny_checkpoint, gate_episodes=3, num_improvement_loops=1)
+    assert "eval_warm_return" not in once.rows[0], "an episode each: no context was warm"
+
+
+def test_a_run_stops_when_it_reaches_the_target_return(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 6.0, 8.0])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, target_return=6.0, num_improvement_loops=5)
+    assert [row["eval_return"] for row in result.rows] == [5.0, 6.0] and result.best_model == out / "models/best"
+    # A resumed run may aim higher.
+    result = run_small(out, tiny_checkpoint, target_return=7.0, num_improvement_loops=5, resume=True)
+    assert [row["eval_return"] for row in result.rows] == [5.0, 6.0, 8.0]
+
+
+# -- the operators -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("improver", "scaled"), [("critic", False), ("awr", True), ("topk", True), ("clone", False)])
+def test_every_operator_trains_the_group(finished, tmp_path, tiny_checkpoint, monkeypatch, improver, scaled):
+    weights = []
+
+    class Spy(adapt_module.Windows):
+        def __init__(self, histories, targets, *rest):
+            weights.extend(t.weight for t in targets)
+            super().__init__(histories, targets, *rest)
+
+    monkeypatch.setattr(adapt_module, "Windows", Spy)
+    out = tmp_path / "run"
+    run_small(out, tiny_checkpoint, improver=improver, num_improvement_loops=1)
+    assert (len(np.unique(np.concatenate(weights))) > 1) == scaled
+    initial, trained = read_state(out / "models/initial"), read_state(out / "models/loop_01")
+    moved = {name for name in initial if not (initial[name] == trained[name]).all()}
+    assert moved == {name for name in initial if f".{GROUP}." in name}
+
+
+def test_the_decoder_alone_can_be_trained(tmp_path, tiny_checkpoint):
+    out = tmp_path / "run"
+    run_small(out, tiny_checkpoint, train="decoder", num_improvement_loops=1)
+    initial, trained = read_state(out / "models/initial"), read_state(out / "models/loop_01")
+    moved = {name for name in initial if not (initial[name] == trained[name]).all()}
+    assert moved == {name for name in initial if name.startswith(f"head.acs_decoders.{GROUP}.")}
+
+
+def test_without_the_ladder_every_environment_explores_alike(tmp_path, tiny_checkpoint):
+    def strengths(out, **options):
+        run_small(out, tiny_checkpoint, num_improvement_loops=1, num_envs=5, episodes_per_loop=5, noise=0.2, **options)
+        return [h.extras["noise"].std() for h in read_trajectories(out / "loop_00/trajectories.h5").histories]
+
+    alike = strengths(tmp_path / "alike", noise_ladder=False)
+    np.testing.assert_allclose(alike, 0.2, rtol=0.35)
+    on_ladder = strengths(tmp_path / "ladder")
+    assert on_ladder[0] == 0.0 and on_ladder[-1] > 4 * on_ladder[1] > 0.0
+
+
 # -- corners -----------------------------------------------------------------------------------------------------------
 
 

@@ -32,13 +32,15 @@ NOT_POSITIVE = [
     for name in (
         "num_improvement_loops", "episodes_per_loop", "finetune_steps_per_loop", "max_steps_per_episode", "context_len",
         "batch_size", "num_envs", "window_len", "gate_episodes", "critic_updates",
+        "replay_loops",
     )
     for value in (0, -3)
 ]  # fmt: skip
 OUT_OF_RANGE = [
     ("lr", 0.0), ("lr", -1e-4), ("lr", math.nan), ("lr", math.inf), ("noise", -0.1), ("noise", math.nan),
     ("noise", math.inf), ("seed", -1), ("min_steps_per_loop", -1), ("improver", "magic"), ("init_map", "turn"),
-    ("train_on", "first"), ("token_order", "reward-first"), ("device", "tpu"), ("seed", 2**63), ("num_envs", 8001),
+    ("train_on", "first"), ("train", "encoder"), ("improvement_step", -0.1), ("target_return", math.nan),
+    ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"), ("seed", 2**63), ("num_envs", 8001),
     ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
 ]  # fmt: skip
 
@@ -63,7 +65,7 @@ def test_bad_values_of_an_evaluation_are_refused(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
-    [("improver", "x", "critic, clone"), ("init_map", "x", "convert, none"), ("train_on", "x", "last, all")],
+    [("improver", "x", "critic, awr, topk, clone"), ("init_map", "x", "convert, none"), ("train_on", "x", "last, all")],
 )
 def test_choices_are_listed(name, value, choices):
     with pytest.raises(UsageError, match=choices):
@@ -95,9 +97,15 @@ def test_resume_and_overwrite_exclude_each_other():
 
 @pytest.mark.parametrize(
     ("options", "envs"),
-    [({}, 50), ({"episodes_per_loop": 7}, 7), ({"episodes_per_loop": 500}, 64), ({"num_envs": 3}, 3)],
+    [
+        ({}, 25),
+        ({"episodes_per_loop": 7}, 4),
+        ({"episodes_per_loop": 1}, 1),
+        ({"episodes_per_loop": 500}, 64),
+        ({"num_envs": 3}, 3),
+    ],
 )
-def test_environments_follow_the_episodes(options, envs):
+def test_two_episodes_an_environment_so_that_the_second_has_a_warm_context(options, envs):
     assert adapt_config(**options).envs == envs
 
 
@@ -118,3 +126,8 @@ def test_changed_options_are_named_and_harmless_ones_are_not():
         "--obs-stats was stats.json, now None",
         "--gate was True, now False",
     ]
+
+
+def test_a_target_return_needs_the_gate():
+    with pytest.raises(UsageError, match="--target-return needs the gate"):
+        adapt_config(target_return=20.0, gate=False)

@@ -28,6 +28,7 @@ def stands(task):
     assert height.min() > 0.2 and height.max() < task.robot.start_height_m, height
     assert torch.stack(tilt(state.base_quat)).abs().max() < 0.1
     assert state.base_lin_vel_m_s.abs().max() < 0.2
+    assert task.simulator.foot_contact().tolist() == [[True] * 4] * NUM_ENVS
 
 
 def joints_are_in_order(sim, robot):
@@ -41,6 +42,7 @@ def joints_are_in_order(sim, robot):
         target = default + 0.2 * torch.eye(12)[first : first + NUM_ENVS]
         for _ in range(4):  # 0.08 s, a fall of 3 cm
             sim.step(target)
+        assert not sim.foot_contact().any()
         moved = sim.state().joint_pos_rad - default
         assert moved.argmax(dim=1).tolist() == list(range(first, first + NUM_ENVS)), moved
 

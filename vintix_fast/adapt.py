@@ -12,34 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
-from vintix_fast.evaluate import Evaluation, check_context_len, check_device, measure
+from vintix_fast.evaluate import check_context_len, check_device
+from vintix_fast.gate import gate, measure_initial
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
-from vintix_fast.rollout import LadderNoise, Policy, collect, ladder
+from vintix_fast.rollout import Noise, Policy, collect, ladder
 from vintix_fast.run import Run, versions, write_json
-from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
+from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 from vintix_fast.train import (
+    AwrImprover,
     CloneImprover,
     CriticConfig,
     CriticImprover,
     FinetuneConfig,
     Improver,
+    ImproverConfig,
+    TopKImprover,
     TrainingStep,
     finetune,
+    multiplies_bf16,
 )
 
-REPLAY_LOOPS = 6
-"""Collections that the critic learns from."""
 PURPOSES = ("starts", "noise", "critic", "windows")
 
 
@@ -103,9 +107,12 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
     improver.load_state_dict(run.improver_state)
     replay = [read_trajectories(run.trajectories(i)).histories for i in range(run.loops_done)]
     if config.gate and run.best is None:
-        _measure_initial(config, run, task, task_name, progress)
+        row = measure_initial(config, run, task, task_name, progress)
+        _finish(run, row, [], improver, progress)
 
     for loop in range(run.loops_done + 1, config.num_improvement_loops + 1):
+        if _reached(config, run, progress):
+            break
         model = load_checkpoint(run.current_dir, config.device)
         frozen = fingerprint(model, model.tasks[task_name].group_name)
 
@@ -118,15 +125,24 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
             raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
         save_checkpoint(model, run.model_dir(loop))
         if config.gate:
-            row |= _gate(config, run, loop, task, model, task_name, improver, progress)
+            row |= gate(config, run, loop, task, model, task_name, progress)
+            improver.judge(row["accepted"])
         _finish(run, row, steps, improver, progress)
+
+
+def _reached(config: AdaptConfig, run: Run, progress: Progress) -> bool:
+    if config.target_return is None or run.best["return"] < config.target_return:
+        return False
+    progress.say(f"A return of {run.best['return']:.2f} reaches --target-return {config.target_return:g}: done.")
+    return True
 
 
 def make_improver(config: AdaptConfig) -> Improver:
     """The improvement operator that the configuration names."""
-    if config.improver == "clone":
-        return CloneImprover()
-    return CriticImprover(OBSERVATION_DIM, ACTION_DIM, CriticConfig(updates=config.critic_updates), config.device)
+    if config.improver in ("clone", "topk"):
+        return CloneImprover() if config.improver == "clone" else TopKImprover()
+    settings = ImproverConfig(CriticConfig(updates=config.critic_updates), step=config.improvement_step)
+    return (CriticImprover if config.improver == "critic" else AwrImprover)(settings, config.device)
 
 
 def _collect(
@@ -139,8 +155,8 @@ def _collect(
         return read_trajectories(run.trajectories(index)).histories, finished["collection"]
 
     policy = Policy(model, task_name, task.num_envs, config.context_len)
-    sigma = ladder(task.num_envs, config.noise)
-    noise = LadderNoise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if config.noise else None
+    sigma = ladder(task.num_envs, config.noise) if config.noise_ladder else torch.full((task.num_envs,), config.noise)
+    noise = Noise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if config.noise else None
     attributes = {"robot": task.robot.name, "task_name": task_name, "seed": config.seed, "loop": index}
     run.data_dir(index).mkdir(exist_ok=True)
     with progress.rollout(f"loop {index + 1}: collecting", config.episodes_per_loop, config.max_steps_per_episode):
@@ -191,7 +207,7 @@ def _finetune(
 ) -> tuple[dict[str, Any], list[TrainingStep]]:
     """Ask the improver what the policy should have done, and train the robot's own parts towards it."""
     started = time.perf_counter()
-    everything = [h for histories in replay[-REPLAY_LOOPS:] for h in histories]
+    everything = [h for histories in replay[-config.replay_loops :] for h in histories]
     learn_from = everything if config.train_on == "all" else replay[-1]
     with progress.training(f"loop {loop}: critic", config.critic_updates):
         targets = improver.targets(
@@ -200,7 +216,11 @@ def _finetune(
     improve_seconds = time.perf_counter() - started
 
     windows = Windows(learn_from, targets, config.window_len or config.context_len, config.device)
-    settings = FinetuneConfig(steps=config.finetune_steps_per_loop, batch_size=config.batch_size, lr=config.lr)
+    settings = FinetuneConfig(
+        steps=config.finetune_steps_per_loop, batch_size=config.batch_size, lr=config.lr,
+        decoder_only=config.train == "decoder",
+        bf16=multiplies_bf16(config.device) if config.bf16 is None else config.bf16,
+    )  # fmt: skip
     with progress.training(f"loop {loop}: fine-tuning", settings.steps):
         steps = finetune(
             model, task_name, windows, settings, seed_for(config, loop, "windows"),
@@ -216,53 +236,6 @@ def _finetune(
         "improve_seconds": improve_seconds,
     }
     return numbers | improver.numbers(), steps
-
-
-def _measure(
-    config: AdaptConfig, what: str, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
-) -> Evaluation:
-    """The gate's evaluation: the same randomised starts every time, whatever the loop."""
-    policy = Policy(model, task_name, task.num_envs, config.context_len)
-    with progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
-        return measure(task, policy, config.gate_episodes, config.seed, True, progress)
-
-
-def _evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "eval_return": evaluation.mean_return,
-        "eval_std_return": evaluation.std_return,
-        "eval_length": evaluation.mean_length,
-        "eval_env_steps": evaluation.env_steps,
-        "eval_seconds": evaluation.seconds,
-    }
-
-
-def _measure_initial(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress) -> None:
-    model = load_checkpoint(run.model_dir(0), config.device)
-    evaluation = _measure(config, "evaluating the initial policy", task, model, task_name, progress)
-    run.best = {"loop": 0, "return": evaluation.mean_return}
-    save_checkpoint(model, run.best_dir)
-    _finish(run, {"loop": 0, "accepted": True} | _evaluation_numbers(evaluation), [], CloneImprover(), progress)
-
-
-def _gate(
-    config: AdaptConfig,
-    run: Run,
-    loop: int,
-    task: WalkingTask,
-    model: Vintix,
-    task_name: str,
-    improver: Improver,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Keep the loop's model if it is the best so far; otherwise the next loop starts from the best again."""
-    evaluation = _measure(config, f"loop {loop}: evaluating", task, model, task_name, progress)
-    accepted = evaluation.mean_return > run.best["return"]
-    improver.judge(accepted)
-    if accepted:
-        run.best = {"loop": loop, "return": evaluation.mean_return}
-        save_checkpoint(model, run.best_dir)
-    return {"accepted": accepted} | _evaluation_numbers(evaluation)
 
 
 def _finish(run: Run, row: dict[str, Any], steps: list[TrainingStep], improver: Improver, progress: Progress) -> None:

@@ -17,9 +17,10 @@ BUILTIN_CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BUILTIN_PREFIX = "builtin:"
 BUILTIN_CHECKPOINT = BUILTIN_CHECKPOINTS / "without-minicheetah"
 """The default: it has seen every robot but Mini Cheetah."""
-IMPROVERS = ("critic", "clone")
+IMPROVERS = ("critic", "awr", "topk", "clone")
 INIT_MAPS = ("convert", "none")
 TRAIN_ON = ("last", "all")
+TRAIN = ("adapter", "decoder")
 TOKEN_ORDERS = ("action-reward-observation", "observation-action-reward")
 
 
@@ -140,7 +141,7 @@ class AdaptConfig(RunConfig):
     """
 
     command = "adapt"
-    may_change = ("num_improvement_loops",)
+    may_change = ("num_improvement_loops", "target_return")
     inputs = ("pretrained_path", "obs_stats")
 
     robot_type: str
@@ -157,21 +158,33 @@ class AdaptConfig(RunConfig):
     seed: int = 5
 
     num_envs: int | None = None
-    """None: as many as there are episodes in a loop, at most 64."""
+    """None: half as many as there are episodes in a loop, at most 64; the second episode of each has a warm context."""
     min_steps_per_loop: int = 0
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
     improver: str = "critic"
     noise: float = 0.3
     """Largest standard deviation of the exploration ladder, in action units (0.25 rad)."""
+    noise_ladder: bool = True
+    """False: every environment explores with ``noise``."""
     critic_updates: int = 2000
+    improvement_step: float = 0.4
+    """How far targets move in the first loop, in action units; see `vintix_fast.train.ImproverConfig`."""
+    replay_loops: int = 6
+    """Latest collections that the critic learns from."""
     window_len: int | None = None
     """Tokens in a training window; None: ``context_len``."""
     train_on: str = "last"
+    train: str = "adapter"
+    """adapter: the robot's encoders and decoder; decoder: the decoder alone."""
+    bf16: bool | None = None
+    """Fine-tune in bfloat16; None: where the processor has instructions for it."""
     init_map: str = "convert"
     obs_stats: Path | None = None
     gate: bool = True
     gate_episodes: int = 50
+    target_return: float | None = None
+    """Stop after the first loop whose evaluation reaches this return; None: never."""
     random_starts: bool = True
     token_order: str | None = None
     reinitialize: bool = False
@@ -189,22 +202,24 @@ class AdaptConfig(RunConfig):
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
                 "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
                 "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0.0, "seed": 0,
-                "min_steps_per_loop": 0,
+                "min_steps_per_loop": 0, "replay_loops": 1, "improvement_step": 0.0, "target_return": -1e6,
             },
             one_of={
-                "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "token_order": TOKEN_ORDERS,
-                "device": ("cpu", "cuda"),
+                "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "train": TRAIN,
+                "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"),
             },
         )  # fmt: skip
         if self.window_len is not None and self.window_len > self.context_len:
             raise UsageError(
                 f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
             )
+        if self.target_return is not None and not self.gate:
+            raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")
         self._check_run()
 
     @property
     def envs(self) -> int:
-        return self.num_envs or min(self.episodes_per_loop, 64)
+        return self.num_envs or min(-(-self.episodes_per_loop // 2), 64)
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ class Run(RunDirectory):
     """
 
     def __init__(self, config: AdaptConfig) -> None:
-        made = ("state.json", "metrics.jsonl", "curve.png", "tensorboard", "loop_[0-9][0-9]*", "models")
+        made = ("state.json", "metrics.jsonl", "curve.png", "report", "tensorboard", "loop_[0-9][0-9]*", "models")
         super().__init__(config, made)
         self.loops_done = 0
         self.rows: list[dict[str, Any]] = []

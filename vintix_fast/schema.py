@@ -20,6 +20,7 @@ REQUIRED_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
 }
 EXTRA_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
     "mean_action": ((ACTION_DIM,), np.dtype("float32")),  # the policy's action before exploration noise
+    "noise": ((ACTION_DIM,), np.dtype("float32")),  # what exploration added to it
     "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
     "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
     "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite

@@ -1,8 +1,8 @@
 """N copies of one robot on a plane, side by side in one Genesis scene.
 
 The only file that imports genesis.  It keeps here what that library does to its process: what it prints, the global
-torch state that ``gs.init`` changes, and the order in which it must be imported.  It turns joint targets into states;
-it knows nothing about observations, rewards or episodes.
+torch state that ``gs.init`` changes, the order in which it must be imported, and what drawing needs of the system.  It
+turns joint targets into states, and states into pictures; it knows nothing about observations, rewards or episodes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ DT_S = 0.02
 SUBSTEPS = 2
 MAX_JOINT_SPEED_RAD_S = 1000.0
 MAX_BASE_SPEED_M_S = 100.0
+CONTACT_N = 1.0
+"""A leg that pushes harder than this stands on something; resting ones carry tens of newtons."""
+DRAWING_REMEDY = (
+    "OpenGL without a display needs EGL and Mesa's software rasteriser; on Debian and Ubuntu: "
+    "apt-get install libegl1 libgl1 libgl1-mesa-dri"
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,19 @@ def _import_genesis() -> Any:
         if importlib.util.find_spec(name.split(".")[0]) is not None:
             importlib.import_module(name)
     return importlib.import_module("genesis")
+
+
+def _said(error: Exception) -> str:
+    """An error's text on one line, with the remedy where OpenGL is missing: Genesis opens it in every scene."""
+    text = " ".join(str(error).split())
+    return f"{text}; {DRAWING_REMEDY}" if "EGL" in text or "OpenGL" in text else text
+
+
+def _start_genesis(device: torch.device) -> Any:
+    gs = _import_genesis()
+    if not getattr(gs, "_initialized", False):
+        gs.init(backend=gs.cpu if device.type == "cpu" else gs.cuda, logging_level="error", precision="32")
+    return gs
 
 
 @contextlib.contextmanager
@@ -104,14 +123,11 @@ class Simulator:
         say(f"Building {num_envs} x {robot.name} in Genesis: {first} (kernel cache: {cache})")
         started = time.perf_counter()
         with _torch_globals_restored():
-            self._gs = _import_genesis()
-            if not getattr(self._gs, "_initialized", False):
-                backend = self._gs.cpu if self.device.type == "cpu" else self._gs.cuda
-                self._gs.init(backend=backend, logging_level="error", precision="32")
+            self._gs = _start_genesis(self.device)
             try:
                 self._build()
             except Exception as error:
-                raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {error}") from error
+                raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {_said(error)}") from error
         say(f"Built in {time.perf_counter() - started:.0f} s")
 
     def _build(self) -> None:
@@ -132,6 +148,11 @@ class Simulator:
         joints = [self._entity.get_joint(name) for name in robot.joints]
         self._dofs = [joint.dofs_idx_local[0] for joint in joints]
         self._qs = [joint.qs_idx_local[0] for joint in joints]
+        # A foot that is fixed to its calf has become a part of it.
+        links = {link.name: link for link in self._entity.links}
+        feet = robot.feet or ("",) * 4
+        calves = [self._entity.get_joint(name).link for name in robot.joints[2::3]]
+        self._feet = [links.get(foot, calf).idx_local for foot, calf in zip(feet, calves, strict=True)]
         self._entity.set_dofs_kp([robot.kp] * len(joints), self._dofs)
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
 
@@ -177,3 +198,58 @@ class Simulator:
             joint_pos_rad=e.get_dofs_position(self._dofs),
             joint_vel_rad_s=e.get_dofs_velocity(self._dofs),
         )
+
+    def foot_contact(self) -> torch.Tensor:
+        """Which lower legs touched something in the last step: bool [N, 4], legs FR, FL, RR, RL."""
+        force_n = self._entity.get_links_net_contact_force()[:, self._feet]  # [N, 4, 3]
+        return force_n.norm(dim=2) > CONTACT_N
+
+
+class Stage:
+    """A robot that is not simulated but put into poses and photographed, without a display.
+
+    Drivers can crash the process while it draws, which no exception reports: use a process of its own.
+
+    Args:
+        robot: the robot to show.
+        size: width and height of a picture in pixels.
+
+    Raises:
+        VintixFastError: nothing can be drawn here; the message says what to install.
+    """
+
+    def __init__(self, robot: Robot, size: tuple[int, int]) -> None:
+        with _torch_globals_restored():
+            gs = _start_genesis(torch.device("cpu"))
+            try:
+                self._scene = gs.Scene(
+                    vis_options=gs.options.VisOptions(
+                        background_color=(0.87, 0.91, 0.95), ambient_light=(0.45, 0.45, 0.45)
+                    ),
+                    profiling_options=gs.options.ProfilingOptions(show_FPS=False),
+                    show_viewer=False,
+                )
+                self._scene.add_entity(gs.morphs.Plane(tile_size=(0.5, 0.5)))
+                self._entity = self._scene.add_entity(gs.morphs.URDF(file=str(robot.urdf_path)))
+                self._camera = self._scene.add_camera(res=size, fov=30)
+                self._scene.build(n_envs=1)
+                self._camera.render()
+            except Exception as error:
+                raise VintixFastError(f"Genesis cannot draw {robot.name}: {_said(error)}") from error
+        self._qs = [self._entity.get_joint(name).qs_idx_local[0] for name in robot.joints]
+
+    def photograph(
+        self,
+        base_pos_m: torch.Tensor,
+        base_quat: torch.Tensor,
+        joint_pos_rad: torch.Tensor,
+        camera_m: tuple[float, float, float],
+        look_at_m: tuple[float, float, float],
+    ) -> Any:
+        """A picture of the robot in one pose of `RobotState`, from ``camera_m``: NumPy uint8 [height, width, 3]."""
+        qpos = torch.zeros(1, self._entity.n_qs)
+        qpos[0, :3], qpos[0, 3:7], qpos[0, self._qs] = base_pos_m, base_quat, joint_pos_rad
+        self._entity.set_qpos(qpos, zero_velocity=True)
+        # Without "up" the camera keeps the roll that it had in its last pose.
+        self._camera.set_pose(pos=camera_m, lookat=look_at_m, up=(0.0, 0.0, 1.0))
+        return self._camera.render(force_render=True)[0]

@@ -66,7 +66,7 @@ def refuse(tmp_path, monkeypatch):
 
 POSITIVE = {
     "adapt": "num-improvement-loops episodes-per-loop finetune-steps-per-loop max-steps-per-episode context-len "
-    "batch-size num-envs window-len gate-episodes critic-updates",
+    "batch-size num-envs window-len gate-episodes critic-updates replay-loops",
     "eval": "num-envs max-steps episodes-per-env context-len",
 }
 POSITIVE_OPTIONS = [(command, name) for command, names in POSITIVE.items() for name in names.split()]
@@ -102,7 +102,7 @@ def test_rates_must_be_numbers(refuse):
 
 
 CHOICES = {
-    "adapt --improver ppo": "critic, clone",
+    "adapt --improver ppo": "critic, awr, topk, clone",
     "adapt --init-map some": "convert, none",
     "adapt --train-on first": "last, all",
     "adapt --token-order aro": "action-reward-observation, observation-action-reward",

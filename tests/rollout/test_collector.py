@@ -7,7 +7,7 @@ from fakes import FakeSimulator
 
 from vintix_fast.data import open_writer, read_trajectories
 from vintix_fast.errors import Interrupted
-from vintix_fast.rollout import LadderNoise, collect, episodes_per_env, ladder
+from vintix_fast.rollout import Noise, collect, episodes_per_env, ladder
 from vintix_fast.schema import EXTRA_FIELDS
 from vintix_fast.task import WalkingTask
 
@@ -140,7 +140,7 @@ def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):
 
 def test_the_file_holds_what_is_kept_in_memory(go2, tmp_path):
     path = tmp_path / "trajectories.h5"
-    noise = LadderNoise(ladder(5, 0.3), 12, 0)
+    noise = Noise(ladder(5, 0.3), 12, 0)
     with open_writer(path, 5, {"seed": 1}) as writer:
         collection, _ = run(go2, 5, 7, writer=writer, noise=noise, fall_after=(3, 9, 4, 12, 40))
     read = read_trajectories(path)
@@ -156,7 +156,7 @@ def test_without_keep_nothing_is_kept(go2):
 
 def test_a_seed_decides_everything(go2):
     def noisy(seed):
-        noise = LadderNoise(ladder(3, 0.2), 12, seed)
+        noise = Noise(ladder(3, 0.2), 12, seed)
         return run(go2, 3, 5, seed=seed, noise=noise)[0].histories
 
     once, again, other = noisy(1), noisy(1), noisy(2)
@@ -182,11 +182,12 @@ def test_stopping_from_on_step(go2):
 
 def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
     sigma = torch.tensor([0.0, 0.05, 0.4])
-    drawn = LadderNoise(sigma, 12, 3)
-    collection, _ = run(go2, 3, 3, noise=LadderNoise(sigma, 12, 3))
+    drawn = Noise(sigma, 12, 3)
+    collection, _ = run(go2, 3, 3, noise=Noise(sigma, 12, 3))
     noise = torch.stack([drawn.apply(torch.zeros(3, 12)) for _ in range(15)]).numpy()  # [T, N, A]
     for history in collection.histories:
         added = history.action - history.extras["mean_action"]
+        np.testing.assert_array_equal(history.extras["noise"], added)
         np.testing.assert_allclose(added, noise[: len(added), history.env], atol=1e-6)
     assert not (collection.histories[0].action - collection.histories[0].extras["mean_action"]).any()
     assert (collection.histories[1].action != collection.histories[1].extras["mean_action"]).all()
@@ -194,7 +195,7 @@ def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
 
 def test_noise_has_its_strength_and_memory_from_the_first_step_on():
     sigma = ladder(200, 0.2)
-    noise = LadderNoise(sigma, 12, 0)
+    noise = Noise(sigma, 12, 0)
     x = torch.stack([noise.apply(torch.zeros(200, 12)) for _ in range(1000)])  # [T, N, A]
     loud = x[:, 40:] / sigma[40:, None]
     assert not x[:, :40].any()
@@ -209,9 +210,20 @@ def test_noise_has_its_strength_and_memory_from_the_first_step_on():
 
 def test_noise_depends_on_its_seed():
     def first(seed):
-        return LadderNoise(ladder(4, 0.2), 12, seed).apply(torch.zeros(4, 12))
+        return Noise(ladder(4, 0.2), 12, seed).apply(torch.zeros(4, 12))
 
     assert torch.equal(first(1), first(1)) and not torch.equal(first(1), first(2))
+
+
+def test_an_environments_noise_does_not_depend_on_its_neighbours():
+    def drawn(num_envs, steps=600):
+        noise = Noise(torch.full((num_envs,), 0.2), 12, 7)
+        return torch.stack([noise.apply(torch.zeros(num_envs, 12)) for _ in range(steps)])
+
+    few, many = drawn(2), drawn(5)
+    torch.testing.assert_close(few, many[:, :2], rtol=0, atol=0)
+    assert not torch.equal(many[:, 0], many[:, 1])
+    assert not torch.equal(many[:256], many[256:512]), "blocks of draws differ"
 
 
 def test_the_ladder_has_quiet_rungs_and_log_spaced_loud_ones():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fakes import FakeSimulator, tiny_model
 
-from vintix_fast.rollout import LadderNoise, Policy, collect, ladder
+from vintix_fast.rollout import Noise, Policy, collect, ladder
 from vintix_fast.task import WalkingTask
 
 TASK = "go2_walking_ad"
@@ -18,7 +18,7 @@ def task(go2):
 
 
 def run(task, policy, seed=0):
-    noise = LadderNoise(ladder(4, 0.3), 12, seed)
+    noise = Noise(ladder(4, 0.3), 12, seed)
     return collect(task, policy, 13, seed=seed, random_starts=True, noise=noise, keep=True).histories
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vintix_fast.train import TrainingStep
+if TYPE_CHECKING:
+    from vintix_fast.train import TrainingStep
 
 SCALARS = {
     "mean_return": "Train/mean_reward",  # the name that rsl_rl's and Genesis' users look for: return of an episode
@@ -40,7 +41,7 @@ def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[TrainingSte
 
 def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
     """Plot return against environment steps collected so far, and save it as a PNG."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     collected = [r for r in rows if "mean_return" in r]
     if collected:
         # A collection was made by the model of the loop before, when its own steps were still to come.
@@ -64,7 +65,7 @@ def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_learning_history(path: Path, robot: str, rows: list[dict[str, Any]]) -> None:
     """Plot return and length of episodes along noise-distillation histories, and save it as a PNG."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     at = [(r["from_step"] + r["to_step"]) / 2 for r in rows]
     axes.plot(at, [r["mean_return"] for r in rows], "o-", color="tab:blue", label="return of an episode")
     lengths = axes.twinx()
@@ -87,7 +88,7 @@ def write_losses(folder: Path, rows: list[dict[str, Any]]) -> None:
                 writer.add_scalar(
                     "Perf/tokens_per_s" if key == "tokens_per_s" else f"Loss/{key}", value, rows[-1]["step"]
                 )
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for key in (key for key in rows[-1] if "loss" in key):
         axes.plot([r["step"] for r in rows], [r[key] for r in rows], "o-" if key == "loss" else "--", label=key)
     axes.set_yscale("log")
@@ -96,19 +97,25 @@ def write_losses(folder: Path, rows: list[dict[str, Any]]) -> None:
     _save(figure, folder / "loss.png")
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure(rows: int = 1, columns: int = 1, size_in: tuple[float, float] = (7, 4.5), **options: Any) -> tuple:
+    """A figure that needs no display, and its axes; ``options`` are those of matplotlib's ``subplots``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=size_in, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _save(figure: Any, path: Path) -> None:
     axes = figure.axes[0]
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize="small")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a PNG beside its final name and rename it."""
     beside = path.with_name(path.name + ".tmp")
     figure.savefig(beside, dpi=120, format="png")
     os.replace(beside, path)

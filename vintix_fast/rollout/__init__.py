@@ -1,7 +1,7 @@
 """Policy, exploration noise and the loop that runs them in N environments."""
 
 from vintix_fast.rollout.collector import Collection, Episode, collect, episodes_per_env
-from vintix_fast.rollout.noise import LadderNoise, ladder
+from vintix_fast.rollout.noise import Noise, ladder
 from vintix_fast.rollout.policy import Policy
 
-__all__ = ["Collection", "Episode", "LadderNoise", "Policy", "collect", "episodes_per_env", "ladder"]
+__all__ = ["Collection", "Episode", "Noise", "Policy", "collect", "episodes_per_env", "ladder"]

@@ -156,6 +156,7 @@ def _to_numpy(observation, action, mean_action, step_num, result) -> dict[str, n
         "reward": result.reward,
         "step_num": step_num,
         "mean_action": mean_action,
+        "noise": action - mean_action,
         "terminated": result.terminated.to(torch.uint8),
         "truncated": result.truncated.to(torch.uint8),
         "failed": result.failed.to(torch.uint8),

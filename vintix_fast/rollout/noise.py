@@ -6,11 +6,14 @@ both the careful and the bold.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 SMALLEST_SIGMA = 0.03
 CORRELATION = 0.7
 """Correlation of one step's noise with the next one's."""
+BLOCK = 256
+"""Steps drawn at a time."""
 
 
 def ladder(num_envs: int, largest: float) -> torch.Tensor:
@@ -24,23 +27,34 @@ def ladder(num_envs: int, largest: float) -> torch.Tensor:
     return sigma
 
 
-class LadderNoise:
+class Noise:
     """Adds noise, stationary, with standard deviation ``sigma`` of each environment.
 
     x' = c x + sqrt(1 - c^2) sigma e with e standard normal: an AR(1) process of variance sigma^2.
+
+    Args:
+        sigma: [N], in action units.
+        action_dim: A.
+        seed: environment i's e depend on ``seed`` and i alone, not on how many others there are.
     """
 
     def __init__(self, sigma: torch.Tensor, action_dim: int, seed: int) -> None:
-        self._sigma = sigma[:, None]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._noise = self._sigma * torch.randn(len(sigma), action_dim, generator=self._generator)
+        self._sigma, self._action_dim = sigma[:, None], action_dim
+        self._generators = [np.random.default_rng([seed, env]) for env in range(len(sigma))]
+        self._block, self._at = self._draw(), 1
+        self._noise = self._sigma * self._block[:, 0]
 
     def apply(self, action: torch.Tensor) -> torch.Tensor:
         """The policy's action [N, A] -> the one to execute."""
-        return action + self._next().to(action.device)
-
-    def _next(self) -> torch.Tensor:
         noise = self._noise
-        fresh = self._sigma * torch.randn(noise.shape, generator=self._generator)
+        if self._at == BLOCK:
+            self._block, self._at = self._draw(), 0
+        fresh = self._sigma * self._block[:, self._at]
+        self._at += 1
         self._noise = CORRELATION * noise + (1.0 - CORRELATION**2) ** 0.5 * fresh
-        return noise
+        return action + noise.to(action.device)
+
+    def _draw(self) -> torch.Tensor:
+        """Standard normal numbers [N, BLOCK, A]."""
+        shape = (BLOCK, self._action_dim)
+        return torch.from_numpy(np.stack([g.standard_normal(shape, dtype=np.float32) for g in self._generators]))

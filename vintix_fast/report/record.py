@@ -1,0 +1,159 @@
+"""What a run's directory holds, read for a report: finished or not, of this version or an older one.
+
+Reads JSON and looks for files; everything but the options may be missing.  Knows nothing about models' insides,
+simulation or how a report looks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vintix_fast.config import bundled_models
+from vintix_fast.errors import InputFileError
+from vintix_fast.run import OPTIONS_FILE
+
+EXPERT_MAX_STEPS = 1000
+"""The time limit of the episodes whose returns the bundled models' cards tell."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run of `adapt` as it lies on disk."""
+
+    path: Path
+    options: dict[str, Any]
+    versions: dict[str, str]
+    rows: list[dict[str, Any]]
+    """One for each finished loop, as in metrics.jsonl."""
+    collections: dict[int, list[dict[str, Any]]]
+    """Episodes of each finished collection, by its number from 0."""
+    best_loop: int | None
+    """The loop whose model is ``models/best``; None where no gate has chosen one."""
+
+    @property
+    def loops_done(self) -> int:
+        return max((row["loop"] for row in self.rows), default=0)
+
+    @property
+    def finished(self) -> bool:
+        """All loops are done, or one reached the return at which the run was to stop."""
+        target, best = self.options.get("target_return"), self.best
+        reached = target is not None and best is not None and best["eval_return"] >= target
+        return reached or self.loops_done >= self.options.get("num_improvement_loops", 1)
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """Rows with an evaluation."""
+        return [row for row in self.rows if row.get("eval_return") is not None]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The row of the model that the gate holds for the best."""
+        return next((row for row in self.measured if row["loop"] == self.best_loop), None)
+
+    @property
+    def zero_shot(self) -> dict[str, Any] | None:
+        """The row of the initial policy."""
+        return next((row for row in self.measured if row["loop"] == 0), None)
+
+    @property
+    def initial_model(self) -> Path | None:
+        return _checkpoint(self.path / "models" / "initial")
+
+    @property
+    def final_model(self) -> Path | None:
+        """The best model, or the last loop's where no gate has chosen; None where it would be the initial one."""
+        if self.best_loop is not None:
+            return _checkpoint(self.path / "models" / "best") if self.best_loop > 0 else None
+        loops = sorted((self.path / "models").glob("loop_[0-9]*"), key=lambda path: int(path.name[5:]))
+        return next((path for path in reversed(loops) if _checkpoint(path)), None)
+
+    def total(self, key: str) -> float:
+        """Sum of a number over all rows."""
+        return sum(row.get(key) or 0 for row in self.rows)
+
+
+def _checkpoint(path: Path) -> Path | None:
+    return path if (path / "model.pth").is_file() else None
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read what ``adapt`` has left in ``path`` so far.
+
+    Raises:
+        InputFileError: there is no such directory, or no run of `adapt` in it, or its numbers are broken.
+    """
+    remedy = "give the --output-dir of a `vintix-fast adapt`"
+    if not path.is_dir():
+        kind = "is a file, not a directory" if path.exists() else "does not exist"
+        raise InputFileError(f"{path} {kind}; {remedy}")
+    found = _json(path / OPTIONS_FILE)
+    if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+        raise InputFileError(f"{path} holds no run (no {OPTIONS_FILE} with a run's options); {remedy}")
+    command = found.get("command", "adapt")
+    if command != "adapt" or "robot_type" not in found["options"]:
+        raise InputFileError(f"{path} holds a run of `vintix-fast {command}`, not of adapt; {remedy}")
+    state = _json(path / "state.json")
+    best = state.get("best") if isinstance(state, dict) else None
+    return RunRecord(
+        path=path,
+        options=found["options"],
+        versions=found.get("versions") or {},
+        rows=_rows(path / "metrics.jsonl"),
+        collections=_collections(path),
+        best_loop=best.get("loop") if isinstance(best, dict) else None,
+    )
+
+
+def _json(path: Path) -> Any:
+    """A JSON file's content, or None: what is missing or half written is left out of a report."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("loop"), int):
+                raise ValueError("not an object with a loop")
+        except ValueError as error:
+            raise InputFileError(
+                f"{path}, line {number} is broken ({error}); `vintix-fast adapt --resume` writes the file anew"
+            ) from error
+        rows.append(row)
+    return rows
+
+
+def _collections(path: Path) -> dict[int, list[dict[str, Any]]]:
+    found = {}
+    for folder in path.glob("loop_[0-9]*"):
+        content = _json(folder / f"{folder.name}.json")
+        episodes = content.get("episodes") if isinstance(content, dict) else None
+        if isinstance(episodes, list) and episodes and all({"env", "number", "return_"} <= set(e) for e in episodes):
+            found[int(folder.name[5:])] = episodes
+    return dict(sorted(found.items()))
+
+
+def expert_return(robot_type: str, max_steps: int) -> float | None:
+    """The mean return at which a bundled robot's own expert walks, or None if that is unknown.
+
+    The bundled models that were pretrained on the robot imitate its expert; their cards tell their returns, which are
+    within 0.02 of it, and hold for episodes of 1000 steps from randomised starts only.
+    """
+    from vintix_fast.robots import load_robot
+
+    if robot_type.lower().endswith(".toml") or max_steps != EXPERT_MAX_STEPS:
+        return None
+    robot = load_robot(robot_type).name
+    measured = [card["returns"].get(robot) for card in bundled_models().values()]
+    seen = [found["mean_return"] for found in measured if found and found["seen"]]
+    return sum(seen) / len(seen) if seen else None

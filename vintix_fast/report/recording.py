@@ -1,0 +1,99 @@
+"""How a model walks: what a robot did in a short rollout, and a few numbers of its gait.
+
+Owns the rollout for a report's traces and videos.  Needs a simulator with `foot_contact`; knows nothing about runs on
+disk or how things are drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vintix_fast.evaluate import task_for
+from vintix_fast.kernels.reference import rotate_into_body
+from vintix_fast.model import load_checkpoint
+from vintix_fast.report.progress import Progress
+from vintix_fast.rollout import Episode, Policy, collect
+from vintix_fast.sim import DT_S
+from vintix_fast.task import COMMAND, WalkingTask
+
+NUM_ENVS = 4
+STEPS = 300
+SHOWN_STEPS = 100
+"""The last two seconds: the robot has landed from its start and walks, if it can."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """T steps of N robots, from a cold context, without exploration noise.  Legs and joints in the robot file's order.
+
+    Where a robot fell, the step's state is the next episode's start.
+    """
+
+    base_pos_m: np.ndarray  # [T, N, 3]
+    base_quat: np.ndarray  # [T, N, 4] (w, x, y, z)
+    forward_speed_m_s: np.ndarray  # [T, N], in the body's frame
+    joint_pos_rad: np.ndarray  # [T, N, 12]
+    contact: np.ndarray  # bool [T, N, 4]
+    reward: np.ndarray  # [T, N]
+    falls: tuple[tuple[int, int], ...]
+    """(step, environment) of each fall."""
+
+    def gait(self) -> dict[str, float]:
+        """Numbers of the last `SHOWN_STEPS` steps over all robots; falls are of the whole recording."""
+        last = slice(-SHOWN_STEPS, None)
+        contact = self.contact[last]
+        touch_downs = (contact[1:] & ~contact[:-1]).sum() / contact[1:, :, 0].size / contact.shape[2]
+        return {
+            "falls": len(self.falls),
+            f"forward speed (m/s; {COMMAND[0]} is asked for)": float(self.forward_speed_m_s[last].mean()),
+            "base height (m)": float(self.base_pos_m[last, :, 2].mean()),
+            "reward per 1000 steps": float(1000.0 * self.reward[last].mean()),
+            "duty factor (share of time on the ground)": float(contact.mean()),
+            "touch-downs per leg and second": float(touch_downs / DT_S),
+        }
+
+
+def record(model_dir: Path, simulator: Any, context_len: int, seed: int, progress: Progress) -> Recording:
+    """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same.
+
+    Raises:
+        InputFileError: the checkpoint is broken or has no group for the robot.
+    """
+    model = load_checkpoint(model_dir, str(simulator.device))
+    task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
+    context_len = min(context_len, model.config.context_len)
+    policy = Policy(model, task_for(model, simulator.robot), task.num_envs, context_len)
+    steps: list[dict[str, torch.Tensor]] = []
+
+    def look(collection: Any) -> None:
+        state = simulator.state()
+        steps.append(
+            {
+                "base_pos_m": state.base_pos_m,
+                "base_quat": state.base_quat,
+                "forward_speed_m_s": rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0],
+                "joint_pos_rad": state.joint_pos_rad,
+                "contact": simulator.foot_contact(),
+            }
+        )
+        progress.check()
+
+    collection = collect(task, policy, seed=seed, random_starts=True, steps_per_env=STEPS, keep=True, on_step=look)
+    columns = {name: torch.stack([step[name] for step in steps]).cpu().numpy() for name in steps[0]}
+    reward = np.stack([history.reward for history in collection.histories], axis=1)
+    return Recording(**columns, reward=reward, falls=tuple(_falls(collection.episodes)))
+
+
+def _falls(episodes: list[Episode]) -> list[tuple[int, int]]:
+    """Steps, from 0, in which episodes ended: every environment runs one after another without a gap."""
+    ran: dict[int, int] = {}
+    falls = []
+    for episode in episodes:
+        ran[episode.env] = ran.get(episode.env, 0) + episode.length
+        falls.append((ran[episode.env] - 1, episode.env))
+    return falls
