@@ -145,6 +145,8 @@ def adapt(
 
     result = run(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
+    collected, evaluated = (sum(row.get(key, 0) for row in result.rows) for key in ("env_steps", "eval_env_steps"))
+    console.print(f"Environment steps: {collected} collected, {evaluated} more in evaluations", highlight=False)
     measured = [row for row in result.rows if "eval_return" in row]
     if measured:
         best = max(measured, key=lambda row: row["eval_return"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import platform
@@ -16,6 +17,8 @@ import typer
 from vintix_fast.cli.common import print_json, reports_errors, result_console
 
 Check = tuple[bool, str]
+EGL = "libEGL.so.1"
+EGL_VENDORS = (Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d"))
 
 
 @reports_errors
@@ -27,6 +30,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="print one JSON obj
         "CUDA": _cuda,
         "triton": _triton,
         "Genesis": _genesis,
+        "EGL": _egl,
         "kernel cache": _kernel_cache,
         "experts": _experts,
         "compiled core and HDF5": _core,
@@ -80,6 +84,21 @@ def _genesis() -> Check:
     return True, importlib.metadata.version("genesis-world")
 
 
+def _egl() -> Check:
+    from vintix_fast.sim import DRAWING_REMEDY
+
+    if sys.platform != "linux":
+        return True, "not needed on this system"
+    try:
+        ctypes.CDLL(EGL)
+    except OSError as error:
+        return False, f"{error}. {DRAWING_REMEDY}"
+    vendors = [path.stem for folder in EGL_VENDORS for path in sorted(folder.glob("*.json"))]
+    if not vendors:
+        return False, f"no driver in {' or '.join(map(str, EGL_VENDORS))}. {DRAWING_REMEDY}"
+    return True, ", ".join(vendors)
+
+
 def _kernel_cache() -> Check:
     from vintix_fast.sim import kernel_cache_dir
 
@@ -110,7 +129,7 @@ def _core() -> Check:
 
 
 def _reports() -> Check:
-    packages = ("tensorboard", "matplotlib")
+    packages = ("tensorboard", "matplotlib", "av")
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         return False, f"{', '.join(missing)} not installed: pip install {' '.join(missing)}"

@@ -1,40 +1,59 @@
 #!/bin/sh
-# Makes sure that a C++ compiler and HDF5's headers are here: installs what is missing where that is possible without
-# asking anybody, otherwise prints the command that does.
+# Makes sure that a C++ compiler, HDF5's headers and EGL are here: installs what is missing where that is possible
+# without asking anybody, otherwise prints the command that does.  Only EGL may stay missing: nothing is built with it.
 set -u
+
+any_exists() {
+    for path in "$@"; do [ -e "$path" ] && return 0; done
+    return 1
+}
 
 has_compiler() { command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1; }
 
 has_hdf5() {
-    pkg-config --exists hdf5 2>/dev/null && return 0
-    for folder in /usr/include /usr/include/hdf5/serial /usr/local/include /opt/homebrew/include "${CONDA_PREFIX:-/nowhere}/include" \
-        "${HDF5_ROOT:-/nowhere}/include"; do
-        [ -e "$folder/hdf5.h" ] && return 0
-    done
-    return 1
+    pkg-config --exists hdf5 2>/dev/null || any_exists /usr/include/hdf5.h /usr/include/hdf5/serial/hdf5.h \
+        /usr/local/include/hdf5.h /opt/homebrew/include/hdf5.h "${CONDA_PREFIX:-/nowhere}/include/hdf5.h" \
+        "${HDF5_ROOT:-/nowhere}/include/hdf5.h"
 }
 
-has_compiler && has_hdf5 && exit 0
+# The simulator opens OpenGL through EGL in every scene on Linux; EGL needs a driver, a "vendor", too.
+has_egl() {
+    [ "$(uname)" = Linux ] || return 0
+    ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1' || any_exists /usr/lib/libEGL.so.1 /usr/lib64/libEGL.so.1 \
+        /usr/lib/*/libEGL.so.1 "${CONDA_PREFIX:-/nowhere}/lib/libEGL.so.1" || return 1
+    any_exists /usr/share/glvnd/egl_vendor.d/*.json /etc/glvnd/egl_vendor.d/*.json
+}
 
-as_root=""
-if [ "$(id -u)" != 0 ]; then
-    if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then as_root="sudo -n"; else as_root="no"; fi
-fi
-echo "A C++ compiler or the HDF5 headers are missing."
-if [ "$as_root" != no ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing g++ and libhdf5-dev with apt-get."
-    $as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq g++ libhdf5-dev
-elif [ "$as_root" != no ] && command -v dnf >/dev/null 2>&1; then
-    echo "Installing gcc-c++ and hdf5-devel with dnf."
-    $as_root dnf install -y -q gcc-c++ hdf5-devel
-elif [ "$(uname)" = Darwin ] && command -v brew >/dev/null 2>&1; then
-    echo "Installing hdf5 with Homebrew."
-    brew install -q hdf5
-fi
+# install PACKAGES_OF_APT PACKAGES_OF_DNF [PACKAGES_OF_HOMEBREW]
+install() {
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then as_root="sudo -n"; else as_root="no"; fi
+    fi
+    if [ "$as_root" != no ] && command -v apt-get >/dev/null 2>&1; then
+        echo "Installing $1 with apt-get."
+        $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $1
+    elif [ "$as_root" != no ] && command -v dnf >/dev/null 2>&1; then
+        echo "Installing $2 with dnf."
+        $as_root dnf install -y -q $2
+    elif [ "$(uname)" = Darwin ] && command -v brew >/dev/null 2>&1; then
+        echo "Installing $3 with Homebrew."
+        brew install -q "$3"
+    fi
+}
+
+{ has_compiler && has_hdf5; } || install "g++ libhdf5-dev" "gcc-c++ hdf5-devel" hdf5
+has_egl || install "libegl1 libgl1 libgl1-mesa-dri" "mesa-libEGL mesa-libGL mesa-dri-drivers"
+
+has_egl || cat >&2 <<'TEXT'
+Warning: EGL is missing, through which the simulator opens OpenGL. Install it with the line of your system:
+  Debian, Ubuntu:  sudo apt-get install libegl1 libgl1 libgl1-mesa-dri
+  Fedora:          sudo dnf install mesa-libEGL mesa-libGL mesa-dri-drivers
+TEXT
 has_compiler && has_hdf5 && exit 0
 
 cat >&2 <<'TEXT'
-Install them with the line of your system, then run make again:
+A C++ compiler or the HDF5 headers are missing. Install them with the line of your system, then run make again:
   Debian, Ubuntu:  sudo apt-get install g++ libhdf5-dev
   Fedora:          sudo dnf install gcc-c++ hdf5-devel
   macOS:           xcode-select --install; brew install hdf5

@@ -40,7 +40,8 @@ OUT_OF_RANGE = [
     ("lr", 0.0), ("lr", -1e-4), ("lr", math.nan), ("lr", math.inf), ("noise", -0.1), ("noise", math.nan),
     ("noise", math.inf), ("seed", -1), ("min_steps_per_loop", -1), ("improver", "magic"), ("init_map", "turn"),
     ("train_on", "first"), ("train", "encoder"), ("improvement_step", -0.1), ("target_return", math.nan),
-    ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"), ("seed", 2**63), ("num_envs", 8001),
+    ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"), ("seed", 2**63),
+    ("num_envs", 8001),
     ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
 ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What the commands document, parse, print and write; the simulator is never built."""
 
 import csv
+import ctypes
 import importlib
 import json
 import re
@@ -308,6 +309,28 @@ def test_doctor_names_what_fails(monkeypatch):
     checks = last_json(result)
     assert not checks["Genesis"]["ok"] and "division" in checks["triton"]["detail"]
     assert "FAIL Genesis: not installed: pip install" in result.stderr
+
+
+def test_doctor_says_how_to_get_egl(monkeypatch, tmp_path):
+    def egl() -> dict:
+        return last_json(invoke("doctor", "--json"))["EGL"]
+
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform="linux", version_info=sys.version_info))
+    monkeypatch.setattr(doctor, "ctypes", SimpleNamespace(CDLL=lambda name: name))
+    monkeypatch.setattr(doctor, "EGL_VENDORS", (tmp_path / "none", tmp_path))
+    without_vendor = egl()
+    assert not without_vendor["ok"] and f"no driver in {tmp_path / 'none'} or {tmp_path}" in without_vendor["detail"]
+    (tmp_path / "50_mesa.json").touch()
+    assert egl() == {"ok": True, "detail": "50_mesa"}
+
+    monkeypatch.setattr(doctor, "ctypes", ctypes)
+    monkeypatch.setattr(doctor, "EGL", "libnowhere.so.1")
+    without_library = egl()
+    assert not without_library["ok"] and without_library["detail"].startswith("libnowhere.so.1: ")
+    assert all("apt-get install libegl1" in found["detail"] for found in (without_vendor, without_library))
+
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform="darwin", version_info=sys.version_info))
+    assert egl()["ok"]
 
 
 # -- what a run shows and where it writes ------------------------------------------------------------------------------
