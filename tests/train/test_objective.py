@@ -69,6 +69,27 @@ def test_targets_move_towards_the_best_action_by_the_step(history):
     assert nearer.mean() > 0.95
 
 
+def test_an_action_is_not_blamed_for_the_situation_that_it_was_chosen_in():
+    """A hidden load makes rewards low, and the policy, who knows it from its context, then moves joint 0 outwards.
+
+    Moving it outwards helps a little, and exploration shows so; but whoever moves it outwards most is paid least.
+    """
+    rng = np.random.default_rng(0)
+    load = rng.normal(0.0, 1.0, 4000).astype(np.float32)
+    meant = np.zeros((4000, 12), np.float32)
+    meant[:, 0] = load
+    action = meant + rng.normal(0.0, 0.1, (4000, 12)).astype(np.float32)
+    history = history_of(
+        [0] * 4000, terminated=range(4000), observation=rng.normal(0.0, 0.3, (4000, 33)), action=action,
+        mean_action=meant, reward=0.02 * (action[:, 0] - 3.0 * load),
+    )  # fmt: skip
+    assert np.corrcoef(action[:, 0], history.reward)[0, 1] < -0.9
+    improver = climber(step=0.2, gradient_steps=1)
+    (targets,) = improver.targets([history], [history], 0, silent)
+    moved = (targets.action - meant)[:, 0]
+    assert (moved > 0).mean() > 0.95, moved.mean()
+
+
 def test_several_small_steps_go_no_farther_than_the_step():
     history = tries([0] * 300, terminated=range(300))
     improver = climber(step=0.2, gradient_steps=4)

@@ -16,10 +16,10 @@ def test_returns_end_with_a_fall_and_are_bootstrapped_where_the_successor_is_unk
     )
     data = transitions([h], BY_HAND)
     kept = [0, 1, 2, 3, 5, 7]
-    assert data.state[:, 0].tolist() == kept and data.action[:, 0].tolist() == [row + 0.25 for row in kept]
+    assert data.state[:, 0].tolist() == kept and (data.deviation == -0.25).all()
     assert data.reward.tolist() == [3 + 5 / 2 + 7 / 4, 5 + 7 / 2, 7, 9, 13, 17]
     assert data.discount.tolist() == [0, 0, 0, 0.5, 0.5, 0.5]
-    assert data.next_state[3:, 0].tolist() == [4, 6, 8] and data.next_mean_action[3:, 0].tolist() == [4.5, 6.5, 8.5]
+    assert data.next_state[3:, 0].tolist() == [4, 6, 8] and data.next_state[3:, -1].tolist() == [4.5, 6.5, 8.5]
 
 
 def test_returns_are_of_n_steps_where_the_episode_is_long_enough():
@@ -31,8 +31,8 @@ def test_returns_are_of_n_steps_where_the_episode_is_long_enough():
 
 def test_the_last_action_is_part_of_the_state_and_0_at_an_episodes_start():
     data = transitions([history_of([0, 1, 2, 0, 1, 2], terminated=[2], truncated=[5])], BY_HAND)
-    assert data.state.shape == (5, 33 + 12)
-    last = data.state[:, 33:]
+    assert data.state.shape == (5, 33 + 12 + 12)
+    last = data.state[:, 33:45]
     assert last[:, 0].tolist() == [0.0, 0.25, 1.25, 0.0, 3.25] and (last == last[:, :1]).all()
     assert data.next_state[3:, 33].tolist() == [4.25, 4.25]
 

@@ -1,4 +1,4 @@
-"""A twin action-value critic of the current policy, fitted to its own transitions.
+"""A twin critic: the value of deviating from what the policy meant to do, fitted to its own transitions.
 
 An instrument: it lives beside the loop and is thrown away at the end; the result is an ordinary checkpoint.  Expected
 SARSA (van Seijen et al. 2009): the next action is what the policy meant to do, plus a little noise; clipped by nothing,
@@ -18,6 +18,8 @@ from vintix_fast.data import History
 from vintix_fast.train.transitions import Transitions, states
 
 REPORT_EVERY = 20
+DEVIATION_SCALE = 3.0
+"""Brings exploration noise, a tenth to a third of an action unit, to the size of the network's other inputs."""
 SMALLEST_STD = 1e-2
 """A dimension that never varied (the command) must not be divided by its deviation."""
 
@@ -50,20 +52,20 @@ def _q_network(inputs: int, hidden: int) -> nn.Sequential:
 
 
 class TwinQ(nn.Module):
-    """Two action values of (state [B, S], action [B, A]) -> [2, B]."""
+    """Two values of (state [B, S], deviation [B, A]) -> [2, B]."""
 
     def __init__(self, state_dim: int, action_dim: int, hidden: int) -> None:
         super().__init__()
         self.q1 = _q_network(state_dim + action_dim, hidden)
         self.q2 = _q_network(state_dim + action_dim, hidden)
 
-    def forward(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        both = torch.cat([state, action], dim=-1)
+    def forward(self, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([state, DEVIATION_SCALE * deviation], dim=-1)
         return torch.stack([self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)])
 
 
 class Critic:
-    """Action values of what was collected.
+    """Values of what was collected.
 
     Args:
         data: to learn from.
@@ -78,15 +80,15 @@ class Critic:
         self._mean, self._std = data.state.mean(dim=0), data.state.std(dim=0, unbiased=False).clamp_min(SMALLEST_STD)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._twins = TwinQ(data.state.shape[1], data.action.shape[1], config.hidden).to(data.state.device)
+            self._twins = TwinQ(data.state.shape[1], data.deviation.shape[1], config.hidden).to(data.state.device)
         self.loss = self._fit(data, config, torch.Generator().manual_seed(seed), on_step)
 
-    def values(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """The smaller of the twins' values [B] of actions [B, A] in states [B, O + A] (arXiv 1802.09477)."""
-        return self._twins(self._normalise(state), action).amin(dim=0)
+    def values(self, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+        """The smaller of the twins' values [B] of deviations [B, A] in states [B, S] (arXiv 1802.09477)."""
+        return self._twins(self._normalise(state), deviation).amin(dim=0)
 
     def states(self, history: History) -> torch.Tensor:
-        """A history's states [n, O + A], where the critic lives."""
+        """A history's states [n, S], where the critic lives."""
         return torch.from_numpy(states(history)).to(self._mean.device)
 
     def _normalise(self, state: torch.Tensor) -> torch.Tensor:
@@ -102,12 +104,11 @@ class Critic:
         device, losses = state.device, []
         for update in range(config.updates):
             rows = torch.randint(len(state), (config.batch_size,), generator=generator).to(device)
-            noise = torch.randn(config.batch_size, data.action.shape[1], generator=generator).to(device)
-            next_action = data.next_mean_action[rows] + config.next_action_noise * noise
+            noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator).to(device)
             with torch.no_grad():
-                next_value = target(next_state[rows], next_action).mean(dim=0)
+                next_value = target(next_state[rows], config.next_action_noise * noise).mean(dim=0)
                 value = data.reward[rows] + data.discount[rows] * next_value
-            loss = (self._twins(state[rows], data.action[rows]) - value).square().mean()
+            loss = (self._twins(state[rows], data.deviation[rows]) - value).square().mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self._twins.parameters(), 10.0)

@@ -19,6 +19,7 @@ import torch
 
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
+from vintix_fast.schema import ACTION_DIM
 from vintix_fast.train.critic import Critic, CriticConfig
 from vintix_fast.train.transitions import transitions
 
@@ -144,10 +145,10 @@ class AwrImprover(_WithCritic):
 
     def _advantage(self, critic: Critic, history: History) -> np.ndarray:
         state = critic.states(history)
-        actions = (history.action, history.extras["mean_action"])
-        executed, meant = (torch.from_numpy(a).to(state.device) for a in actions)
+        deviation = torch.from_numpy(history.action - history.extras["mean_action"]).to(state.device)
         with torch.no_grad():
-            return (critic.values(state, executed) - critic.values(state, meant)).cpu().numpy()
+            values = critic.values(state, deviation) - critic.values(state, torch.zeros_like(deviation))
+        return values.cpu().numpy()
 
 
 class CriticImprover(_WithCritic):
@@ -162,24 +163,26 @@ class CriticImprover(_WithCritic):
 
     def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
         critic = self._fit(replay, seed, on_step)
-        states = torch.cat([critic.states(h) for h in histories])
-        actions = torch.from_numpy(np.concatenate([h.extras["mean_action"] for h in histories])).to(self.device)
-        moved = self._climb(critic, states, actions).cpu().numpy()
-        stops = np.cumsum([len(h) for h in histories])
-        return [Targets(a, np.ones(len(a), np.float32)) for a in np.split(moved, stops[:-1])]
+        deviation = self._climb(critic, torch.cat([critic.states(h) for h in histories])).cpu().numpy()
+        moves = np.split(deviation, np.cumsum([len(h) for h in histories])[:-1])
+        return [
+            Targets(h.extras["mean_action"] + move, np.ones(len(h), np.float32))
+            for h, move in zip(histories, moves, strict=True)
+        ]
 
-    def _climb(self, critic: Critic, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Actions [M, A] in states [M, S], moved by ``gradient_steps`` steps up the value's gradient."""
+    def _climb(self, critic: Critic, state: torch.Tensor) -> torch.Tensor:
+        """Deviations [M, A] in states [M, S]: from none, ``gradient_steps`` steps up the value's gradient."""
         cfg = self.config
+        deviation = torch.zeros(len(state), ACTION_DIM, device=state.device)
         for _ in range(cfg.gradient_steps):
             gradient = torch.cat([
-                _gradient(critic, s, a) for s, a in zip(state.split(CHUNK), action.split(CHUNK), strict=True)
+                _gradient(critic, s, a) for s, a in zip(state.split(CHUNK), deviation.split(CHUNK), strict=True)
             ])  # fmt: skip
             length = gradient.square().mean(dim=1, keepdim=True).sqrt()  # [M, 1]
             longest = cfg.largest_gradient * length.median()
             gradient = gradient * (longest / length.clamp_min(1e-12)).clamp_max(1.0)
-            action = action + (self.step / cfg.gradient_steps) * gradient / length.median().clamp_min(1e-12)
-        return action
+            deviation = deviation + (self.step / cfg.gradient_steps) * gradient / length.median().clamp_min(1e-12)
+        return deviation
 
     def judge(self, accepted: bool) -> None:
         if not accepted:
@@ -199,7 +202,7 @@ CHUNK = 8192
 """States whose gradients are held at a time."""
 
 
-def _gradient(critic: Critic, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    action = action.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic.values(state, action).sum(), action)
+def _gradient(critic: Critic, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    deviation = deviation.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic.values(state, deviation).sum(), deviation)
     return gradient

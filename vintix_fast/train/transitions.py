@@ -18,19 +18,24 @@ from vintix_fast.errors import VintixFastError
 class Transitions:
     """Everything that was collected, flat: M starts of n-step returns."""
 
-    state: torch.Tensor  # [M, O + A]: observation and the action before it, which the latency makes part of the state
-    action: torch.Tensor  # [M, A] executed
+    state: torch.Tensor  # [M, S], see `states`
+    deviation: torch.Tensor  # [M, A] of the executed action from what the policy meant to do
     reward: torch.Tensor  # [M] discounted sum of the rewards up to the bootstrap
-    next_state: torch.Tensor  # [M, O + A] where the return is bootstrapped
-    next_mean_action: torch.Tensor  # [M, A] what the policy meant to do there
+    next_state: torch.Tensor  # [M, S] where the return is bootstrapped
     discount: torch.Tensor  # [M] of the bootstrap; 0 where the robot fell before it
 
 
 def states(history: History) -> np.ndarray:
-    """Observation and last action of each step, [n, O + A]; the last action is 0 at an episode's start."""
+    """What a critic is told of each step, [n, S = O + 2 A]: observation, last action, what the policy meant to do now.
+
+    The last action, 0 at an episode's start, is part of the state because of the task's latency.  What the policy meant
+    to do is, because it depends on its whole context: among equal observations it tells of what they hide, such as the
+    speed.  Without it a critic would blame an action for the situation in which it was chosen (confounding); given it,
+    whatever is left of the executed action is exploration noise, which depends on nothing.
+    """
     last = np.roll(history.action, 1, axis=0)
     last[history.step_num == 0] = 0.0
-    return np.concatenate([history.observation, last], axis=1)
+    return np.concatenate([history.observation, last, history.extras["mean_action"]], axis=1)
 
 
 def transitions(histories: list[History], config, device: torch.device | str = "cpu") -> Transitions:
@@ -55,8 +60,8 @@ def transitions(histories: list[History], config, device: torch.device | str = "
         bootstrap = np.minimum(index + length, len(h) - 1)
         fallen = (index + length == end) & fell[np.maximum(end - 1, 0)] & (end > 0)
         discount = np.where(fallen, 0.0, config.gamma**length).astype(np.float32)
-        state, mean, keep = states(h), h.extras["mean_action"], length > 0
-        parts.append([column[keep] for column in (state, h.action, total, state[bootstrap], mean[bootstrap], discount)])
+        state, deviation, keep = states(h), h.action - h.extras["mean_action"], length > 0
+        parts.append([column[keep] for column in (state, deviation, total, state[bootstrap], discount)])
     if not any(len(part[0]) for part in parts):
         raise VintixFastError(
             "no step of any episode has a successor to learn from; are episodes one step long, or did all of them fail?"

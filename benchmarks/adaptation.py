@@ -1,0 +1,299 @@
+"""What self-improvement gives on robots that the model has never seen, against other operators, rivals and ablations.
+
+    python benchmarks/adaptation.py --output-dir runs/adaptation
+
+runs everything that is not done yet, so that it can be stopped and run again; `--list` tells what there is, `--robot`,
+`--study` and `--seed` choose.  Processes with different robots may run side by side.  A measurement is of one model:
+100 environments, one episode of 1000 steps each, cold context, randomised starts, no noise.  All of them are gathered
+into benchmarks/adaptation.csv and printed as Markdown, which is all that `--table` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import hashlib
+import io
+import json
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from adaptation_rivals import RIVALS, Scenes, measure_expert
+
+from vintix_fast.adapt import adapt
+from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.errors import Interrupted, UsageError, VintixFastError
+from vintix_fast.evaluate import evaluate
+from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
+from vintix_fast.robots import load_robot
+from vintix_fast.run import Run, versions, write_json, write_text
+from vintix_fast.sim import Simulator
+
+ROBOTS = ("minicheetah", "go2", "go1", "a1")
+SEEDS = (5, 6, 7)
+COMMON: dict[str, Any] = {
+    "num_improvement_loops": 5, "episodes_per_loop": 50, "min_steps_per_loop": 8000,
+    "finetune_steps_per_loop": 200, "batch_size": 16, "window_len": 128, "lr": 5e-4,
+}  # fmt: skip
+"""Options of every run, over which a spec's own go; where they changed, begun runs are refused, not mixed."""
+EVALUATION = {"num_envs": 100, "max_steps": 1000, "seed": 5}
+SLACK = 1.1
+"""A loop ends with its last episode: a topped-up one, whose robots fell early at first, can pass a limit a little."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run, and the numbers of collected steps after which its best model is measured."""
+
+    study: str
+    robot: str
+    variant: str
+    seed: int
+    options: dict[str, Any]
+    """Of `AdaptConfig`, over ``COMMON``; none: the default run, which is done once whatever studies call it."""
+    limits: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.robot}, {self.study}: {self.variant}, seed {self.seed}"
+
+
+TWO_LOOPS = {"num_improvement_loops": 2}
+SMALL_LOOPS = {"episodes_per_loop": 10, "num_envs": 10}
+SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": False}
+OPERATORS: dict[str, dict[str, Any]] = {
+    "clone, slow script": TWO_LOOPS | SLOW_SCRIPT,
+    "clone": TWO_LOOPS | {"improver": "clone"},
+    "topk": TWO_LOOPS | {"improver": "topk"},
+    "awr": TWO_LOOPS | {"improver": "awr"},
+    "critic": {},
+}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no ladder": TWO_LOOPS | {"noise_ladder": False},
+    "no gate": TWO_LOOPS | {"gate": False},
+    "no replay": TWO_LOOPS | {"replay_loops": 1},
+    "decoder only": TWO_LOOPS | {"train": "decoder"},
+    "context 256": TWO_LOOPS | {"context_len": 256},
+    "reference go1": TWO_LOOPS | {"reference_robot": "go1"},
+    "reference a1": TWO_LOOPS | {"reference_robot": "a1"},
+}
+SHORT, LONG = (50_000, 100_000), (100_000, 250_000)
+SPECS = (
+    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in SEEDS),
+    *(Spec("main", r, "small loops", s, SMALL_LOOPS, (10_000, 50_000)) for r in ROBOTS for s in SEEDS),
+    *(Spec("operators", r, name, 5, o, SHORT) for r in ("minicheetah", "go2") for name, o in OPERATORS.items()),
+    Spec("operators", "minicheetah", "plain copy", 5, TWO_LOOPS | {"init_map": "none"}, SHORT),
+    # The rivals give the number of loops that they leave, from which their runs are known to be done.
+    *(Spec("rivals", r, "from scratch", 5, {"num_improvement_loops": 5}, LONG) for r in ("minicheetah", "go2")),
+    *(Spec("rivals", r, "PPO from expert", 5, TWO_LOOPS, (0, *LONG)) for r in ("minicheetah", "go2")),
+    *(Spec("ablations", "minicheetah", name, 5, options, SHORT) for name, options in ABLATIONS.items()),
+)
+STUDIES = tuple(dict.fromkeys(spec.study for spec in SPECS))
+COLUMNS = (
+    *("study", "robot", "variant", "seed", "env_steps", "limit", "mean_return", "std_return", "mean_length", "falls"),
+    *("eval_env_steps", "seconds"),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/adaptation"))
+    parser.add_argument("--robot", choices=ROBOTS, nargs="+", default=ROBOTS)
+    parser.add_argument("--study", choices=STUDIES, nargs="+", default=STUDIES)
+    parser.add_argument("--seed", choices=SEEDS, type=int, nargs="+", default=SEEDS)
+    parser.add_argument(
+        "--experts", type=Path, default=Path("runs/checkpoints/experts"),
+        help="DIR/go2 and DIR/go1 are what `vintix-fast expert` left; for PPO from expert",
+    )  # fmt: skip
+    parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"), help="where the table goes")
+    parser.add_argument("--list", action="store_true", help="say what there is and what is done, run nothing")
+    parser.add_argument("--table", action="store_true", help="gather what is done, run nothing")
+    args = parser.parse_args(arguments)
+    chosen = [s for s in SPECS if s.robot in args.robot and s.study in args.study and s.seed in args.seed]
+    if args.list:
+        print("\n".join(f"{spec}: {state(spec, args.output_dir)}" for spec in chosen))
+        return 0
+    status = 0
+    try:
+        for robot in () if args.table else dict.fromkeys(args.robot):
+            status |= run_robot(robot, [s for s in chosen if s.robot == robot], args.output_dir, args.experts)
+    except (Interrupted, KeyboardInterrupt):
+        print("Stopped; the same command goes on.", file=sys.stderr)
+        status = 130
+    table = gather(args.output_dir)
+    write_csv(args.csv, table)
+    print(markdown(table))
+    return status
+
+
+def run_robot(robot: str, specs: list[Spec], out: Path, experts: Path) -> int:
+    """A robot's runs, then their measurements; returns 1 if one of them failed, and does the others all the same."""
+    scenes = functools.cache(lambda num_envs: Simulator(load_robot(robot), num_envs))
+    failures = 0
+    for spec in specs:
+        try:
+            run_spec(spec, out, scenes, experts)
+        except Interrupted:
+            raise
+        except VintixFastError as error:
+            print(f"{spec}: FAILED: {error}", file=sys.stderr, flush=True)
+            failures = 1
+    known: dict[tuple[str, int], dict[str, Any]] = {}
+    for spec in specs:
+        measure_spec(spec, out, scenes, known)
+    return failures
+
+
+def config_of(spec: Spec, out: Path) -> AdaptConfig:
+    """The run's options; its directory is ``out``/robot/study-variant/seed-n, the default run's has no study."""
+    words = f"{spec.study} {spec.variant}" if spec.options else "default"
+    folder = re.sub(r"[^a-z0-9]+", "-", words.lower())
+    own = {
+        "pretrained_path": f"builtin:without-{spec.robot}",
+        "reference_robot": "go1" if spec.robot == "go2" else "go2",
+    }
+    where = {"robot_type": spec.robot, "output_dir": out / spec.robot / folder / f"seed-{spec.seed}"}
+    return AdaptConfig(**(own | COMMON | spec.options | where), seed=spec.seed)
+
+
+def read_rows(config: AdaptConfig) -> list[dict[str, Any]]:
+    """A finished run's rows, one for each loop; of any other none."""
+    file = config.output_dir / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return rows if rows and rows[-1]["loop"] >= config.num_improvement_loops else []
+
+
+def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
+    """Do the run, or what is left of it.
+
+    Raises:
+        UsageError: it was begun with other options.
+        VintixFastError: it failed.
+    """
+    config = config_of(spec, out)
+    options = config.output_dir / "config.json"
+    begun = options.is_file()
+    if begun and (changed := config.changed_options(json.loads(options.read_text())["options"])):
+        raise UsageError(f"{config.output_dir} was begun with other options ({'; '.join(changed)}); move it away")
+    if read_rows(config):
+        return
+    if spec.variant in RIVALS:
+        RIVALS[spec.variant](config, spec.limits, scenes, experts)
+    else:
+        adapt(replace(config, resume=begun), simulator=scenes(config.envs))
+    if rows := read_rows(config):
+        print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {seconds(rows):.0f} s", flush=True)
+
+
+def rows_within(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The loops that a run had finished when it had collected ``limit`` steps."""
+    return [row for row in rows if row["total_env_steps"] <= limit * SLACK]
+
+
+def best_loop(rows: list[dict[str, Any]], limit: int) -> int:
+    """The loop whose model the run held by then: the last that the gate accepted, or the last; 0: the initial one."""
+    return max((row["loop"] for row in rows_within(rows, limit) if row.get("accepted", True)), default=0)
+
+
+def seconds(rows: list[dict[str, Any]]) -> float:
+    return sum(row.get(key, 0.0) for row in rows for key in ("collect_seconds", "train_seconds", "eval_seconds"))
+
+
+def result_file(config: AdaptConfig, loop: int) -> Path:
+    return config.output_dir / "measured" / f"{Run(config).model_dir(loop).name}.json"
+
+
+def measure_spec(spec: Spec, out: Path, scenes: Scenes, known: dict[tuple[str, int], dict[str, Any]]) -> None:
+    """Measure a finished run's models, each once.
+
+    Args:
+        known: results by the model's bytes, added to: runs of a robot begin with the same model.
+    """
+    config = config_of(spec, out)
+    rows = read_rows(config)
+    for loop in sorted({best_loop(rows, limit) for limit in spec.limits} if rows else ()):
+        model, file = Run(config).model_dir(loop), result_file(config, loop)
+        content = b"".join(part.read_bytes() for part in sorted(model.iterdir()))
+        key = hashlib.sha256(content).hexdigest(), config.context_len
+        if not file.is_file():
+            result = known.get(key) or measure_model(config, model, scenes(EVALUATION["num_envs"]))
+            file.parent.mkdir(exist_ok=True)
+            write_json(file, result)
+            print(f"{spec}, {model.name}: {result['mean_return']:.2f} ± {result['std_return']:.2f}", flush=True)
+        known[key] = json.loads(file.read_text())
+
+
+def measure_model(config: AdaptConfig, model: Path, simulator: Any) -> dict[str, Any]:
+    options = EVALUATION | {"random_starts": True, "context_len": config.context_len}
+    settings = EvalConfig(model, config.robot_type, **options)
+    measure = measure_expert if (model / WEIGHTS_FILE).is_file() else evaluate
+    found = measure(settings, simulator=simulator)
+    return found.summary() | {"versions": versions()}
+
+
+def state(spec: Spec, out: Path) -> str:
+    config = config_of(spec, out)
+    if rows := read_rows(config):
+        files = {result_file(config, best_loop(rows, limit)) for limit in spec.limits}
+        return f"done, {sum(file.is_file() for file in files)} of {len(files)} models measured"
+    return "begun" if config.output_dir.is_dir() else "not begun"
+
+
+def gather(out: Path) -> list[dict[str, Any]]:
+    """Everything that was measured, a row (``COLUMNS``) for each run and limit."""
+    table = []
+    for spec in SPECS:
+        config = config_of(spec, out)
+        rows = read_rows(config)
+        for limit in spec.limits if rows else ():
+            file, within = result_file(config, best_loop(rows, limit)), rows_within(rows, limit)
+            if not file.is_file():
+                continue
+            found = json.loads(file.read_text())
+            named = (spec.study, spec.robot, spec.variant, spec.seed, within[-1]["total_env_steps"] if within else 0)
+            measured = [found[key] for key in ("mean_return", "std_return", "mean_episode_length", "terminated")]
+            spent = sum(row.get("eval_env_steps", 0) for row in within), seconds(within)
+            table.append(dict(zip(COLUMNS, (*named, limit, *measured, *spent), strict=True)))
+    return table
+
+
+def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in table)
+    write_text(path, text.getvalue())
+
+
+def markdown(table: list[dict[str, Any]]) -> str:
+    """A table for each study."""
+    lines = []
+    for study in dict.fromkeys(row["study"] for row in table):
+        rows = [row for row in table if row["study"] == study]
+        limits = sorted({row["limit"] for row in rows})
+        lines += [f"## {study}: mean return (that of the worst seed) after so many collected steps", ""]
+        lines += [
+            "| robot | variant |" + "".join(f" {limit:,} |" for limit in limits),
+            "|---" * (2 + len(limits)) + "|",
+        ]
+        for robot, variant in dict.fromkeys((row["robot"], row["variant"]) for row in rows):
+            mine = [row for row in rows if (row["robot"], row["variant"]) == (robot, variant)]
+            cells = (cell([row["mean_return"] for row in mine if row["limit"] == limit]) for limit in limits)
+            lines.append(f"| {robot} | {variant} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cell(returns: list[float]) -> str:
+    if not returns:
+        return ""
+    seeds = f"{len(returns)} seed" + "s" * (len(returns) > 1)
+    return f"{sum(returns) / len(returns):.2f} ({min(returns):.2f}) of {seeds}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
