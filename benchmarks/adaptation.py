@@ -62,7 +62,7 @@ class Spec:
 
 
 TWO_LOOPS = {"num_improvement_loops": 2}
-SMALL_LOOPS = {"episodes_per_loop": 10, "num_envs": 10}
+SMALL_LOOP = {"num_improvement_loops": 1, "episodes_per_loop": 10, "num_envs": 10, "gate_episodes": 10}
 SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": False}
 OPERATORS: dict[str, dict[str, Any]] = {
     "clone, slow script": TWO_LOOPS | SLOW_SCRIPT,
@@ -75,7 +75,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "no ladder": TWO_LOOPS | {"noise_ladder": False},
     "no gate": TWO_LOOPS | {"gate": False},
-    "no replay": TWO_LOOPS | {"replay_loops": 1},
+    "replay of all loops": TWO_LOOPS | {"replay": "all"},
     "decoder only": TWO_LOOPS | {"train": "decoder"},
     "context 256": TWO_LOOPS | {"context_len": 256},
     "reference go1": TWO_LOOPS | {"reference_robot": "go1"},
@@ -83,8 +83,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 SHORT, LONG = (50_000, 100_000), (100_000, 250_000)
 SPECS = (
-    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in SEEDS),
-    *(Spec("main", r, "small loops", s, SMALL_LOOPS, (10_000, 50_000)) for r in ROBOTS for s in SEEDS),
+    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ("minicheetah", "go2") for s in SEEDS),
+    # They walk like an expert from the start.
+    *(Spec("main", r, "default", s, TWO_LOOPS, (0, 50_000, 100_000)) for r in ("go1", "a1") for s in SEEDS),
+    *(Spec("main", r, "one small loop", s, SMALL_LOOP, (10_000,)) for r in ROBOTS for s in SEEDS),
     *(Spec("operators", r, name, 5, o, SHORT) for r in ("minicheetah", "go2") for name, o in OPERATORS.items()),
     Spec("operators", "minicheetah", "plain copy", 5, TWO_LOOPS | {"init_map": "none"}, SHORT),
     # The rivals give the number of loops that they leave, from which their runs are known to be done.

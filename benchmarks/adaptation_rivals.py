@@ -86,7 +86,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
         replay.append(collection.histories)
         total += collection.env_steps
         started = time.perf_counter()
-        everything = [h for histories in replay[-config.replay_loops :] for h in histories]
+        everything = [h for histories in replay for h in histories]
         learn_from = everything if config.train_on == "all" else replay[-1]
         targets = improver.targets(learn_from, everything, seed_for(config, loop, "critic"), on_step=lambda *_: None)
         network = regressed(best, learn_from, targets, mean, std, seed_for(config, loop, "windows"))
@@ -96,7 +96,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
         row["accepted"] = evaluation.mean_return > best_return
         improver.judge(row["accepted"])
         if row["accepted"]:
-            best, best_return = network, evaluation.mean_return
+            best, best_return, replay = network, evaluation.mean_return, []
         rows.append(row | _numbers(evaluation))
     _finish(run, rows)
 

@@ -70,18 +70,19 @@ def adapt(
     critic_updates: Annotated[
         int, Option(help="critic updates in a loop", rich_help_panel=LEARNING)
     ] = AdaptConfig.critic_updates,
-    replay_loops: Annotated[
-        int, Option(help="latest loops that the critic learns from", rich_help_panel=LEARNING)
-    ] = AdaptConfig.replay_loops,
+    replay: Annotated[
+        str,
+        Option(
+            help="learn from current: what the loop's own model collected; or from all loops", rich_help_panel=LEARNING
+        ),
+    ] = "current",
     window_len: Annotated[
         int | None,
         Option(help="most steps in a training window", rich_help_panel=LEARNING, show_default="the context length"),
     ] = None,
     train_on: Annotated[
         str,
-        Option(
-            help="fine-tune on last: the last loop's histories; all: --replay-loops of them", rich_help_panel=LEARNING
-        ),
+        Option(help="fine-tune on last: the last loop's histories; all: the replay's", rich_help_panel=LEARNING),
     ] = "last",
     train: Annotated[
         str, Option(help="adapter: encoders and decoder; decoder: the decoder alone", rich_help_panel=LEARNING)

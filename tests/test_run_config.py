@@ -32,17 +32,15 @@ NOT_POSITIVE = [
     for name in (
         "num_improvement_loops", "episodes_per_loop", "finetune_steps_per_loop", "max_steps_per_episode", "context_len",
         "batch_size", "num_envs", "window_len", "gate_episodes", "critic_updates",
-        "replay_loops",
     )
     for value in (0, -3)
 ]  # fmt: skip
 OUT_OF_RANGE = [
     ("lr", 0.0), ("lr", -1e-4), ("lr", math.nan), ("lr", math.inf), ("noise", -0.1), ("noise", math.nan),
     ("noise", math.inf), ("seed", -1), ("min_steps_per_loop", -1), ("improver", "magic"), ("init_map", "turn"),
-    ("train_on", "first"), ("train", "encoder"), ("improvement_step", -0.1), ("target_return", math.nan),
-    ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"), ("seed", 2**63),
-    ("num_envs", 8001),
-    ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
+    ("train_on", "first"), ("train", "encoder"), ("replay", "some"), ("improvement_step", -0.1),
+    ("target_return", math.nan), ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"),
+    ("seed", 2**63), ("num_envs", 8001), ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
 ]  # fmt: skip
 
 

@@ -118,7 +118,8 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
 
         histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
         replay.append(histories)
-        trained, steps = _finetune(config, loop, model, task_name, replay, improver, progress)
+        first = run.current_loop if config.replay == "current" else 0
+        trained, steps = _finetune(config, loop, model, task_name, replay[first:], improver, progress)
         row = {"loop": loop} | collected | trained
 
         if fingerprint(model, model.tasks[task_name].group_name) != frozen:
@@ -207,7 +208,7 @@ def _finetune(
 ) -> tuple[dict[str, Any], list[TrainingStep]]:
     """Ask the improver what the policy should have done, and train the robot's own parts towards it."""
     started = time.perf_counter()
-    everything = [h for histories in replay[-config.replay_loops :] for h in histories]
+    everything = [h for histories in replay for h in histories]
     learn_from = everything if config.train_on == "all" else replay[-1]
     with progress.training(f"loop {loop}: critic", config.critic_updates):
         targets = improver.targets(

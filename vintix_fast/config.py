@@ -21,6 +21,7 @@ IMPROVERS = ("critic", "awr", "topk", "clone")
 INIT_MAPS = ("convert", "none")
 TRAIN_ON = ("last", "all")
 TRAIN = ("adapter", "decoder")
+REPLAY = ("current", "all")
 TOKEN_ORDERS = ("action-reward-observation", "observation-action-reward")
 
 
@@ -170,8 +171,8 @@ class AdaptConfig(RunConfig):
     critic_updates: int = 2000
     improvement_step: float = 0.4
     """How far targets move in the first loop, in action units; see `vintix_fast.train.ImproverConfig`."""
-    replay_loops: int = 6
-    """Latest collections that the critic learns from."""
+    replay: str = "current"
+    """Collections to learn from.  current: those that the loop's own model made, more than one after an undone loop."""
     window_len: int | None = None
     """Tokens in a training window; None: ``context_len``."""
     train_on: str = "last"
@@ -202,10 +203,10 @@ class AdaptConfig(RunConfig):
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
                 "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
                 "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0.0, "seed": 0,
-                "min_steps_per_loop": 0, "replay_loops": 1, "improvement_step": 0.0, "target_return": -1e6,
+                "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6,
             },
             one_of={
-                "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "train": TRAIN,
+                "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "train": TRAIN, "replay": REPLAY,
                 "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"),
             },
         )  # fmt: skip

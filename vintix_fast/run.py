@@ -259,9 +259,17 @@ class Run(RunDirectory):
         return self._read(str(file.relative_to(self.path)), ("collection",))
 
     @property
+    def current_loop(self) -> int:
+        """Whose model the next loop starts from: the best loop's so far where a gate decides, else the latest's.
+
+        It made the collections from this number on.
+        """
+        return self.best["loop"] if self.best else self.loops_done
+
+    @property
     def current_dir(self) -> Path:
-        """The model that the next loop starts from: the best so far where a gate decides, else the latest."""
-        return self.model_dir(self.best["loop"] if self.best else self.loops_done)
+        """The model that the next loop starts from."""
+        return self.model_dir(self.current_loop)
 
     # -- progress ----------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ def refuse(tmp_path, monkeypatch):
 
 POSITIVE = {
     "adapt": "num-improvement-loops episodes-per-loop finetune-steps-per-loop max-steps-per-episode context-len "
-    "batch-size num-envs window-len gate-episodes critic-updates replay-loops",
+    "batch-size num-envs window-len gate-episodes critic-updates",
     "eval": "num-envs max-steps episodes-per-env context-len",
 }
 POSITIVE_OPTIONS = [(command, name) for command, names in POSITIVE.items() for name in names.split()]

@@ -164,12 +164,12 @@ def test_stopping_from_on_step():
 # -- the step ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_step_shrinks_when_a_loop_is_undone():
-    improver = CriticImprover(ImproverConfig(step=0.4, step_decay=0.25))
+def test_the_step_shrinks_from_loop_to_loop_and_more_when_one_is_undone():
+    improver = CriticImprover(ImproverConfig(step=0.4, step_anneal=0.75, step_decay=0.25))
     improver.judge(True)
-    assert improver.step == pytest.approx(0.4)
+    assert improver.step == pytest.approx(0.3)
     improver.judge(False)
-    assert improver.step == pytest.approx(0.1)
+    assert improver.step == pytest.approx(0.075)
 
 
 def test_a_resumed_run_has_the_same_step():

@@ -32,7 +32,7 @@ class CriticConfig:
     batch_size: int = 512
     hidden: int = 256
     lr: float = 5e-4
-    gamma: float = 0.98
+    gamma: float = 0.95
     n_steps: int = 5
     """Rewards before the bootstrap: a fall's news must travel back tens of steps within one loop's updates."""
     polyak: float = 0.01

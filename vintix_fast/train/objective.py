@@ -103,6 +103,8 @@ class ImproverConfig:
     gradient_steps: int = 4
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
+    step_anneal: float = 0.7
+    """What ``step`` is multiplied by after each loop that is kept: the better the policy, the smaller its faults."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
     temperature: float = 1.0
@@ -185,8 +187,7 @@ class CriticImprover(_WithCritic):
         return deviation
 
     def judge(self, accepted: bool) -> None:
-        if not accepted:
-            self.step *= self.config.step_decay
+        self.step *= self.config.step_anneal if accepted else self.config.step_decay
 
     def numbers(self) -> dict[str, Any]:
         return super().numbers() | {"improvement_step": self.step}
