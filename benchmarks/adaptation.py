@@ -267,7 +267,7 @@ def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in table)
+    writer.writerows({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in table)
     write_text(path, text.getvalue())
 
 

@@ -101,7 +101,9 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "write_curve", lambda path, rows: path.touch())
     experts = tmp_path / "experts"
     (experts / "go2").mkdir(parents=True)
-    save_tensors(experts / "go2/expert.pth", expert_network([8]).state_dict())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_tensors(experts / "go2/expert.pth", expert_network([8]).state_dict())
     write_json(experts / "go2/expert.json", {"robot": "go2", "hidden_dims": [8]})
 
     def run(name, *more, stop=(0, 0)):
