@@ -63,7 +63,7 @@ class Spec:
 
 TWO_LOOPS = {"num_improvement_loops": 2}
 SMALL_LOOP = {"num_improvement_loops": 1, "episodes_per_loop": 10, "num_envs": 10, "gate_episodes": 10}
-SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": False}
+SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": False, "bf16": False}
 OPERATORS: dict[str, dict[str, Any]] = {
     "clone, slow script": TWO_LOOPS | SLOW_SCRIPT,
     "clone": TWO_LOOPS | {"improver": "clone"},
@@ -146,7 +146,13 @@ def run_robot(robot: str, specs: list[Spec], out: Path, experts: Path) -> int:
             failures = 1
     known: dict[tuple[str, int], dict[str, Any]] = {}
     for spec in specs:
-        measure_spec(spec, out, scenes, known)
+        try:
+            measure_spec(spec, out, scenes, known)
+        except Interrupted:
+            raise
+        except (VintixFastError, OSError) as error:
+            print(f"{spec}: measuring FAILED: {error}", file=sys.stderr, flush=True)
+            failures = 1
     return failures
 
 
@@ -163,8 +169,10 @@ def config_of(spec: Spec, out: Path) -> AdaptConfig:
 
 
 def read_rows(config: AdaptConfig) -> list[dict[str, Any]]:
-    """A finished run's rows, one for each loop; of any other none."""
-    file = config.output_dir / "metrics.jsonl"
+    """A finished run's rows, one for each loop; none of any other, nor of one with other options."""
+    options, file = config.output_dir / "config.json", config.output_dir / "metrics.jsonl"
+    if not options.is_file() or config.changed_options(json.loads(options.read_text())["options"]):
+        return []
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     return rows if rows and rows[-1]["loop"] >= config.num_improvement_loops else []
 

@@ -73,7 +73,8 @@ def adapt(
     replay: Annotated[
         str,
         Option(
-            help="learn from current: what the loop's own model collected; or from all loops", rich_help_panel=LEARNING
+            help="learn from current: what the loop's own model collected; all: every collection",
+            rich_help_panel=LEARNING,
         ),
     ] = "current",
     window_len: Annotated[
@@ -157,7 +158,7 @@ def adapt(
             highlight=False,
             soft_wrap=True,
         )
-        if best["loop"] == 0:
+        if best["loop"] == 0 and len(measured) > 1:
             console.print("No loop was better than the initial policy, which is therefore kept as the best.")
     written = f"Adapted model: {result.best_model}\nCurve: {output_dir / 'curve.png'}"
     console.print(written, highlight=False, markup=False, soft_wrap=True)

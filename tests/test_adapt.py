@@ -296,7 +296,7 @@ def test_cloning_without_noise_is_a_fixed_point(tmp_path, tiny_checkpoint):
     result = run_small(tmp_path / "run", tiny_checkpoint, improver="clone", gate=False, noise=0.0, fall_after=(7, 9, 6))
     assert [row["loop"] for row in result.rows] == [1, 2]
     assert result.rows[0]["loss_first"] < 1e-9
-    critic = run_small(tmp_path / "critic", tiny_checkpoint, gate=False, noise=0.0, fall_after=(7, 9, 6))
+    critic = run_small(tmp_path / "critic", tiny_checkpoint, gate=False, fall_after=(7, 9, 6))
     assert critic.rows[0]["loss_first"] > 1e-4
 
 

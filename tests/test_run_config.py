@@ -74,7 +74,7 @@ def test_choices_are_listed(name, value, choices):
 @pytest.mark.parametrize(
     "options",
     [
-        {"noise": 0.0}, {"seed": 0}, {"num_envs": 1, "episodes_per_loop": 1, "batch_size": 1, "context_len": 1},
+        {"noise": 0.0, "improver": "clone"}, {"seed": 0}, {"num_envs": 1, "episodes_per_loop": 1, "batch_size": 1, "context_len": 1},
         {"num_envs": None, "window_len": None, "token_order": None}, {"lr": 1e-12}, {"min_steps_per_loop": 0},
     ],
 )  # fmt: skip
@@ -130,3 +130,16 @@ def test_changed_options_are_named_and_harmless_ones_are_not():
 def test_a_target_return_needs_the_gate():
     with pytest.raises(UsageError, match="--target-return needs the gate"):
         adapt_config(target_return=20.0, gate=False)
+
+
+@pytest.mark.parametrize("improver", ["critic", "awr"])
+def test_a_critic_needs_exploration(improver):
+    with pytest.raises(UsageError, match=f"--noise is 0; --improver {improver} learns from exploration"):
+        adapt_config(improver=improver, noise=0.0)
+
+
+def test_an_option_that_an_older_run_did_not_have_is_called_so():
+    old = adapt_config().to_json()
+    del old["replay"]
+    assert adapt_config().changed_options(old) == ["--replay did not exist, now current"]
+    assert adapt_config(seed=6).changed_options(adapt_config(seed=4).to_json()) == ["--seed was 4, now 6"]

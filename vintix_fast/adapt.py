@@ -105,7 +105,8 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
     """The loop of the algorithm, from wherever the run stands."""
     improver = make_improver(config)
     improver.load_state_dict(run.improver_state)
-    replay = [read_trajectories(run.trajectories(i)).histories for i in range(run.loops_done)]
+    first = run.current_loop if config.replay == "current" else 0
+    replay = {i: read_trajectories(run.trajectories(i)).histories for i in range(first, run.loops_done)}
     if config.gate and run.best is None:
         row = measure_initial(config, run, task, task_name, progress)
         _finish(run, row, [], improver, progress)
@@ -117,9 +118,10 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         frozen = fingerprint(model, model.tasks[task_name].group_name)
 
         histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
-        replay.append(histories)
-        first = run.current_loop if config.replay == "current" else 0
-        trained, steps = _finetune(config, loop, model, task_name, replay[first:], improver, progress)
+        replay[loop - 1] = histories
+        if config.replay == "current":
+            replay = {i: kept for i, kept in replay.items() if i >= run.current_loop}
+        trained, steps = _finetune(config, loop, model, task_name, list(replay.values()), improver, progress)
         row = {"loop": loop} | collected | trained
 
         if fingerprint(model, model.tasks[task_name].group_name) != frozen:
@@ -127,7 +129,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         save_checkpoint(model, run.model_dir(loop))
         if config.gate:
             row |= gate(config, run, loop, task, model, task_name, progress)
-            improver.judge(row["accepted"])
+        improver.judge(row.get("accepted", True))
         _finish(run, row, steps, improver, progress)
 
 
@@ -233,6 +235,7 @@ def _finetune(
         "loss": float(np.mean([s.loss for s in tail])),
         "grad_norm": float(np.mean([s.grad_norm for s in tail])),
         "lr": config.lr,
+        "bf16": settings.bf16,
         "train_seconds": time.perf_counter() - started,
         "improve_seconds": improve_seconds,
     }

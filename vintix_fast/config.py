@@ -110,7 +110,11 @@ class RunConfig:
         """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`."""
         new = self.to_json()
         names = [name for name in new if name not in ("output_dir", *self.may_change)]
-        return [f"{_option(n)} was {old.get(n)}, now {new[n]}" for n in names if old.get(n) != new[n]]
+        return [
+            f"{_option(n)} {f'was {old[n]}' if n in old else 'did not exist'}, now {new[n]}"
+            for n in names
+            if old.get(n) != new[n]
+        ]
 
     def input_paths(self) -> dict[str, Path]:
         """The paths that this run reads, by option."""
@@ -213,6 +217,11 @@ class AdaptConfig(RunConfig):
         if self.window_len is not None and self.window_len > self.context_len:
             raise UsageError(
                 f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
+            )
+        if self.improver in ("critic", "awr") and self.noise == 0.0:
+            raise UsageError(
+                f"--noise is {self.noise:g}; --improver {self.improver} learns from exploration: give more, or --improver "
+                "topk or clone"
             )
         if self.target_return is not None and not self.gate:
             raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")

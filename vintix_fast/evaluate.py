@@ -105,7 +105,7 @@ def check_device(device: str) -> None:
 def measure(
     task: WalkingTask, policy: Policy, num_episodes: int, seed: int, random_starts: bool, progress: Progress
 ) -> Evaluation:
-    """Run ``num_episodes`` episodes with a cold context and no noise."""
+    """Run ``num_episodes`` episodes without noise, the first of each environment from a cold context."""
     collection: Collection = collect(
         task, policy, num_episodes, seed=seed, random_starts=random_starts, on_step=progress.on_rollout_step
     )

@@ -184,7 +184,7 @@ def test_a_run_begun_with_other_options_is_refused_and_the_others_are_done(study
     monkeypatch.setattr(adaptation, "COMMON", adaptation.COMMON | {"lr": 2e-3})
     assert study("out", "--study", "main", "ablations") == 1
     assert "begun with other options (--lr was 0.001, now 0.002)" in capsys.readouterr().err
-    assert {r["variant"] for r in read_csv(tmp_path / "out.csv")} == {"default", "no gate"}
+    assert {r["variant"] for r in read_csv(tmp_path / "out.csv")} == {"no gate"}
 
 
 def test_without_an_expert_its_rival_is_left_out_and_the_command_is_told(study, tmp_path, capsys):

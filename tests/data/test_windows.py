@@ -154,3 +154,14 @@ def test_nothing_to_train_on_is_an_error(histories):
 def test_histories_without_a_usable_token_are_skipped():
     windows = make_windows(numbered(0, 0), numbered(1, 4), numbered(2, 1, first_step=2), window_len=8)
     assert windows.lengths.tolist() == [4]
+
+
+def test_windows_are_drawn_where_the_weight_is():
+    histories = [make_history([30], seed=s) for s in range(3)]
+    weights = [np.zeros(30, np.float32), np.ones(30, np.float32), np.full(30, 3.0, np.float32)]
+    targets = [Targets(h.action, w) for h, w in zip(histories, weights, strict=True)]
+    windows = Windows(histories, targets, 10)
+    drawn = windows.batch(4000, np.random.default_rng(0)).weight[:, 0].numpy()
+    assert not (drawn == 0).any() and (drawn == 3).mean() == pytest.approx(0.75, abs=0.03)
+    with pytest.raises(VintixFastError, match="every step has weight 0"):
+        Windows(histories[:1], targets[:1], 10)

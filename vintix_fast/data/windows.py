@@ -37,8 +37,8 @@ class Batch:
 class Windows:
     """Random windows of ``window_len`` tokens, or of a whole history where that is shorter.
 
-    A history is drawn with a probability proportional to its length, a window in it uniformly, so that every
-    transition is used about equally often.
+    A history is drawn with a probability proportional to the sum of its weights, a window in it uniformly, so that
+    every transition is used about as often as it counts, and none is drawn whose steps all count for nothing.
 
     Args:
         histories: one continuous stream each.
@@ -65,13 +65,17 @@ class Windows:
         if not columns:
             raise VintixFastError("there is nothing to train on: the histories hold no transitions")
         self.lengths = np.array([len(rows[0]) for rows in columns])
+        mass = np.array([rows[5].sum(dtype=np.float64) for rows in columns])
+        if not mass.any():
+            raise VintixFastError("there is nothing to train on: every step has weight 0")
+        self._probability = mass / mass.sum()
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._columns = [torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)]
         self.window_len = window_len
 
     def batch(self, batch_size: int, rng: np.random.Generator, window_len: int | None = None) -> Batch:
         """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens; L is the longest."""
-        chosen = rng.choice(len(self.lengths), size=batch_size, p=self.lengths / self.lengths.sum())
+        chosen = rng.choice(len(self.lengths), size=batch_size, p=self._probability)
         lengths = np.minimum(self.lengths[chosen], window_len or self.window_len)
         starts = rng.integers(0, self.lengths[chosen] - lengths + 1)
         slot = np.arange(lengths.max())

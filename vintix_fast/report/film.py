@@ -55,7 +55,9 @@ def film(robot: Robot, recordings: dict[str, Recording], folder: Path, env: int 
 def _run(command: list[str]) -> str | None:
     """Run the drawing program; why it failed, or None."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         return f"drawing took longer than {TIMEOUT_S:.0f} s"
     except OSError as error:

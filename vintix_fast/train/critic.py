@@ -19,7 +19,7 @@ from vintix_fast.train.transitions import Transitions, states
 
 REPORT_EVERY = 20
 DEVIATION_SCALE = 3.0
-"""Brings exploration noise, a tenth to a third of an action unit, to the size of the network's other inputs."""
+"""Brings exploration noise, up to a third of an action unit, to the size of the network's other inputs."""
 SMALLEST_STD = 1e-2
 """A dimension that never varied (the command) must not be divided by its deviation."""
 

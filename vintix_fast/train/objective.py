@@ -34,7 +34,7 @@ class Improver:
 
         Args:
             histories: to make targets for.
-            replay: to learn from; holds ``histories`` and those of earlier loops.
+            replay: to learn from; holds ``histories`` and perhaps earlier collections.
             seed: of whatever is random.
             on_step: called with the number of updates done and the loss; may raise to stop.
 
@@ -104,7 +104,7 @@ class ImproverConfig:
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
     step_anneal: float = 0.7
-    """What ``step`` is multiplied by after each loop that is kept: the better the policy, the smaller its faults."""
+    """What ``step`` is multiplied by after each loop that is kept (without a gate, each): a better policy has smaller faults."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
     temperature: float = 1.0

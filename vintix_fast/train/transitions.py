@@ -6,6 +6,7 @@ Data flows histories -> flat tensors.  Knows nothing about networks or about the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +39,19 @@ def states(history: History) -> np.ndarray:
     return np.concatenate([history.observation, last, history.extras["mean_action"]], axis=1)
 
 
-def transitions(histories: list[History], config, device: torch.device | str = "cpu") -> Transitions:
+def transitions(histories: list[History], config: Any, device: torch.device | str = "cpu") -> Transitions:
     """Flatten histories into n-step returns that never leave their episode.
 
     A fall ends a return without a bootstrap.  At a time-out, a simulation failure or the end of a stream the step's
     successor is unknown, so that returns are bootstrapped at the last step itself.
+
+    Args:
+        histories: with the extras ``mean_action``, ``terminated`` and ``failed``.
+        config: has `CriticConfig`'s ``gamma``, ``n_steps``, ``reward_scale``, ``reward_bonus``.
+        device: where the tensors go.
+
+    Raises:
+        VintixFastError: no step has a successor to learn from.
     """
     parts = []
     for h in histories:
