@@ -11,10 +11,8 @@ into benchmarks/adaptation.csv and printed as Markdown, which is all that `--tab
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import hashlib
-import io
 import json
 import re
 import sys
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptation_rivals import RIVALS, Scenes, measure_expert
+from adaptation_tables import markdown, write_csv
 
 from vintix_fast.adapt import adapt
 from vintix_fast.config import AdaptConfig, EvalConfig
@@ -30,7 +29,7 @@ from vintix_fast.errors import Interrupted, UsageError, VintixFastError
 from vintix_fast.evaluate import evaluate
 from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
 from vintix_fast.robots import load_robot
-from vintix_fast.run import Run, versions, write_json, write_text
+from vintix_fast.run import Run, versions, write_json
 from vintix_fast.sim import Simulator
 
 ROBOTS = ("minicheetah", "go2", "go1", "a1")
@@ -127,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("Stopped; the same command goes on.", file=sys.stderr)
         status = 130
     table = gather(args.output_dir)
-    write_csv(args.csv, table)
+    write_csv(args.csv, COLUMNS, table)
     print(markdown(table))
     return status
 
@@ -269,40 +268,6 @@ def gather(out: Path) -> list[dict[str, Any]]:
             spent = sum(row.get("eval_env_steps", 0) for row in within), seconds(within)
             table.append(dict(zip(COLUMNS, (*named, limit, *measured, *spent), strict=True)))
     return table
-
-
-def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in table)
-    write_text(path, text.getvalue())
-
-
-def markdown(table: list[dict[str, Any]]) -> str:
-    """A table for each study."""
-    lines = []
-    for study in dict.fromkeys(row["study"] for row in table):
-        rows = [row for row in table if row["study"] == study]
-        limits = sorted({row["limit"] for row in rows})
-        lines += [f"## {study}: mean return (that of the worst seed) after so many collected steps", ""]
-        lines += [
-            "| robot | variant |" + "".join(f" {limit:,} |" for limit in limits),
-            "|---" * (2 + len(limits)) + "|",
-        ]
-        for robot, variant in dict.fromkeys((row["robot"], row["variant"]) for row in rows):
-            mine = [row for row in rows if (row["robot"], row["variant"]) == (robot, variant)]
-            cells = (cell([row["mean_return"] for row in mine if row["limit"] == limit]) for limit in limits)
-            lines.append(f"| {robot} | {variant} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def cell(returns: list[float]) -> str:
-    if not returns:
-        return ""
-    seeds = f"{len(returns)} seed" + "s" * (len(returns) > 1)
-    return f"{sum(returns) / len(returns):.2f} ({min(returns):.2f}) of {seeds}"
 
 
 if __name__ == "__main__":

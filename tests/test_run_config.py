@@ -74,7 +74,8 @@ def test_choices_are_listed(name, value, choices):
 @pytest.mark.parametrize(
     "options",
     [
-        {"noise": 0.0, "improver": "clone"}, {"seed": 0}, {"num_envs": 1, "episodes_per_loop": 1, "batch_size": 1, "context_len": 1},
+        {"noise": 0.0, "improver": "clone"}, {"seed": 0},
+        {"num_envs": 1, "episodes_per_loop": 1, "batch_size": 1, "context_len": 1},
         {"num_envs": None, "window_len": None, "token_order": None}, {"lr": 1e-12}, {"min_steps_per_loop": 0},
     ],
 )  # fmt: skip

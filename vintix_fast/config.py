@@ -220,8 +220,8 @@ class AdaptConfig(RunConfig):
             )
         if self.improver in ("critic", "awr") and self.noise == 0.0:
             raise UsageError(
-                f"--noise is {self.noise:g}; --improver {self.improver} learns from exploration: give more, or --improver "
-                "topk or clone"
+                f"--noise is {self.noise:g}; --improver {self.improver} learns from exploration: give more, or "
+                "--improver topk or clone"
             )
         if self.target_return is not None and not self.gate:
             raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")

@@ -104,7 +104,7 @@ class ImproverConfig:
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
     step_anneal: float = 0.7
-    """What ``step`` is multiplied by after each loop that is kept (without a gate, each): a better policy has smaller faults."""
+    """What ``step`` is multiplied by after each loop that is kept (without a gate, each): better, smaller faults."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
     temperature: float = 1.0
