@@ -178,13 +178,17 @@ def make_history(episodes: Sequence[int], *, seed: int = 0, env: int = 0, first_
     fell = np.zeros(n, np.uint8)
     fell[np.cumsum(episodes)[:-1] - 1] = 1
     action = rng.normal(0.0, 0.5, (n, 12)).astype(np.float32)
+    observation = rng.normal(0.0, 0.2, (n, 33)).astype(np.float32)
+    reward = rng.normal(0.01, 0.005, n).astype(np.float32)
+    meant = action + rng.normal(0.0, 0.1, (n, 12)).astype(np.float32)
     return History(
-        observation=rng.normal(0.0, 0.2, (n, 33)).astype(np.float32),
+        observation=observation,
         action=action,
-        reward=rng.normal(0.01, 0.005, n).astype(np.float32),
+        reward=reward,
         step_num=step_num,
         extras={
-            "mean_action": action + rng.normal(0.0, 0.1, (n, 12)).astype(np.float32),
+            "mean_action": meant,
+            "noise": action - meant,
             "terminated": fell,
             "truncated": np.zeros(n, np.uint8),
             "failed": np.zeros(n, np.uint8),
