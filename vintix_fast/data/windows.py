@@ -37,8 +37,8 @@ class Batch:
 class Windows:
     """Random windows of ``window_len`` tokens, or of a whole history where that is shorter.
 
-    A history is drawn with a probability proportional to the sum of its weights, a window in it uniformly, so that
-    every transition is used about as often as it counts, and none is drawn whose steps all count for nothing.
+    A history is drawn with a probability proportional to the sum of its weights, a window in it uniformly.  With equal
+    weights every transition is used about equally often; a history whose steps all count for nothing is never drawn.
 
     Args:
         histories: one continuous stream each.

@@ -10,6 +10,7 @@ Fine-tuning on the targets is the same for all.  Knows nothing about Vintix's we
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +27,10 @@ from vintix_fast.train.transitions import transitions
 OnStep = Callable[[int, float], None]
 
 
-class Improver:
-    """Turns histories into training targets; may learn from them.  Only `targets` needs to be overridden."""
+class Improver(ABC):
+    """Turns histories into training targets; may learn from them.  What is not abstract may be left as it is."""
 
+    @abstractmethod
     def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
         """What the policy should have done.
 
@@ -44,10 +46,9 @@ class Improver:
         Raises:
             VintixFastError: there is nothing to learn from.
         """
-        raise NotImplementedError
 
-    def judge(self, accepted: bool) -> None:
-        """Told after each gated loop whether its result was kept."""
+    def judge(self, accepted: bool) -> None:  # noqa: B027 - optional
+        """Told after each loop whether its result was kept; without a gate it always is."""
 
     def numbers(self) -> dict[str, Any]:
         """What to log about the last call of `targets`."""
@@ -57,7 +58,7 @@ class Improver:
         """What a resumed run needs, as JSON types."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
         """Take over a `state_dict`; an empty one changes nothing."""
 
 
