@@ -82,9 +82,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 SHORT, LONG = (50_000, 100_000), (100_000, 250_000)
 SPECS = (
-    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ("minicheetah", "go2") for s in SEEDS),
-    # They walk like an expert from the start.
-    *(Spec("main", r, "default", s, TWO_LOOPS, (0, 50_000, 100_000)) for r in ("go1", "a1") for s in SEEDS),
+    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in SEEDS),
     *(Spec("main", r, "one small loop", s, SMALL_LOOP, (10_000,)) for r in ROBOTS for s in SEEDS),
     *(Spec("operators", r, name, 5, o, SHORT) for r in ("minicheetah", "go2") for name, o in OPERATORS.items()),
     Spec("operators", "minicheetah", "plain copy", 5, TWO_LOOPS | {"init_map": "none"}, SHORT),

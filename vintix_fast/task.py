@@ -90,11 +90,23 @@ class WalkingTask:
         return self._observe(self.simulator.state())
 
     def step(self, action: torch.Tensor) -> StepResult:
-        """Execute the previous step's action (one step of latency), remember this one [N, 12], and judge the result."""
+        """`advance` and `judge`: execute the previous step's action and remember this one [N, 12]."""
+        self.advance()
+        return self.judge(action)
+
+    def advance(self) -> None:
+        """Simulate one step under the previous step's action.
+
+        Actions have one step of latency, so this needs nothing of what the policy decides now: the two can run side by
+        side.
+        """
+        self._solver_failed = self.simulator.step(self._default + ACTION_SCALE_RAD * self._last_action)
+
+    def judge(self, action: torch.Tensor) -> StepResult:
+        """Say what came of `advance`, given this step's action [N, 12], which the next one will execute."""
         action = action.clamp(-ACTION_CLIP, ACTION_CLIP)
-        solver_failed = self.simulator.step(self._default + ACTION_SCALE_RAD * self._last_action)
         state = self.simulator.state()
-        failed = solver_failed | state.exploded()
+        failed = self._solver_failed | state.exploded()
         self.step_num += 1
 
         reward = torch.where(failed, 0.0, self._reward(state, action))

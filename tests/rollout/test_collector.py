@@ -7,12 +7,12 @@ from fakes import FakeSimulator
 
 from vintix_fast.data import open_writer, read_trajectories
 from vintix_fast.errors import Interrupted
-from vintix_fast.rollout import Noise, collect, episodes_per_env, ladder
+from vintix_fast.rollout import Actor, Noise, collect, episodes_per_env, ladder
 from vintix_fast.schema import EXTRA_FIELDS
 from vintix_fast.task import WalkingTask
 
 
-class FakePolicy:
+class FakePolicy(Actor):
     """Acts by a formula, writes down what it is shown, and refuses what is not finite."""
 
     def __init__(self):

@@ -20,8 +20,6 @@ from vintix_fast.model.layers import NORM_EPS, alibi_slopes, make_mlp, make_norm
 
 # Probability mass, relative to the softmax's sum, that decoding may leave unread; float32 rounds at 6e-8.
 NEGLIGIBLE_MASS = 1e-8
-
-
 QUERY_BLOCK = 128
 
 
@@ -141,7 +139,7 @@ class Transformer(nn.Module):
     def decode(self, x: Tensor, cache: ContextCache) -> Tensor:
         """One new token for each environment [N, F] -> hidden state [N, F]; the cache advances by one step."""
         if cache.windows is None and not cache.capturable:  # reads weights back, which a CUDA graph must not
-            cache.windows = self._windows(cache.context_len)
+            cache.windows = self._widest_windows(cache.context_len)
         cache.advance()
         for layer, block in enumerate(self.blocks):
             x = block.decode(x, cache, layer)
@@ -161,18 +159,28 @@ class Transformer(nn.Module):
                 self._bias = (-slopes * distance).masked_fill_(distance < 0, -math.inf)
         return self._bias[:, :length, :length]
 
-    def _windows(self, context_len: int) -> list[int]:
-        """For each head, how many of the latest tokens decoding must read.
+    def windows(self, context_len: int, dropped_mass: float = NEGLIGIBLE_MASS) -> list[list[int]]:
+        """For each layer and head [L][H], how many of the latest tokens decoding must read.
 
         With scores within [-B, B] and the token itself at bias 0, all tokens at distance W or more together weigh at
         most sum_{d >= W} exp(2B - slope * d) = exp(2B - slope * W) / (1 - exp(-slope)) of the softmax's sum.  The
-        steep heads get below ``NEGLIGIBLE_MASS`` early, and what they need not read is a third of all memory traffic.
+        steep heads get below ``dropped_mass`` early, and what they need not read is nearly half of all memory traffic.
+
+        Args:
+            context_len: no window is longer.
+            dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything.
         """
-        bound = max(block.attention.score_bound() for block in self.blocks)
-        if math.isinf(bound):
+        return [self._layer_windows(block.attention.score_bound(), context_len, dropped_mass) for block in self.blocks]
+
+    def _layer_windows(self, bound: float, context_len: int, dropped_mass: float) -> list[int]:
+        if math.isinf(bound) or dropped_mass == 0.0:
             return [context_len] * len(self.slopes)
         needed = [
-            math.ceil((2 * bound - math.log(NEGLIGIBLE_MASS) - math.log(-math.expm1(-slope))) / slope)
+            math.ceil((2 * bound - math.log(dropped_mass) - math.log(-math.expm1(-slope))) / slope)
             for slope in self.slopes
         ]
-        return [min(context_len, window) for window in needed]
+        return [min(context_len, max(1, window)) for window in needed]
+
+    def _widest_windows(self, context_len: int) -> list[int]:
+        """For each head, the widest of all layers' windows."""
+        return [max(layers) for layers in zip(*self.windows(context_len), strict=True)]

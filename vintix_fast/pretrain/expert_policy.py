@@ -14,6 +14,7 @@ from torch import nn
 
 from vintix_fast.errors import InputFileError, UsageError, cause
 from vintix_fast.robots import Robot
+from vintix_fast.rollout import Actor
 from vintix_fast.run import load_tensors
 from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
 
@@ -36,7 +37,7 @@ def expert_observation(observation: torch.Tensor, last_action: torch.Tensor) -> 
     return torch.cat([observation, last_action], dim=1)
 
 
-class ExpertPolicy:
+class ExpertPolicy(Actor):
     """Acts in N environments without noise; the collector drives it like a `vintix_fast.rollout.Policy`.
 
     Args:

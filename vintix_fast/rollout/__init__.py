@@ -2,6 +2,6 @@
 
 from vintix_fast.rollout.collector import Collection, Episode, collect, episodes_per_env
 from vintix_fast.rollout.noise import Noise, ladder
-from vintix_fast.rollout.policy import Policy
+from vintix_fast.rollout.policy import Actor, Policy
 
-__all__ = ["Collection", "Episode", "Noise", "Policy", "collect", "episodes_per_env", "ladder"]
+__all__ = ["Actor", "Collection", "Episode", "Noise", "Policy", "collect", "episodes_per_env", "ladder"]

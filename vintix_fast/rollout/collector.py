@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vintix_fast.data import History
+from vintix_fast.rollout.policy import Actor
 from vintix_fast.task import WalkingTask
 
 
@@ -66,7 +67,7 @@ def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
 
 def collect(
     task: WalkingTask,
-    policy,
+    policy: Actor,
     num_episodes: int = 0,
     *,
     seed: int,
@@ -82,7 +83,7 @@ def collect(
 
     Args:
         task: the environments.
-        policy: has `forget()`, `act(observation [N, O], step_num [N]) -> [N, A]`, `remember(action, reward)`.
+        policy: who acts.
         num_episodes: over all environments.
         seed: of the starts.
         random_starts: see `WalkingTask.reset`.
@@ -110,9 +111,11 @@ def collect(
     while (active := np.full(task.num_envs, steps < steps_per_env) if steps_per_env else finished < quota).any():
         steps += 1
         step_num = task.step_num.clone()
-        mean_action = policy.act(observation, step_num)
+        policy.begin(observation, step_num)
+        task.advance()  # beside the policy: it executes the previous action
+        mean_action = policy.finish()
         action = mean_action if noise is None else noise.apply(mean_action)
-        result = task.step(action)
+        result = task.judge(action)
         policy.remember(action, result.reward)
 
         step = _to_numpy(observation, action, mean_action, step_num, result)

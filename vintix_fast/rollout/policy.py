@@ -6,12 +6,38 @@ files; the collector drives it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 
 from vintix_fast.model import ContextCache, Vintix
 
 
-class Policy:
+class Actor(ABC):
+    """What a rollout drives: N environments' actions, decided between `begin` and `finish`."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Every environment's history starts anew."""
+
+    @abstractmethod
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        """The action [N, A] for observation [N, O] at steps step_num [N] of the running episodes."""
+
+    @abstractmethod
+    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        """What was executed, action [N, A], and what came of it, reward [N]."""
+
+    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
+        """Start to `act`; whoever can do it beside the caller's other work does."""
+        self._action = self.act(observation, step_num)
+
+    def finish(self) -> torch.Tensor:
+        """The action [N, A] that `begin` asked for."""
+        return self._action
+
+
+class Policy(Actor):
     """One decode step for all environments; the context lives in ring buffers.
 
     Args:

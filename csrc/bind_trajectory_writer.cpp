@@ -1,0 +1,283 @@
+// vintix_fast._core.TrajectoryWriter: checks arguments, releases the GIL around calls that block, translates errors; no
+// logic of its own.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings.hpp"
+#include "trajectory_writer.hpp"
+
+namespace py = pybind11;
+
+namespace vintix_fast {
+namespace {
+
+constexpr std::size_t kMaxFields = 64;
+constexpr std::int64_t kMaxEnvs = 8000;  // an int64 for each must fit into one HDF5 attribute, 64 KB at most
+
+std::string text(const py::handle& object) { return py::cast<std::string>(py::str(object)); }
+
+const char* dtype_name(ElementType type) {
+  switch (type) {
+    case ElementType::float32: return "float32";
+    case ElementType::int32: return "int32";
+    case ElementType::uint8: return "uint8";
+  }
+  return "?";
+}
+
+// -------------------------------------------------------------------------------------------- constructor's arguments
+
+std::size_t positive(const char* name, std::int64_t value) {
+  if (value < 1) throw py::value_error(std::string(name) + ": expected at least 1, got " + std::to_string(value));
+  return static_cast<std::size_t>(value);
+}
+
+ElementType element_type(const std::string& field, const std::string& dtype) {
+  for (const ElementType type : {ElementType::float32, ElementType::int32, ElementType::uint8}) {
+    if (dtype == dtype_name(type)) return type;
+  }
+  throw py::value_error("fields: '" + field + "': expected dtype float32, int32 or uint8, got '" + dtype + "'");
+}
+
+void check_name(const char* argument, const std::string& name, const std::string& forbidden) {
+  if (name.empty() || name == "." || name.find_first_of(forbidden + std::string(1, '\0')) != name.npos) {
+    throw py::value_error(std::string(argument) + ": not a name that HDF5 can store: '" + name + "'");
+  }
+}
+
+using FieldArgument = std::tuple<std::string, std::vector<std::int64_t>, std::string>;
+
+std::vector<Field> checked_fields(const std::vector<FieldArgument>& arguments) {
+  if (arguments.empty() || arguments.size() > kMaxFields) {
+    throw py::value_error("fields: expected 1 to " + std::to_string(kMaxFields) + ", got " +
+                          std::to_string(arguments.size()));
+  }
+  std::vector<Field> fields;
+  std::set<std::string> names;
+  for (const auto& [name, shape, dtype] : arguments) {
+    check_name("fields", name, "/");
+    if (!names.insert(name).second) throw py::value_error("fields: '" + name + "' is there twice");
+    Field field{name, {}, element_type(name, dtype)};
+    for (const std::int64_t size : shape) {
+      if (size < 1) {
+        throw py::value_error("fields: '" + name + "': expected positive sizes, got " + std::to_string(size));
+      }
+      field.shape.push_back(static_cast<std::size_t>(size));
+    }
+    fields.push_back(std::move(field));
+  }
+  return fields;
+}
+
+std::map<std::string, std::string> checked_attributes(std::map<std::string, std::string> attributes) {
+  for (const auto& [name, value] : attributes) {
+    check_name("attributes_json", name, "");
+    if (name == "stream_env" || name == "stream_length" || name == "closed_cleanly") {
+      throw py::value_error("attributes_json: '" + name + "' is written by the writer itself; use another name");
+    }
+    if (value.find('\0') != value.npos) {
+      throw py::value_error("attributes_json: '" + name + "': a string attribute cannot hold a NUL character");
+    }
+  }
+  return attributes;
+}
+
+// ------------------------------------------------------------------------------------------------- append's arguments
+
+std::string shape_text(const py::array& array) { return text(array.attr("shape")); }
+
+struct ArraySpec {
+  py::str name;
+  py::tuple shape;
+  ElementType type;
+  std::vector<py::ssize_t> sizes;  // of shape
+};
+
+[[noreturn]] void throw_array_error(const std::string& name, const std::string& expected, const std::string& got) {
+  throw py::value_error("append: '" + name + "': expected " + expected + ", got " + got);
+}
+
+void check_layout(const py::array& array, const std::string& name, const std::vector<py::ssize_t>& sizes,
+                  const py::handle& shape) {
+  bool same = array.ndim() == static_cast<py::ssize_t>(sizes.size());
+  for (std::size_t axis = 0; same && axis < sizes.size(); ++axis) {
+    same = array.shape(static_cast<py::ssize_t>(axis)) == sizes[axis];
+  }
+  if (!same) throw_array_error(name, "shape " + text(shape), shape_text(array));
+  if (!(array.flags() & py::array::c_style)) {
+    throw_array_error(name, "a C-contiguous array", "strides " + text(array.attr("strides")) + "; copy it first");
+  }
+}
+
+bool has_type(const py::array& array, ElementType type) {
+  switch (type) {
+    case ElementType::float32: return py::isinstance<py::array_t<float>>(array);
+    case ElementType::int32: return py::isinstance<py::array_t<std::int32_t>>(array);
+    case ElementType::uint8: return py::isinstance<py::array_t<std::uint8_t>>(array);
+  }
+  return false;
+}
+
+[[noreturn]] void throw_type_error(const std::string& name, const std::string& expected, const py::handle& got) {
+  const std::string what = py::isinstance<py::array>(got) ? "dtype " + text(got.attr("dtype"))
+                                                          : text(py::type::of(got).attr("__name__"));
+  throw py::type_error("append: '" + name + "': expected a numpy array of dtype " + expected + ", got " + what);
+}
+
+const void* checked_data(const ArraySpec& spec, const py::handle& object) {
+  const std::string name = spec.name;
+  if (!py::isinstance<py::array>(object)) throw_type_error(name, dtype_name(spec.type), object);
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (!has_type(array, spec.type)) throw_type_error(name, dtype_name(spec.type), object);
+  check_layout(array, name, spec.sizes, spec.shape);
+  return array.data();
+}
+
+// ---------------------------------------------------------------------------------------------------------- the class
+
+class BoundWriter {
+ public:
+  explicit BoundWriter(const WriterConfig& config) {
+    const auto num_envs = static_cast<py::ssize_t>(config.num_envs);
+    active_shape_ = py::make_tuple(num_envs);
+    active_sizes_ = {num_envs};
+    for (const Field& field : config.fields) {
+      std::vector<py::ssize_t> sizes{num_envs};
+      sizes.insert(sizes.end(), field.shape.begin(), field.shape.end());
+      specs_.push_back({py::str(field.name), py::tuple(py::cast(sizes)), field.type, sizes});
+    }
+    const py::gil_scoped_release release;
+    writer_ = std::make_unique<TrajectoryWriter>(config);
+  }
+
+  ~BoundWriter() { abort(); }
+
+  void append(const py::dict& arrays, const py::handle& active) {
+    std::array<const void*, kMaxFields> data;
+    for (std::size_t f = 0; f < specs_.size(); ++f) {
+      PyObject* array = PyDict_GetItemWithError(arrays.ptr(), specs_[f].name.ptr());
+      if (array == nullptr) throw_field_error(arrays);
+      data[f] = checked_data(specs_[f], array);
+    }
+    if (arrays.size() != specs_.size()) throw_field_error(arrays);
+    const std::uint8_t* flags = checked_active(active);
+    if (writer_->try_append(data.data(), flags)) return;
+    const py::dict kept = py::reinterpret_steal<py::dict>(PyDict_Copy(arrays.ptr()));  // others may run meanwhile
+    const py::gil_scoped_release release;
+    writer_->append(data.data(), flags);
+  }
+
+  void close() {
+    const py::gil_scoped_release release;
+    writer_->close();
+  }
+
+  void abort() {
+    const py::gil_scoped_release release;
+    writer_->abort();
+  }
+
+  py::dict stats() const {
+    const WriterStats stats = writer_->stats();
+    py::dict result;
+    result["steps"] = stats.steps;
+    result["transitions"] = stats.transitions;
+    result["bytes_written"] = stats.bytes_written;
+    result["queue_capacity"] = writer_->config().queue_capacity;
+    result["max_queue_depth"] = stats.max_queue_depth;
+    result["waits"] = stats.waits;
+    result["wait_seconds"] = stats.wait_seconds;
+    result["write_seconds"] = stats.write_seconds;
+    return result;
+  }
+
+ private:
+  const std::uint8_t* checked_active(const py::handle& object) const {
+    if (!py::isinstance<py::array_t<std::uint8_t>>(object) && !py::isinstance<py::array_t<bool>>(object)) {
+      throw_type_error("active", "uint8 or bool", object);
+    }
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    check_layout(array, "active", active_sizes_, active_shape_);
+    return static_cast<const std::uint8_t*>(array.data());
+  }
+
+  [[noreturn]] void throw_field_error(const py::dict& arrays) const {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+    py::list expected;
+    for (const ArraySpec& spec : specs_) expected.append(spec.name);
+    throw py::value_error("append: expected exactly the fields " + text(expected) + ", got " + text(py::list(arrays)));
+  }
+
+  std::vector<ArraySpec> specs_;
+  py::tuple active_shape_;
+  std::vector<py::ssize_t> active_sizes_;
+  std::unique_ptr<TrajectoryWriter> writer_;
+};
+
+std::unique_ptr<BoundWriter> make_writer(const std::filesystem::path& path, std::int64_t num_envs,
+                                         const std::vector<FieldArgument>& fields,
+                                         const std::map<std::string, std::string>& attributes_json,
+                                         std::int64_t queue_capacity, std::int64_t flush_every,
+                                         std::int64_t block_len) {
+  if (num_envs > kMaxEnvs) {
+    throw py::value_error("num_envs: expected at most " + std::to_string(kMaxEnvs) + ", got " +
+                          std::to_string(num_envs) + "; write several files");
+  }
+  return std::make_unique<BoundWriter>(WriterConfig{
+      std::filesystem::absolute(path).string(), positive("num_envs", num_envs), checked_fields(fields),
+      checked_attributes(attributes_json), positive("queue_capacity", queue_capacity),
+      positive("flush_every", flush_every), positive("block_len", block_len)});
+}
+
+void raise_os_error(const WriteError& error) {
+  const auto message = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
+  py::object exception = py::reinterpret_borrow<py::object>(PyExc_OSError)(message);
+  if (error.error_number != 0) exception.attr("errno") = error.error_number;
+  PyErr_SetObject(PyExc_OSError, exception.ptr());
+}
+
+}  // namespace
+
+void bind_trajectory_writer(py::module_& module) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const WriteError& error) {
+      raise_os_error(error);
+    }
+  });
+  py::class_<BoundWriter>(module, "TrajectoryWriter",
+                          "Writes the transitions of many environments to one HDF5 file from a thread of its own.\n\n"
+                          "See _core.pyi for signatures; csrc/trajectory_writer.hpp for the design.")
+      .def(py::init(&make_writer), py::arg("path"), py::arg("num_envs"), py::arg("fields"),
+           py::arg("attributes_json"), py::arg("queue_capacity") = 64, py::arg("flush_every") = 100,
+           py::arg("block_len") = 1000)
+      .def("append", &BoundWriter::append, py::arg("arrays"), py::arg("active"))
+      .def("close", &BoundWriter::close)
+      .def("abort", &BoundWriter::abort)
+      .def_property_readonly("stats", &BoundWriter::stats)
+      .def("__enter__", [](const py::object& self) { return self; })
+      .def("__exit__", [](BoundWriter& self, const py::object& type, const py::object&, const py::object&) {
+        if (type.is_none()) {
+          self.close();
+        } else {
+          self.abort();
+        }
+        return false;
+      });
+}
+
+}  // namespace vintix_fast
