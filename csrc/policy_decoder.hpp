@@ -1,0 +1,95 @@
+// The policy on the CPU: weights packed once, a ring cache for every environment, one decode step at a time.
+//
+// begin() copies a step's inputs and shares the environments out to threads; finish() helps them and hands out the
+// actions.  Between the two the caller is free, which is when the simulator steps.  All methods belong to one thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "decode_rows.hpp"
+#include "worker_pool.hpp"
+
+namespace vintix_fast {
+
+struct Tensor {
+  const float* data;
+  std::vector<std::size_t> shape;
+};
+
+// What ModelConfig and TaskInfo say, in Python's names.
+struct DecoderConfig {
+  int observation_dim, action_dim;
+  int observation_emb_dim, action_emb_dim, reward_emb_dim;
+  int hidden_dim, transformer_depth, transformer_heads, intermediate_size;
+  bool parallel_residual, action_first;
+  float reward_scale;
+  CacheType cache_type;
+  float dropped_mass;
+  std::vector<float> slopes;              // [heads], ALiBi's
+  std::vector<float> score_bounds;        // [layers], of |q . k| / sqrt(head_dim); infinite where there is none
+  std::vector<std::vector<int>> windows;  // [layers][heads], tokens
+  int num_envs;
+  int threads;
+  std::string implementation;  // empty: the widest that the processor has
+};
+
+struct DecoderStats {
+  std::int64_t steps = 0;
+  std::uint64_t bytes_read = 0;  // keys, values and their scales, by all steps
+};
+
+class PolicyDecoder {
+ public:
+  // weights: by the names that policy_decoder.cpp asks for; copied.  Throws std::invalid_argument.
+  PolicyDecoder(const DecoderConfig& config, const std::map<std::string, Tensor>& weights);
+
+  // Forgets all histories, or those of the environments whose flag is not 0.
+  void reset(const std::uint8_t* flags);
+
+  // Shapes as in Step.  What is given is copied.
+  void begin(const float* observation, const float* action, const float* reward, const std::int32_t* step_num);
+
+  // result [N, action_dim].  The histories are one token longer now.
+  void finish(float* result);
+
+  const DecoderConfig& config() const { return config_; }
+  const char* implementation() const { return implementation_->name; }
+  std::size_t bytes_per_env() const { return step_.env_bytes; }
+  DecoderStats stats() const { return stats_; }
+
+ private:
+  struct Unmap {
+    std::size_t bytes;
+    void operator()(std::uint8_t* memory) const;
+  };
+  using Memory = std::unique_ptr<std::uint8_t[], Unmap>;
+
+  void pack_weights(const std::map<std::string, Tensor>& weights);
+  void lay_out_cache();
+  static Memory allocate(std::size_t bytes);
+
+  DecoderConfig config_;
+  const Implementation* implementation_;
+  std::vector<std::vector<float>> packed_;
+  std::vector<Ring> rings_;  // [layers][heads]
+  std::vector<Layer> layers_;
+  Model model_{};
+  Step step_{};
+  Memory cache_;
+  std::vector<float> observation_, action_, reward_, result_;
+  std::vector<std::int32_t> step_num_;
+  std::vector<std::int64_t> position_;
+  std::vector<Memory> scratch_;            // of each thread
+  std::vector<std::uint64_t> bytes_read_;  // by each thread in this step
+  int rows_;                               // environments in one item of work
+  bool begun_ = false;
+  DecoderStats stats_;
+  WorkerPool pool_;  // last: its threads use the rest
+};
+
+}  // namespace vintix_fast

@@ -1,0 +1,94 @@
+// Sixteen floats at a time, in the compiler's vector types: one source becomes AVX-512, AVX2 or whatever the target has.
+// Included by decode_rows.cpp alone, inside the namespace of an instruction set.
+
+using Vec = float __attribute__((vector_size(64), may_alias, aligned(4)));
+using Int = std::int32_t __attribute__((vector_size(64), may_alias, aligned(4)));
+using Bits = std::uint32_t __attribute__((vector_size(64), may_alias, aligned(4)));
+using Bytes = std::int8_t __attribute__((vector_size(16), may_alias, aligned(1)));
+using Halves = std::int32_t __attribute__((vector_size(32)));
+
+#define VF_INLINE static inline __attribute__((always_inline))
+
+VF_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+VF_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+VF_INLINE Vec fill(float x) { return x - Vec{}; }
+VF_INLINE Int fill_int(std::int32_t x) { return x - Int{}; }
+VF_INLINE Vec to_float(Int v) { return __builtin_convertvector(v, Vec); }
+VF_INLINE Vec as_float(Bits v) { return reinterpret_cast<Vec&>(v); }
+VF_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+VF_INLINE Int lane_numbers() { return Int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+
+// Every lane gets the result: halves, quarters, ... are combined with one another.
+#define VF_TURNED(v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#define VF_REDUCE(v, combine)                                                                \
+  v = combine(v, VF_TURNED(v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));        \
+  v = combine(v, VF_TURNED(v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));        \
+  v = combine(v, VF_TURNED(v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));        \
+  v = combine(v, VF_TURNED(v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+
+VF_INLINE Vec plus(Vec a, Vec b) { return a + b; }
+
+VF_INLINE float sum(Vec v) {
+  VF_REDUCE(v, plus)
+  return v[0];
+}
+
+VF_INLINE float largest(Vec v) {
+  VF_REDUCE(v, max)
+  return v[0];
+}
+
+// 2 x 16 bfloat16 in 16 words: the low halves, the high halves.
+VF_INLINE Vec low_half(Bits v) { return as_float(v << 16); }
+VF_INLINE Vec high_half(Bits v) { return as_float(v & 0xffff0000u); }
+VF_INLINE Bits load_bits(const void* p) { return *static_cast<const Bits*>(p); }
+
+// The compiler would convert them one by one.
+VF_INLINE Vec load_int8(const std::int8_t* p) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)));
+  return to_float(__builtin_shufflevector((Halves)low, (Halves)high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Vec);
+#endif
+}
+
+// Round to nearest, ties to even.
+VF_INLINE std::uint16_t to_bfloat16(float x) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;  // NaN stays NaN
+  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// e^x with a relative error of 2e-7; 0 below -87.  Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
+VF_INLINE Vec exponential(Vec x) {
+  const Vec clamped = max(x, fill(-87.0f));
+  const Vec shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer in the low bits
+  const Vec n = shifted - 12582912.0f;
+  const Vec r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
+  Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Int exponent = (__builtin_convertvector(n, Int) + 127) << 23;
+  const Vec scaled = p * reinterpret_cast<const Vec&>(exponent);
+  return x < -87.0f ? Vec{} : scaled;
+}
+
+// Abramowitz and Stegun 7.1.26: an absolute error of 1.5e-7.
+VF_INLINE Vec error_function(Vec x) {
+  const Vec magnitude = max(x, -x);
+  const Vec t = 1.0f / (1.0f + 0.3275911f * magnitude);
+  Vec p = 1.061405429f * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  const Vec positive = 1.0f - p * t * exponential(-magnitude * magnitude);
+  return x < 0.0f ? -positive : positive;
+}

@@ -1,0 +1,43 @@
+// A few threads that share out numbered items of work.  start() -> workers take items -> finish() takes what is left.
+//
+// start() and finish() belong to one thread, the caller, who may do something else between them.  The work must not
+// throw.  Not to be used, nor destroyed, in a forked child: the workers are not there.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace vintix_fast {
+
+class WorkerPool {
+ public:
+  // threads: who works in finish(), the caller included; with 1 nothing happens before it.
+  explicit WorkerPool(int threads);
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // work(item, thread) for every item from 0 to items; thread is from 0 (the caller) to threads().
+  void start(int items, std::function<void(int, int)> work);
+
+  // Takes items itself until there is none left, and waits for those that the workers took.
+  void finish();
+
+ private:
+  void run(int thread);
+  bool take(std::unique_lock<std::mutex>& lock, int thread);
+
+  std::mutex mutex_;
+  std::condition_variable something_to_do_, all_done_;
+  std::function<void(int, int)> work_;
+  int next_ = 0, items_ = 0, unfinished_ = 0;
+  bool stopping_ = false;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace vintix_fast

@@ -1,0 +1,143 @@
+"""The policy on the CPU through the compiled core, which decodes on other processors while the simulator steps.
+
+Data flows Vintix -> arrays by the core's names -> `vintix_fast._core.PolicyDecoder`, which copies them: a policy acts as
+the model did when it was made.  Knows nothing about tasks, files or training.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+
+from vintix_fast._core import PolicyDecoder
+from vintix_fast.model import Vintix
+from vintix_fast.model.config import OWNER_TOKEN_ORDER
+from vintix_fast.rollout.policy import Actor
+
+
+def usable_threads() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoder_weights(model: Vintix, task_name: str) -> dict[str, np.ndarray]:
+    """The tensors that act for a task, float32, by the names that the compiled core knows them by."""
+    info = model.tasks[task_name]
+    group = info.group_name
+    prefixes = {
+        f"encoder.obs_encoders.{group}.layers.": "observation_encoder.",
+        f"encoder.acs_encoders.{group}.layers.": "action_encoder.",
+        f"encoder.rews_encoders.{group}.layers.": "reward_encoder.",
+        f"head.acs_decoders.{group}.layers.": "action_decoder.",
+        "encoder.trans_ep_pos_emb.weight": "step_embedding",
+        "transformer.": "",
+    }
+    found = {}
+    for name, value in model.state_dict().items():
+        for prefix, ours in prefixes.items():
+            if name.startswith(prefix):
+                found[ours + name.removeprefix(prefix)] = value
+    found["first_action"], found["first_reward"] = model.encoder.prev_acs_padding[0], model.encoder.prev_rew_padding[0]
+    if model.config.norm_obs:
+        found["observation_mean"], found["observation_std"] = map(np.float32, (info.obs_mean, info.obs_std))
+    if model.config.norm_acs:
+        found["action_mean"], found["action_std"] = map(np.float32, (info.acs_mean, info.acs_std))
+    return {name: np.ascontiguousarray(getattr(v, "detach", lambda v=v: v)(), np.float32) for name, v in found.items()}
+
+
+class CompiledPolicy(Actor):
+    """The model acting in N environments that step together.
+
+    Differs from `vintix_fast.rollout.Policy`, its plain reference, by rounding and by what attention leaves unread.
+
+    Args:
+        model: its weights are copied.
+        task_name: whose group and statistics to act with.
+        num_envs: N.
+        context_len: tokens (steps) of history that the model attends to.
+        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are stored; sums are in float32. int8 has one
+            scale for each token's key, and one for its value, in every head.
+        dropped_mass: attention may leave unread what weighs less than this, relative to the softmax's sum, by a bound
+            that holds for any input (see `Transformer.windows`).
+        threads: who decode, the caller in `finish` included; None for one on each processor.
+        implementation: "avx512", "avx2" or "portable"; None for the widest that the processor has.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Vintix,
+        task_name: str,
+        num_envs: int,
+        context_len: int,
+        *,
+        cache_dtype: str = "bfloat16",
+        dropped_mass: float = 1e-4,
+        threads: int | None = None,
+        implementation: str | None = None,
+    ) -> None:
+        config, info, transformer = model.config, model.tasks[task_name], model.transformer
+        self._decoder = PolicyDecoder(
+            decoder_weights(model, task_name),
+            num_envs=num_envs,
+            observation_dim=info.observation_dim,
+            action_dim=info.action_dim,
+            observation_emb_dim=config.observation_emb_dim,
+            action_emb_dim=config.action_emb_dim,
+            reward_emb_dim=config.reward_emb_dim,
+            hidden_dim=config.hidden_dim,
+            transformer_depth=config.transformer_depth,
+            transformer_heads=config.transformer_heads,
+            intermediate_size=config.intermediate_size,
+            parallel_residual=config.parallel_residual,
+            action_first=config.token_order == OWNER_TOKEN_ORDER,
+            reward_scale=info.reward_scale,
+            slopes=transformer.slopes,
+            score_bounds=[block.attention.score_bound() for block in transformer.blocks],
+            windows=transformer.windows(context_len, dropped_mass),
+            cache_dtype=cache_dtype,
+            dropped_mass=dropped_mass,
+            threads=threads or usable_threads(),
+            implementation=implementation or "",
+        )
+        self._last_action = np.zeros((num_envs, info.action_dim), np.float32)
+        self._last_reward = np.zeros(num_envs, np.float32)
+
+    @property
+    def implementation(self) -> str:
+        """Which instructions the core uses."""
+        return self._decoder.implementation
+
+    @property
+    def cache_bytes_per_env(self) -> int:
+        """Bytes of keys and values that are kept for an environment."""
+        return self._decoder.bytes_per_env
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of keys and values that all steps so far have read."""
+        return self._decoder.stats["bytes_read"]
+
+    def forget(self) -> None:
+        self._decoder.reset()
+
+    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
+        self._decoder.begin(
+            np.ascontiguousarray(observation, np.float32), self._last_action, self._last_reward,
+            np.ascontiguousarray(step_num, np.int32),
+        )  # fmt: skip
+
+    def finish(self) -> torch.Tensor:
+        return torch.from_numpy(self._decoder.finish())
+
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        self.begin(observation, step_num)
+        return self.finish()
+
+    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        self._last_action[:] = action
+        self._last_reward[:] = reward
