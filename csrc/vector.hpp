@@ -16,6 +16,11 @@ VF_INLINE Int fill_int(std::int32_t x) { return x - Int{}; }
 VF_INLINE Vec to_float(Int v) { return __builtin_convertvector(v, Vec); }
 VF_INLINE Vec as_float(Bits v) { return reinterpret_cast<Vec&>(v); }
 VF_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+VF_INLINE float max(float a, float b) { return a > b ? a : b; }
+VF_INLINE Vec magnitude(Vec v) { return max(v, -v); }
+// To the nearest integer, ties to even, below 2^22: 1.5 * 2^23 leaves no bits for what comes after the point.
+VF_INLINE Vec round_float(Vec v) { return v + 12582912.0f - 12582912.0f; }
+VF_INLINE Int round(Vec v) { return __builtin_convertvector(round_float(v), Int); }
 VF_INLINE Int lane_numbers() { return Int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 // Every lane gets the result: halves, quarters, ... are combined with one another.
@@ -67,8 +72,7 @@ VF_INLINE std::uint16_t to_bfloat16(float x) {
 // e^x with a relative error of 2e-7; 0 below -87.  Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
 VF_INLINE Vec exponential(Vec x) {
   const Vec clamped = max(x, fill(-87.0f));
-  const Vec shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer in the low bits
-  const Vec n = shifted - 12582912.0f;
+  const Vec n = round_float(clamped * 1.44269504f);
   const Vec r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
   Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -83,12 +87,12 @@ VF_INLINE Vec exponential(Vec x) {
 
 // Abramowitz and Stegun 7.1.26: an absolute error of 1.5e-7.
 VF_INLINE Vec error_function(Vec x) {
-  const Vec magnitude = max(x, -x);
-  const Vec t = 1.0f / (1.0f + 0.3275911f * magnitude);
+  const Vec size = magnitude(x);
+  const Vec t = 1.0f / (1.0f + 0.3275911f * size);
   Vec p = 1.061405429f * t - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  const Vec positive = 1.0f - p * t * exponential(-magnitude * magnitude);
+  const Vec positive = 1.0f - p * t * exponential(-size * size);
   return x < 0.0f ? -positive : positive;
 }
