@@ -90,7 +90,8 @@ def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
     # A process of its own: triton decides when it is imported whether it interprets or compiles.
     code = "import test_kernels; test_kernels.check_fused('cpu')"
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
