@@ -67,5 +67,6 @@ def observe(
         base_quat.stride(0), base_ang_vel.stride(0), joint_pos.stride(0), joint_vel.stride(0),
         num_joints, ANG_VEL_SCALE, JOINT_VEL_SCALE, COMMAND_SCALE[0], COMMAND_SCALE[2],
         BLOCK=triton.next_power_of_2(num_joints),
+        enable_fp_fusion=True,  # triton 3.9 warns where its coming change of default is not answered
     )  # fmt: skip
     return out

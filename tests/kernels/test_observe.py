@@ -1,13 +1,11 @@
 """The plain observation against rotation matrices, and the Triton kernel against the plain observation."""
 
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from interpreter import interpret
 
 from vintix_fast import kernels
 from vintix_fast.kernels import reference
@@ -31,7 +29,7 @@ def make_inputs(num_envs, num_joints, device="cpu", strided=False):
 
 
 def check_fused(device):
-    """Compares the kernel with the plain version; also run by the subprocess below."""
+    """Compares the kernel with the plain version; also run in the interpreter, by the test below."""
     from vintix_fast.kernels import fused
 
     for num_envs, num_joints in SIZES:
@@ -88,12 +86,7 @@ def test_gravity_and_turning_by_rotation_matrices(angles):
 
 def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    # A process of its own: triton decides when it is imported whether it interprets or compiles.
-    code = "import test_kernels; test_kernels.check_fused('cpu')"
-    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    interpret("import test_observe; test_observe.check_fused('cpu')")
 
 
 @pytest.mark.gpu
