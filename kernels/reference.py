@@ -12,6 +12,7 @@ import torch
 ANG_VEL_SCALE = 0.25
 JOINT_VEL_SCALE = 0.05
 COMMAND_SCALE = (2.0, 2.0, 0.25)
+STD_EPS = 1e-6  # as the model adds to a task's standard deviations
 INT8_MAX = 127
 SMALLEST_SCALE = 1e-30  # of a vector of zeros, which would otherwise divide by 0
 
@@ -65,6 +66,21 @@ def observe(
         ],
         dim=1,
     )
+
+
+def observe_and_normalise(
+    base_quat: torch.Tensor,
+    base_ang_vel: torch.Tensor,
+    joint_pos: torch.Tensor,
+    joint_vel: torch.Tensor,
+    default_pose: torch.Tensor,
+    command: torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`observe`, and the same standardised: (observation - mean) / (std + 1e-6) with mean and std [9 + 2 J]."""
+    observation = observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
+    return observation, (observation - mean) / (std + STD_EPS)
 
 
 class Ring(NamedTuple):

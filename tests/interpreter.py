@@ -40,7 +40,7 @@ class Compiler:
     def __getitem__(self, grid):
         return self.launch
 
-    def launch(self, *args, enable_fp_fusion, **constants):
+    def launch(self, *args, enable_fp_fusion, num_warps=4, **constants):
         import triton
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
@@ -49,7 +49,7 @@ class Compiler:
         signature = dict.fromkeys(names, "constexpr") | dict(zip(names, map(self._type, args), strict=False))
         places = {(names.index(name),): value for name, value in constants.items()}
         source = ASTSource(self.kernel, signature, constexprs=places)
-        options = {"enable_fp_fusion": enable_fp_fusion}
+        options = {"enable_fp_fusion": enable_fp_fusion, "num_warps": num_warps}
         self.compiled.append(triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options))
 
     def _type(self, arg) -> str:
