@@ -4,7 +4,7 @@ Measured with full histories of ``--context-len`` tokens, for every dtype of the
 
 - the whole policy step, launched one by one and replayed from a graph: the GPU's time, and the host's to launch it;
 - decode attention of one layer, kernel and plain version, and the kernel's share of the memory bandwidth measured here;
-- the observation and the task's judgement, kernel and plain version;
+- the observation, kernel and plain version;
 - how often the host waits for the GPU in a step of the policy with a masked reset and with columns on their way to the
   host, as far as torch's synchronisation debugging notices.
 
