@@ -97,7 +97,9 @@ class Ring(NamedTuple):
 
 def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Float vectors [..., D] -> int8 [..., D] and scales [...]: absmax / 127, rounded to nearest, halves to even."""
-    scale = (x.float().abs().amax(dim=-1) / INT8_MAX).clamp(min=SMALLEST_SCALE)
+    largest = x.float().abs().amax(dim=-1)
+    # By a tensor: on CUDA, torch divides by a number by multiplying with its reciprocal, which rounds otherwise.
+    scale = (largest / torch.full_like(largest, INT8_MAX)).clamp(min=SMALLEST_SCALE)
     return (x.float() / scale[..., None]).round().to(torch.int8), scale
 
 

@@ -18,7 +18,7 @@ TOLERANCE = 2e-6
 
 
 def make_judge(robot, device="cpu"):
-    from vintix_fast.kernels.fused import WalkingJudge
+    from vintix_fast.kernels.judge import WalkingJudge
 
     return WalkingJudge(
         torch.device(device), default_pose_rad=robot.default_pose_rad, command=COMMAND, command_scale=COMMAND_SCALE,
@@ -82,9 +82,9 @@ def check_judge(device):
 
 
 def check_compiles():
-    from vintix_fast.kernels import fused
+    from vintix_fast.kernels import judge
 
-    compiler = fused._judge_kernel = Compiler(fused._judge_kernel)
+    compiler = judge._judge_kernel = Compiler(judge._judge_kernel)
     robot = load_robot("go2")
     states = [torch.zeros(2, n) for n in (3, 4, 3, 3, 12, 12, 12)]
     flags = torch.zeros(2, dtype=torch.bool)
@@ -94,12 +94,12 @@ def check_compiles():
 
 def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    interpret("import test_fused_judge; test_fused_judge.check_judge('cpu')")
+    interpret("import test_judge_kernel; test_judge_kernel.check_judge('cpu')")
 
 
 def test_triton_kernel_compiles_for_a_gpu():
     pytest.importorskip("triton", reason="triton is not installed")
-    run_python("import test_fused_judge; test_fused_judge.check_compiles()")
+    run_python("import test_judge_kernel; test_judge_kernel.check_compiles()")
 
 
 @pytest.mark.gpu

@@ -49,7 +49,8 @@ def check_fused(device):
             reference.observe_and_normalise(*inputs, mean, std),
             strict=True,
         ):
-            torch.testing.assert_close(seen, expected, atol=TOLERANCE / 1e-2, rtol=TOLERANCE)
+            # Divided by standard deviations down to 1e-6, which magnify.
+            torch.testing.assert_close(seen, expected, atol=100 * TOLERANCE, rtol=10 * TOLERANCE)
 
 
 def check_compiles():
@@ -108,12 +109,12 @@ def test_gravity_and_turning_by_rotation_matrices(angles):
 
 def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    interpret("import test_fused_observe; test_fused_observe.check_fused('cpu')")
+    interpret("import test_observe_kernel; test_observe_kernel.check_fused('cpu')")
 
 
 def test_triton_kernel_compiles_for_a_gpu():
     pytest.importorskip("triton", reason="triton is not installed")
-    run_python("import test_fused_observe; test_fused_observe.check_compiles()")
+    run_python("import test_observe_kernel; test_observe_kernel.check_compiles()")
 
 
 @pytest.mark.gpu
