@@ -1,4 +1,4 @@
-"""Kernels, each with a plain torch reference; `observe` runs whichever belongs to the tensors' device."""
+"""Kernels, each with a plain torch reference; these functions run whichever belongs to the tensors' device."""
 
 from __future__ import annotations
 
@@ -21,3 +21,21 @@ def observe(
 
         return fused.observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
     return reference.observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    ring: reference.Ring,
+    slot: torch.Tensor,
+    length: torch.Tensor,
+    window: torch.Tensor,
+    slopes: torch.Tensor,
+) -> torch.Tensor:
+    """Attention of one new token [N, H, D] over a ring; see `reference.attend` for shapes."""
+    if q.device.type == "cuda":
+        from vintix_fast.kernels import decode_attention
+
+        return decode_attention.attend(q, k, v, ring, slot, length, window, slopes)
+    return reference.attend(q, k, v, ring, slot, length, window, slopes)

@@ -138,8 +138,6 @@ class Transformer(nn.Module):
 
     def decode(self, x: Tensor, cache: ContextCache) -> Tensor:
         """One new token for each environment [N, F] -> hidden state [N, F]; the cache advances by one step."""
-        if cache.windows is None and not cache.capturable:  # reads weights back, which a CUDA graph must not
-            cache.windows = self._widest_windows(cache.context_len)
         cache.advance()
         for layer, block in enumerate(self.blocks):
             x = block.decode(x, cache, layer)
@@ -180,7 +178,3 @@ class Transformer(nn.Module):
             for slope in self.slopes
         ]
         return [min(context_len, max(1, window)) for window in needed]
-
-    def _widest_windows(self, context_len: int) -> list[int]:
-        """For each head, the widest of all layers' windows."""
-        return [max(layers) for layers in zip(*self.windows(context_len), strict=True)]

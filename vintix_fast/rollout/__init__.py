@@ -1,7 +1,20 @@
 """Policy, exploration noise and the loop that runs them in N environments."""
 
 from vintix_fast.rollout.collector import Collection, Episode, collect, episodes_per_env
+from vintix_fast.rollout.graph import GraphPolicy
+from vintix_fast.rollout.host_copies import HostCopies
 from vintix_fast.rollout.noise import Noise, ladder
 from vintix_fast.rollout.policy import Actor, Policy
 
-__all__ = ["Actor", "Collection", "Episode", "Noise", "Policy", "collect", "episodes_per_env", "ladder"]
+__all__ = [
+    "Actor",
+    "Collection",
+    "Episode",
+    "GraphPolicy",
+    "HostCopies",
+    "Noise",
+    "Policy",
+    "collect",
+    "episodes_per_env",
+    "ladder",
+]

@@ -1,45 +1,66 @@
 """The plain observation against rotation matrices, and the Triton kernel against the plain observation."""
 
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from interpreter import Compiler, interpret, run_python
 
 from vintix_fast import kernels
 from vintix_fast.kernels import reference
 
-SIZES = [(1, 12), (3, 12), (257, 12), (5, 1), (7, 17)]
+SIZES = [(1, 12), (3, 12), (65, 12), (5, 1), (7, 17)]
 TOLERANCE = 1e-6
 """A dozen products of numbers of about 1 in float32, rounded in another order."""
 
 
-def make_inputs(num_envs, num_joints, device="cpu", strided=False):
+def make_inputs(num_envs, num_joints, device="cpu", layout="rows"):
+    """The arguments of `observe`; ``layout`` of the states: "rows", "strided" ones, or "columns" one after another."""
     generator = torch.Generator().manual_seed(num_envs + num_joints)
 
-    def rows(columns):
+    def state(columns):
         wide = torch.randn(num_envs, 2 * columns + 3, generator=generator).to(device)
-        return wide[:, 1 : columns + 1] if strided else wide[:, :columns].contiguous()
+        if layout == "columns":
+            return wide.T.contiguous().T[:, :columns]
+        return wide[:, 1 : columns + 1] if layout == "strided" else wide[:, :columns].contiguous()
 
-    quat = rows(4)
+    quat = state(4)
     quat /= quat.norm(dim=1, keepdim=True)
     default, command = torch.randn(num_joints, generator=generator), torch.randn(3, generator=generator)
-    return quat, rows(3), rows(num_joints), rows(num_joints), default.to(device), command.to(device)
+    return quat, state(3), state(num_joints), state(num_joints), default.to(device), command.to(device)
 
 
 def check_fused(device):
-    """Compares the kernel with the plain version; also run by the subprocess below."""
+    """Compares the kernel with the plain version; also run in the interpreter, by the test below."""
     from vintix_fast.kernels import fused
 
     for num_envs, num_joints in SIZES:
-        for strided in (False, True):
-            inputs = make_inputs(num_envs, num_joints, device, strided)
+        for layout in ("rows", "strided", "columns"):
+            inputs = make_inputs(num_envs, num_joints, device, layout)
             out = fused.observe(*inputs)
             assert out.shape == (num_envs, 9 + 2 * num_joints)
             torch.testing.assert_close(out, reference.observe(*inputs), atol=TOLERANCE, rtol=TOLERANCE)
+        mean, std = torch.randn(2, out.shape[1], generator=torch.Generator().manual_seed(0)).to(device)
+        std = std.abs()
+        std[6] = 0.0  # of a command that never varies
+        for seen, expected in zip(
+            fused.observe_and_normalise(*inputs, mean, std),
+            reference.observe_and_normalise(*inputs, mean, std),
+            strict=True,
+        ):
+            # Divided by standard deviations down to 1e-6, which magnify.
+            torch.testing.assert_close(seen, expected, atol=100 * TOLERANCE, rtol=10 * TOLERANCE)
+
+
+def check_compiles():
+    from vintix_fast.kernels import fused
+
+    compiler = fused._observe_kernel = Compiler(fused._observe_kernel)
+    inputs = make_inputs(3, 12)
+    fused.observe(*inputs)
+    fused.observe_and_normalise(*inputs, torch.zeros(33), torch.ones(33))
+    assert len(compiler.compiled) == 2
 
 
 def rotation_z_y_x(roll, pitch, yaw):
@@ -88,11 +109,12 @@ def test_gravity_and_turning_by_rotation_matrices(angles):
 
 def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    # A process of its own: triton decides when it is imported whether it interprets or compiles.
-    code = "import test_kernels; test_kernels.check_fused('cpu')"
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.path.dirname(__file__)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    interpret("import test_observe_kernel; test_observe_kernel.check_fused('cpu')")
+
+
+def test_triton_kernel_compiles_for_a_gpu():
+    pytest.importorskip("triton", reason="triton is not installed")
+    run_python("import test_observe_kernel; test_observe_kernel.check_compiles()")
 
 
 @pytest.mark.gpu

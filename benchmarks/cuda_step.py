@@ -1,0 +1,193 @@
+"""The policy's step on a GPU, without a simulator: eager against a CUDA graph, kernels against plain torch.
+
+Measured with full histories of ``--context-len`` tokens, for every dtype of the cache that fits:
+
+- the whole policy step, launched one by one and replayed from a graph: the GPU's time, and the host's to launch it;
+- decode attention of one layer, kernel and plain version, and the kernel's share of the memory bandwidth measured here;
+- the observation, kernel and plain version;
+- how often the host waits for the GPU in a step of the policy with a masked reset and with columns on their way to the
+  host, as far as torch's synchronisation debugging notices.
+
+    python benchmarks/cuda_step.py --num-envs 4096
+
+Prints a table and ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from vintix_fast import kernels
+from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.kernels import reference
+from vintix_fast.model import ContextCache, Vintix, load_checkpoint
+from vintix_fast.model.cache import DTYPES
+from vintix_fast.rollout import GraphPolicy, HostCopies
+
+TASK = "go2_walking_ad"
+SPARE_BYTES = 2 << 30  # left for activations, and for the plain attention of a part of the environments
+REFERENCE_SHARE = 16  # the plain attention needs the cache in float32, so it runs on one part of so many
+
+
+def times_ms(step: Callable[[], object], repeats: int = 50) -> tuple[float, float]:
+    """Median time of ``step`` on the GPU, and of the host to launch it."""
+    for _ in range(5):
+        step()
+    torch.cuda.synchronize()
+    on_device, on_host = [], []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began = time.perf_counter()
+        start.record()
+        step()
+        end.record()
+        on_host.append(1e3 * (time.perf_counter() - began))
+        torch.cuda.synchronize()
+        on_device.append(start.elapsed_time(end))
+    return statistics.median(on_device), statistics.median(on_host)
+
+
+def bandwidth_gb_s(device: torch.device) -> float:
+    """Bytes read and written a second by copying 1 GiB."""
+    source = torch.zeros(1 << 30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / times_ms(lambda: target.copy_(source), 20)[0] / 1e6
+
+
+def make_inputs(num_envs: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Observation, step number, executed action, reward."""
+    observation, action = (torch.randn(num_envs, n, device=device) for n in (33, 12))
+    step_num = torch.arange(num_envs, device=device, dtype=torch.int32) % 1000
+    return observation, step_num, action, torch.randn(num_envs, device=device)
+
+
+def policy_step(policy: GraphPolicy, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    observation, step_num, action, reward = inputs
+    policy.begin(observation, step_num)
+    mean_action = policy.finish()
+    policy.remember(action, reward)
+    return mean_action
+
+
+def measure_policy(model: Vintix, args: argparse.Namespace, dtype: torch.dtype) -> dict[str, float]:
+    """Times of a step with full histories."""
+    inputs = make_inputs(args.num_envs, model.device)
+    result = {}
+    for name, capture in (("eager", False), ("graph", True)):
+        policy = GraphPolicy(model, TASK, args.num_envs, args.context_len, dtype, capture=capture)
+        policy._cache.length.fill_(args.context_len)
+        result[f"{name}_ms"], result[f"{name}_host_ms"] = times_ms(lambda policy=policy: policy_step(policy, inputs))
+        del policy
+    return result
+
+
+def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtype, gb_s: float) -> dict[str, float]:
+    """One layer's kernel over all environments; kernel and plain version over a part of them."""
+    config = model.config
+    windows = model.transformer.windows(args.context_len)
+
+    def run(num_envs: int, attend: Callable[..., torch.Tensor]) -> tuple[float, ContextCache]:
+        cache = ContextCache(config, num_envs, args.context_len, model.device, dtype, windows)
+        cache.length.fill_(args.context_len)
+        cache.advance()
+        heads = (num_envs, config.transformer_heads, config.head_dim)
+        q, k, v = (torch.randn(heads, device=model.device) for _ in range(3))
+        rest = (cache._slot, cache.length, cache.windows[0], cache._slopes)
+        return times_ms(lambda: attend(q, k, v, cache.rings[0], *rest), 20)[0], cache
+
+    part = max(1, args.num_envs // REFERENCE_SHARE)
+    plain_ms, fused_part_ms = run(part, reference.attend)[0], run(part, kernels.attend)[0]
+    fused_ms, cache = run(args.num_envs, kernels.attend)
+    bytes_read = cache.nbytes / config.transformer_depth * sum(windows[0]) / len(windows[0]) / args.context_len
+    return {
+        "attention_plain_part_ms": plain_ms,
+        "attention_kernel_part_ms": fused_part_ms,
+        "attention_kernel_ms": fused_ms,
+        "attention_bandwidth_fraction": bytes_read / fused_ms / 1e6 / gb_s,
+        "cache_bytes_per_env": cache.nbytes / args.num_envs,
+    }
+
+
+def measure_observe(num_envs: int, device: torch.device) -> dict[str, float]:
+    states = [torch.randn(num_envs, n, device=device) for n in (4, 3, 12, 12)]
+    inputs = (*states, torch.zeros(12, device=device), torch.tensor([0.5, 0.0, 0.0], device=device))
+    return {
+        "observe_kernel_ms": times_ms(lambda: kernels.observe(*inputs))[0],
+        "observe_plain_ms": times_ms(lambda: reference.observe(*inputs))[0],
+    }
+
+
+def host_waits_per_step(model: Vintix, args: argparse.Namespace, dtype: torch.dtype, steps: int = 20) -> float:
+    """Synchronising calls a step that torch notices, after a warm-up."""
+    policy = GraphPolicy(model, TASK, args.num_envs, args.context_len, dtype)
+    copies = HostCopies(model.device)
+    inputs = make_inputs(args.num_envs, model.device)
+    some = torch.arange(args.num_envs, device=model.device) % 7 == 0
+
+    def step() -> None:
+        policy.forget(some)
+        mean_action = policy_step(policy, inputs)
+        copies.push({"observation": inputs[0], "mean_action": mean_action, "reward": inputs[3]})
+
+    for _ in range(3):
+        step()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            for _ in range(steps):
+                step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    copies.flush()
+    return sum("called a synchronizing" in str(warning.message) for warning in caught) / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-envs", type=int, default=4096)
+    parser.add_argument("--context-len", type=int, default=2048)
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("error: torch finds no CUDA device here; this benchmark measures nothing else")
+
+    device = torch.device("cuda")
+    model = load_checkpoint(BUILTIN_CHECKPOINT).to(device)
+    gb_s = bandwidth_gb_s(device)
+    result = {
+        "device": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "num_envs": args.num_envs,
+        "context_len": args.context_len,
+        "bandwidth_gb_s": gb_s,
+        **measure_observe(args.num_envs, device),
+        "cache": {},
+    }
+    for dtype in DTYPES:
+        name = str(dtype).removeprefix("torch.")
+        size = ContextCache(model.config, 1, args.context_len, dtype=dtype).nbytes * args.num_envs
+        torch.cuda.empty_cache()
+        if size + SPARE_BYTES > torch.cuda.mem_get_info(device)[0]:
+            print(f"{name}: {args.num_envs} caches of {args.context_len} tokens, {size / 1e9:.1f} GB, do not fit")
+            continue
+        result["cache"][name] = measure_policy(model, args, dtype) | measure_attention(model, args, dtype, gb_s)
+        result["cache"][name]["host_waits_per_step"] = host_waits_per_step(model, args, dtype)
+
+    print(f"{result['device']}, {args.num_envs} environments, {args.context_len} tokens, {gb_s:.0f} GB/s")
+    print(f"observation: kernel {result['observe_kernel_ms']:.3f} ms, plain {result['observe_plain_ms']:.3f} ms")
+    for name, figures in result["cache"].items():
+        print(name)
+        for key, value in figures.items():
+            print(f"  {key:32s} {value:12.3f}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
