@@ -28,7 +28,8 @@ from vintix_fast.schema import FIELDS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"
 COMMANDS = (
-    "adapt", "eval", "expert", "distil", "pretrain", "leave-one-out", "models", "report", "profile", "inspect", "doctor"
+    "adapt", "eval", "expert", "distil", "pretrain", "leave-one-out", "models", "report", "bench", "profile", "inspect",
+    "doctor",
 )  # fmt: skip
 
 
