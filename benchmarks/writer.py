@@ -51,8 +51,9 @@ def write_with_core(path: Path, num_envs: int, steps: int) -> dict[str, Any]:
 
 
 def write_with_h5py(path: Path, num_envs: int, steps: int) -> float:
-    """The same layout, written between two steps every `FLUSH_EVERY` steps; returns seconds."""
+    """The same layout, written between two steps and flushed every `FLUSH_EVERY` steps; returns seconds."""
     waiting = {name: np.empty((num_envs, FLUSH_EVERY, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
+    open_blocks: dict[int, dict[str, h5py.Dataset]] = {}
     started = time.perf_counter()
     with h5py.File(path, "w") as file:
         for at, step in enumerate(made_steps(num_envs, steps)):
@@ -60,8 +61,13 @@ def write_with_h5py(path: Path, num_envs: int, steps: int) -> float:
             for name, rows in step.items():
                 waiting[name][:, count - 1] = rows
             if count == FLUSH_EVERY or at == steps - 1:
+                first = at + 1 - count
                 for env in range(num_envs):
-                    _append_rows(file, env, at + 1 - count, count, steps, waiting)
+                    if first % BLOCK_LEN == 0:
+                        open_blocks[env] = _new_block(file, env, first, steps)
+                    for name, dataset in open_blocks[env].items():
+                        dataset.resize(first % BLOCK_LEN + count, axis=0)
+                        dataset[-count:] = waiting[name][env, :count]
                 file.flush()
         file.attrs["closed_cleanly"] = 1
         file.attrs["stream_env"] = np.arange(num_envs)
@@ -70,18 +76,14 @@ def write_with_h5py(path: Path, num_envs: int, steps: int) -> float:
     return time.perf_counter() - started
 
 
-def _append_rows(file: h5py.File, env: int, first: int, count: int, steps: int, waiting: Step) -> None:
-    """Rows ``first`` to ``first + count`` of an environment; `BLOCK_LEN` is a multiple of `FLUSH_EVERY`."""
-    block, filled = divmod(first, BLOCK_LEN)
-    begin = env * steps + block * BLOCK_LEN
-    name = f"{begin}-{min(begin + BLOCK_LEN, (env + 1) * steps) - 1}"
-    group = file.require_group(name)
-    for field, (shape, dtype) in FIELDS.items():
-        if filled == 0:
-            group.create_dataset(field, (0, *shape), dtype, maxshape=(BLOCK_LEN, *shape), chunks=(CHUNK_LEN, *shape))
-        dataset = group[field]
-        dataset.resize(filled + count, axis=0)
-        dataset[filled:] = waiting[field][env, :count]
+def _new_block(file: h5py.File, env: int, first: int, steps: int) -> dict[str, h5py.Dataset]:
+    """Empty datasets for an environment's rows from ``first`` on; `BLOCK_LEN` is a multiple of `FLUSH_EVERY`."""
+    begin, end = env * steps + first, env * steps + min(first + BLOCK_LEN, steps)
+    group = file.create_group(f"{begin}-{end - 1}")
+    return {
+        name: group.create_dataset(name, (0, *shape), dtype, maxshape=(BLOCK_LEN, *shape), chunks=(CHUNK_LEN, *shape))
+        for name, (shape, dtype) in FIELDS.items()
+    }
 
 
 def write_plain(path: Path, num_envs: int, steps: int) -> float:
