@@ -17,6 +17,7 @@ from typer import Option
 from vintix_fast.cli.adapt import MAIN, RUN, adapt
 from vintix_fast.cli.common import check_file, console, print_json, reports_errors, result_console
 from vintix_fast.config import AdaptConfig
+from vintix_fast.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +68,10 @@ def profile(*, trace: Path, output_dir: Path | None, json: bool, **options: Any)
             with region("start-up"):
                 from vintix_fast.adapt import adapt as run
                 from vintix_fast.report.console import ConsoleProgress
-            result = run(config, progress=ConsoleProgress(console))
+            try:
+                result = run(config, progress=ConsoleProgress(console))
+            except Interrupted as stop:  # adapt's message says how to go on, which a profile does not
+                raise Interrupted("stopped before the loop was done: no profile, no trace") from stop
     write_text(trace, jsonlib.dumps(recorded.trace()))
     summary = _summary(recorded, config, result.rows[-1])
     out = result_console(json)

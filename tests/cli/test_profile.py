@@ -68,6 +68,16 @@ def test_a_run_is_kept_where_it_was_asked_for(profile, tmp_path):
     assert (tmp_path / "run" / "models" / "loop_01" / "model.pth").is_file()
 
 
+def test_a_stopped_profile_says_so(profile, tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "finetune", stop)
+    result = profile()
+    assert result.exit_code == 130 and "no profile" in result.stderr and "--resume" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("words", [("--trace", "no/such/folder.json"), ("--trace", "."), ("--critic-updates", 0)])
 def test_bad_options_are_found_before_anything_runs(profile, tmp_path, words):
     result = profile(*words)
