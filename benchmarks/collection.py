@@ -1,147 +1,258 @@
-"""Environment steps a second: this engine against the plain way, in one run.
+"""Environment steps a second: the bare simulator, and what the task, the policy and the writer cost on top of it.
 
-The plain way is the slow script's: one environment, and for every action the whole history (``--context-len`` tokens)
-goes through the model again, with dense attention (scores, softmax and sum written out).  A second plain figure uses
-torch's fused attention instead, which is what this package's own ``predict_actions`` does.
-
-This engine: ``--num-envs`` environments, ring caches full to ``--context-len``, every transition written to HDF5.  All
-step the same robot in Genesis.
-
-    python benchmarks/collection.py --num-envs 50
-
-Prints a table and ends with one JSON line.
+All rows of one number of environments replay one walk: a first rollout records what the robots saw and did, the
+simulator alone and the task alone are driven by those actions, and the policy's context is filled with it until it
+is full.  So every row simulates the same motion, and no row is measured on a context that is still short.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
-import numpy as np
 import torch
 
-from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.benchmarks.bandwidth import read_bandwidth
+from vintix_fast.benchmarks.plain import plain_steps_per_s
 from vintix_fast.data import open_writer
-from vintix_fast.evaluate import task_for
-from vintix_fast.model import load_checkpoint
-from vintix_fast.model.transformer import Attention
-from vintix_fast.robots import load_robot
-from vintix_fast.rollout import Policy, collect
+from vintix_fast.model import Vintix
+from vintix_fast.regions import recording
+from vintix_fast.robots import Robot
+from vintix_fast.rollout import Actor, Policy, collect
+from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask
+from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
+
+SHORT_CONTEXT = 256
+WARM_UP = 5
+"""Steps of a rollout before the clock starts."""
+DECODES = 20
+"""Policy steps in one timing of decoding alone."""
+REGIONS = {
+    "simulate_fraction": ("simulate",), "task_fraction": ("observe",), "policy_fraction": ("decode", "wait"),
+    "write_fraction": ("write",),
+}  # fmt: skip
+"""What the collector's step is made of: `vintix_fast.rollout.collector`'s regions."""
 
 
-def dense_attention(attention: Attention, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """What `Attention.forward` computes, written out: x [N, T, F], bias [H, T, T] -> [N, T, F]."""
-    q, k, v = (part.transpose(1, 2) for part in attention._project(x))  # [N, H, T, D]
-    scores = q @ k.transpose(2, 3) / attention.head_dim**0.5 + bias
-    return attention.out_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
+@dataclass(frozen=True)
+class BenchConfig:
+    """What to measure."""
+
+    num_envs: tuple[int, ...] = (1, 16, 64, 256)
+    steps: int | None = None
+    """Of all environments in one timing, `WARM_UP` of them not timed; None: 20,000 transitions, 100 to 1000 steps."""
+    repeats: int = 2
+    """Every row's best of so many."""
+    plain_steps: int = 10
+    """Actions of the plain way; 0: leave it out."""
+    device: str = "cpu"
+
+    def steps_of(self, num_envs: int) -> int:
+        """Steps of one timing with so many environments."""
+        return self.steps or min(1000, max(100, 20_000 // num_envs))
 
 
-def plain_steps_per_s(model, task_name: str, task: WalkingTask, context_len: int, steps: int) -> float:
-    """One environment; a history of ``context_len`` tokens is encoded anew for every action."""
-    observation = task.reset()
-    history = {
-        "observation": observation.repeat(context_len, 1), "prev_action": torch.zeros(context_len, 12),
-        "prev_reward": torch.zeros(context_len), "step_num": torch.arange(context_len),
-    }  # fmt: skip
-    started = time.perf_counter()
-    for _ in range(steps):
-        action = model.predict_actions(**history, task_name=task_name)[-1]
-        result = task.step(action[None])
-        latest = (result.observation, action[None], result.reward, history["step_num"][-1:] + 1)
-        for key, row in zip(history, latest, strict=True):
-            history[key] = torch.cat([history[key][1:], row])
-    return steps / (time.perf_counter() - started)
+@dataclass(frozen=True)
+class Walk:
+    """What happened in a rollout; every field is [T, N, ...]."""
+
+    observation: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    step_num: torch.Tensor
 
 
-class StepClock:
-    """Called after every step of all environments; notes the time."""
+class FullContext(Actor):
+    """A policy that keeps its history when a rollout begins."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def __init__(self, policy: Actor) -> None:
+        self._policy = policy
 
-    def __call__(self, collection) -> None:
-        self.times.append(time.perf_counter())
+    def forget(self, mask: torch.Tensor | None = None) -> None:
+        """Nothing."""
 
-    def steps_per_s(self, first: int, last: int, num_envs: int) -> float:
-        return (last - first) * num_envs / (self.times[last] - self.times[first])
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        return self._policy.act(observation, step_num)
+
+    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        self._policy.remember(action, reward)
+
+    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
+        self._policy.begin(observation, step_num)
+
+    def finish(self) -> torch.Tensor:
+        return self._policy.finish()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--robot-type", default="go2", help="a robot that the checkpoint walks on, so that none falls")
-    parser.add_argument("--num-envs", type=int, default=50)
-    parser.add_argument("--context-len", type=int, default=2048)
-    parser.add_argument("--plain-steps", type=int, default=20)
-    args = parser.parse_args()
+def measure(
+    model: Vintix,
+    task_name: str,
+    robot: Robot,
+    context_len: int,
+    config: BenchConfig,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Measure every number of environments at a context of `SHORT_CONTEXT` and at ``context_len``.
 
-    robot = load_robot(args.robot_type)
-    model = load_checkpoint(BUILTIN_CHECKPOINT)
-    task_name = task_for(model, robot)
+    Args:
+        say: told what is done.
 
-    plain_task = WalkingTask(Simulator(robot, 1), robot)
-    plain_steps_per_s(model, task_name, plain_task, args.context_len, 2)  # warm-up
-    fused = plain_steps_per_s(model, task_name, plain_task, args.context_len, args.plain_steps)
-    with mock.patch.object(Attention, "forward", dense_attention):
-        plain_steps_per_s(model, task_name, plain_task, args.context_len, 2)
-        plain = plain_steps_per_s(model, task_name, plain_task, args.context_len, args.plain_steps)
+    Returns:
+        A setting's numbers for each number of environments and context.
+    """
+    contexts = sorted({min(SHORT_CONTEXT, context_len), context_len})
+    plain, settings, bandwidth = {}, [], 0.0
+    only_plain = [1] if config.plain_steps and 1 not in config.num_envs else []
+    for num_envs in [*only_plain, *config.num_envs]:
+        task = WalkingTask(Simulator(robot, num_envs, config.device, say), robot)
+        if num_envs == 1 and config.plain_steps:
+            say("the plain way")
+            plain = {c: plain_steps_per_s(model, task_name, task, c, config.plain_steps) for c in contexts}
+        if num_envs in config.num_envs:
+            walk = record_walk(task, make_policy(model, task_name, num_envs, contexts[0]), config.steps_of(num_envs))
+            for context in contexts:
+                say(f"{num_envs} environments, context {context}")
+                policy = make_policy(model, task_name, num_envs, context)
+                settings.append(measure_setting(task, policy, walk, context, config.repeats))
+                bandwidth = max(bandwidth, read_bandwidth(config.device))
+    for setting in settings:
+        read = setting["read_bytes_per_step"]
+        setting["bandwidth_bytes_per_s"] = bandwidth
+        setting["decode_bandwidth_fraction"] = read and read / setting["decode_seconds"] / bandwidth
+        if plain:
+            setting["plain_steps_per_s"] = plain[setting["context_len"]]
+            setting["collection_times_plain"] = setting["collection_steps_per_s"] / setting["plain_steps_per_s"]
+    return settings
 
-    simulator = Simulator(robot, args.num_envs)
-    pose = torch.tensor(robot.default_pose_rad).expand(args.num_envs, -1)
-    WalkingTask(simulator, robot).reset()
-    for _ in range(50):
-        simulator.step(pose)
-    started = time.perf_counter()
-    for _ in range(300):
-        simulator.step(pose)
-    bare = 300 * args.num_envs / (time.perf_counter() - started)
 
-    # Episodes of 1000 steps until the caches are full, and 400 steps more.
-    episodes_each = -(-(args.context_len + 400) // 1000)
-    task = WalkingTask(simulator, robot)
-    policy = Policy(model, task_name, args.num_envs, args.context_len)
-    clock = StepClock()
-    with tempfile.TemporaryDirectory() as folder:
-        with open_writer(Path(folder) / "trajectories.h5", args.num_envs, {}) as writer:
-            collect(
-                task, policy, args.num_envs * episodes_each, seed=0, random_starts=False, writer=writer, on_step=clock
-            )  # fmt: skip
-    full = clock.steps_per_s(args.context_len, len(clock.times) - 1, args.num_envs)
-    episode = clock.steps_per_s(10, min(999, len(clock.times) - 1), args.num_envs)
+def make_policy(model: Vintix, task_name: str, num_envs: int, context_len: int) -> Actor:
+    """The policy that adapt collects with."""
+    return Policy(model, task_name, num_envs, context_len)
 
-    rows = [
-        ("plain: 1 environment, re-encoding, dense", plain),
-        ("the same with torch's fused attention", fused),
-        (f"bare simulator, {args.num_envs} environments", bare),
-        ("collection, first episode (context 0 to 1000)", episode),
-        (f"collection, context full at {args.context_len}", full),
-    ]
-    for name, value in rows:
-        print(f"{name:48s} {value:10.1f} steps/s {value / plain:8.0f} x plain")
-    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "").split(":")[-1]
-    result = {
-        "plain_steps_per_s": plain,
-        "plain_fused_attention_steps_per_s": fused,
-        "bare_simulator_steps_per_s": bare,
-        "first_episode_steps_per_s": episode,
-        "collection_steps_per_s": full,
-        "ratio": full / plain,
-        "num_envs": args.num_envs,
-        "context_len": args.context_len,
-        "writer": writer.stats,
-        "cpu": cpu.strip() or platform.processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+
+def record_walk(task: WalkingTask, policy: Actor, steps: int) -> Walk:
+    """Run the policy from a cold context."""
+    histories = collect(task, policy, steps_per_env=steps, seed=0, random_starts=False, keep=True).histories
+
+    def stacked(name: str) -> torch.Tensor:
+        rows = [torch.from_numpy(getattr(history, name)) for history in histories]
+        return torch.stack(rows, dim=1).to(task.device)
+
+    return Walk(*(stacked(name) for name in Walk.__dataclass_fields__))
+
+
+def measure_setting(task: WalkingTask, policy: Actor, walk: Walk, context_len: int, repeats: int) -> dict[str, Any]:
+    """Measure one policy, whose context is still empty."""
+    fill(policy, walk, context_len)
+    # In turn, so that what slows the machine down slows every row.
+    runs = [run_rows(task, policy, walk) for _ in range(repeats)]
+    num_envs, best = task.num_envs, min(runs, key=lambda run: run["collection"]["seconds"])
+    speeds = {f"{row}_steps_per_s": num_envs / min(run[row]["seconds"] for run in runs) for row in best}
+    return {
+        "num_envs": num_envs,
+        "context_len": context_len,
+        "steps": len(walk.reward),
+        **speeds,
+        "collection_of_bare": speeds["collection_steps_per_s"] / speeds["bare_simulator_steps_per_s"],
+        "step_seconds": best["collection"]["seconds"],
+        **best["collection"]["fractions"],
+        "writer_queue_depth": best["collection"]["queue_depth"],
+        "decode_seconds": min(decode_seconds(policy, walk) for _ in range(repeats)),
+        "read_bytes_per_step": getattr(policy, "read_bytes_per_step", None),
+        "cache_bytes_per_env": getattr(policy, "cache_bytes_per_env", None),
+        "falls": max(run["collection"]["falls"] for run in runs),
     }
-    print(json.dumps(result))
 
 
-if __name__ == "__main__":
-    main()
+def fill(policy: Actor, walk: Walk, context_len: int) -> None:
+    """Give every environment a history of ``context_len`` steps: the walk, again and again."""
+    for step in range(context_len):
+        _replay(policy, walk, step)
+
+
+def _replay(policy: Actor, walk: Walk, step: int) -> None:
+    at = step % len(walk.reward)
+    policy.act(walk.observation[at], walk.step_num[at])
+    policy.remember(walk.action[at], walk.reward[at])
+
+
+def run_rows(task: WalkingTask, policy: Actor, walk: Walk) -> dict[str, dict[str, Any]]:
+    """Every row once; each has ``seconds``, those of a step of all environments."""
+    steps = len(walk.reward)
+    rows = {
+        "bare_simulator": {"seconds": bare_seconds(task, walk)},
+        "task": {"seconds": task_seconds(task, walk)},
+        "policy": collect_row(task, policy, steps),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        with open_writer(Path(folder) / "trajectories.h5", task.num_envs, {}) as writer:
+            rows["collection"] = collect_row(task, policy, steps, writer)
+    return rows
+
+
+def bare_seconds(task: WalkingTask, walk: Walk) -> float:
+    """A step of the simulator alone, on the walk's targets."""
+    default = torch.tensor(task.robot.default_pose_rad, device=task.device)
+    idle = torch.zeros(1, task.num_envs, ACTION_DIM, device=task.device)
+    targets = default + ACTION_SCALE_RAD * torch.cat([idle, walk.action[:-1]])
+    task.reset()
+    return _timed(task.simulator.step, targets)
+
+
+def task_seconds(task: WalkingTask, walk: Walk) -> float:
+    """A step of simulator and task, on the walk's actions."""
+    task.reset()
+    return _timed(task.step, walk.action)
+
+
+def _timed(step: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> float:
+    """Mean seconds of a step on each of inputs [T, ...], the first ones left out."""
+    for one in inputs[:WARM_UP]:
+        step(one)
+    timed = inputs[WARM_UP:].unbind()
+    started = _now(inputs.device)
+    for one in timed:
+        step(one)
+    return (_now(inputs.device) - started) / len(timed)
+
+
+def collect_row(task: WalkingTask, policy: Actor, steps: int, writer: Any = None) -> dict[str, Any]:
+    """The collector's own loop on a full context: seconds of a step, and what they are spent on."""
+    times: list[float] = []
+    with recording() as recorded:
+        collection = collect(
+            task, FullContext(policy), steps_per_env=steps, seed=0, random_starts=False, writer=writer,
+            on_step=lambda _: times.append(_now(task.device)),
+        )  # fmt: skip
+    totals = recorded.totals()
+    fractions = {
+        fraction: sum(totals.get(name, 0.0) for name in names) / collection.seconds
+        for fraction, names in REGIONS.items()
+    }
+    stats = writer.stats if writer else {"wait_seconds": 0.0, "max_queue_depth": 0}
+    return {
+        "seconds": (times[-1] - times[WARM_UP - 1]) / (steps - WARM_UP),
+        "fractions": fractions | {"writer_wait_fraction": stats["wait_seconds"] / collection.seconds},
+        "queue_depth": stats["max_queue_depth"],
+        "falls": sum(episode.terminated for episode in collection.episodes),
+    }
+
+
+def decode_seconds(policy: Actor, walk: Walk) -> float:
+    """One policy step of all environments with nothing beside it, mean of `DECODES`."""
+    started = _now(walk.action.device)
+    for step in range(DECODES):
+        _replay(policy, walk, step)
+    return (_now(walk.action.device) - started) / DECODES
+
+
+def _now(device: torch.device) -> float:
+    """The time at which everything asked of a GPU is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

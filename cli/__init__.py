@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vintix_fast.cli import adapt, distil, doctor, evaluate, expert, inspect, models, pretrain, report
+from vintix_fast.cli import adapt, bench, distil, doctor, evaluate, expert, inspect, models, pretrain, profile, report
 from vintix_fast.cli.common import Command, fold_underscores
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)
 app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
 app.command("report", cls=Command)(report.report)
+app.command("bench", cls=Command)(bench.bench)
+app.command("profile", cls=Command)(profile.profile)
 app.command("models", cls=Command)(models.models)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("doctor", cls=Command)(doctor.doctor)

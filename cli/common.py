@@ -8,13 +8,14 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from vintix_fast.errors import VintixFastError
+from vintix_fast.errors import UsageError, VintixFastError
 
 console = Console(stderr=True)
 """Where everything goes that is not a command's result, and the result too where --json gives it to programs."""
@@ -63,6 +64,14 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raise UsageError unless ``path``, which ``option`` names, can be written as a file."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: not a file in a directory that exists; choose another path")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{option} {path}: no permission to write it; choose another path")
 
 
 def result_console(json: bool) -> Console:

@@ -22,6 +22,7 @@ from vintix_fast.gate import gate, measure_initial
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
+from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
@@ -79,7 +80,8 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
     run = Run(config)
     run.check()
     robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
-    model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
+    with region("start-up"):
+        model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
     check_context_len(config.context_len, model)
     task_name = add_target(
         model, robot, reference, progress.say,
@@ -87,7 +89,8 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
     )  # fmt: skip
 
     with stop_on_interrupt() as progress.check:
-        simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
+        with region("compile"):
+            simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         run.begin()
         save_checkpoint(model, run.model_dir(0))
@@ -108,7 +111,8 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
     first = run.current_loop if config.replay == "current" else 0
     replay = {i: read_trajectories(run.trajectories(i)).histories for i in range(first, run.loops_done)}
     if config.gate and run.best is None:
-        row = measure_initial(config, run, task, task_name, progress)
+        with region("gate"):
+            row = measure_initial(config, run, task, task_name, progress)
         _finish(run, row, [], improver, progress)
 
     for loop in range(run.loops_done + 1, config.num_improvement_loops + 1):
@@ -117,18 +121,21 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         model = load_checkpoint(run.current_dir, config.device)
         frozen = fingerprint(model, model.tasks[task_name].group_name)
 
-        histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
+        with region("collect"):
+            histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
         replay[loop - 1] = histories
         if config.replay == "current":
             replay = {i: kept for i, kept in replay.items() if i >= run.current_loop}
-        trained, steps = _finetune(config, loop, model, task_name, list(replay.values()), improver, progress)
+        with region("train"):
+            trained, steps = _finetune(config, loop, model, task_name, list(replay.values()), improver, progress)
         row = {"loop": loop} | collected | trained
 
         if fingerprint(model, model.tasks[task_name].group_name) != frozen:
             raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
         save_checkpoint(model, run.model_dir(loop))
         if config.gate:
-            row |= gate(config, run, loop, task, model, task_name, progress)
+            with region("gate"):
+                row |= gate(config, run, loop, task, model, task_name, progress)
         improver.judge(row.get("accepted", True))
         _finish(run, row, steps, improver, progress)
 
@@ -212,7 +219,7 @@ def _finetune(
     started = time.perf_counter()
     everything = [h for histories in replay for h in histories]
     learn_from = everything if config.train_on == "all" else replay[-1]
-    with progress.training(f"loop {loop}: critic", config.critic_updates):
+    with region("critic"), progress.training(f"loop {loop}: critic", config.critic_updates):
         targets = improver.targets(
             learn_from, everything, seed_for(config, loop, "critic"), on_step=progress.on_training_step
         )

@@ -27,7 +27,10 @@ from vintix_fast.run import Run
 from vintix_fast.schema import FIELDS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"
-COMMANDS = ("adapt", "eval", "expert", "distil", "pretrain", "leave-one-out", "models", "report", "inspect", "doctor")
+COMMANDS = (
+    "adapt", "eval", "expert", "distil", "pretrain", "leave-one-out", "models", "report", "bench", "profile", "inspect",
+    "doctor",
+)  # fmt: skip
 
 
 def invoke(*words, columns=80):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vintix_fast.data import History
+from vintix_fast.regions import region
 from vintix_fast.rollout.policy import Actor
 from vintix_fast.task import WalkingTask
 
@@ -111,16 +112,21 @@ def collect(
     while (active := np.full(task.num_envs, steps < steps_per_env) if steps_per_env else finished < quota).any():
         steps += 1
         step_num = task.step_num.clone()
-        policy.begin(observation, step_num)
-        task.advance()  # beside the policy: it executes the previous action
-        mean_action = policy.finish()
+        with region("decode"):
+            policy.begin(observation, step_num)
+        with region("simulate"):
+            task.advance()  # beside the policy: it executes the previous action
+        with region("wait"):
+            mean_action = policy.finish()
         action = mean_action if noise is None else noise.apply(mean_action)
-        result = task.judge(action)
+        with region("observe"):
+            result = task.judge(action)
         policy.remember(action, result.reward)
 
         step = _to_numpy(observation, action, mean_action, step_num, result)
         if writer is not None:
-            writer.append(step, active)
+            with region("write"):
+                writer.append(step, active)
         if keep:
             kept.append((step, active))
         observation = result.observation

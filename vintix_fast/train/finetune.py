@@ -17,6 +17,7 @@ import torch
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import VintixFastError
 from vintix_fast.model import Vintix, freeze_all_but_group
+from vintix_fast.regions import region
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, con
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    with region("backward"):
+        loss.backward()
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     entry = TrainingStep(step, float(loss.detach()), float(grad_norm), lr)
@@ -81,7 +83,8 @@ def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, con
             f"training diverged at step {step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
             f"try a smaller --lr than {config.lr}"
         )
-    optimiser.step()
+    with region("optimise"):
+        optimiser.step()
     return entry
 
 
@@ -130,8 +133,9 @@ def finetune(
     rng = np.random.default_rng(seed)
     log = []
     for step in range(config.steps):
-        batch = windows.batch(config.batch_size, rng)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
+        with region("load"):
+            batch = windows.batch(config.batch_size, rng)
+        with region("forward"), torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
             loss = action_loss(model, task_name, batch)
         entry = descend(loss, optimiser, step, config)
         log.append(entry)

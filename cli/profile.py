@@ -1,0 +1,176 @@
+"""``vintix-fast profile``: where the time of one loop of ``adapt`` goes.
+
+Takes adapt's own options, so that what is profiled is what the user runs; only what makes a loop long is smaller by
+default.  The regions are marked where the work is done, see `vintix_fast.regions`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json as jsonlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from vintix_fast.cli.adapt import MAIN, RUN, adapt
+from vintix_fast.cli.common import check_file, console, print_json, reports_errors, result_console
+from vintix_fast.config import AdaptConfig
+from vintix_fast.errors import Interrupted
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vintix_fast.regions import Recording, RegionTime
+
+DEFAULTS = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
+"""What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
+LEFT_OUT = ("num_improvement_loops", "target_return", "resume")
+ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
+"""The outermost regions of `vintix_fast.adapt`."""
+Folder = Annotated[
+    Path | None,
+    Option(help="where data and models go", rich_help_panel=MAIN, show_default="nowhere: deleted at the end"),
+]
+Trace = Annotated[Path, Option(help="file for Chrome's chrome://tracing or ui.perfetto.dev", rich_help_panel=RUN)]
+
+
+def _with_adapts_options(command: Any) -> Any:
+    """Give ``command(**options)`` the parameters of `adapt`, with this command's defaults, and ``trace``."""
+    parameters = inspect.signature(adapt, eval_str=True).parameters
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    mine = [
+        p.replace(kind=keyword, default=DEFAULTS.get(name, p.default))
+        for name, p in parameters.items()
+        if name not in LEFT_OUT
+    ]
+    mine = [p.replace(annotation=Folder, default=None) if p.name == "output_dir" else p for p in mine]
+    mine.append(inspect.Parameter("trace", keyword, annotation=Trace, default=Path("profile-trace.json")))
+    command.__signature__ = inspect.Signature(mine)
+    return command
+
+
+@_with_adapts_options
+@reports_errors
+def profile(*, trace: Path, output_dir: Path | None, json: bool, **options: Any) -> None:
+    """Profile one loop of adapt: where its time goes, and a trace.
+
+    Takes adapt's options, with fewer optimiser steps and evaluations by default: about two minutes on two cores.
+    """
+    from vintix_fast.regions import recording, region
+    from vintix_fast.run import write_text
+
+    check_file("--trace", trace)
+    with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
+        config = AdaptConfig(output_dir=output_dir or Path(folder) / "run", num_improvement_loops=1, **options)
+        with recording() as recorded:
+            with region("start-up"):
+                from vintix_fast.adapt import adapt as run
+                from vintix_fast.report.console import ConsoleProgress
+            try:
+                result = run(config, progress=ConsoleProgress(console))
+            except Interrupted as stop:  # adapt's message says how to go on, which a profile does not
+                raise Interrupted("stopped before the loop was done: no profile, no trace") from stop
+    write_text(trace, jsonlib.dumps(recorded.trace()))
+    summary = _summary(recorded, config, result.rows[-1])
+    out = result_console(json)
+    out.print(_table(recorded))
+    for line in _lines(summary, config):
+        out.print(line, highlight=False, soft_wrap=True)
+    out.print(f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)", highlight=False, markup=False, soft_wrap=True)
+    if json:
+        print_json(summary | {"trace": str(trace)})
+
+
+def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    import torch
+
+    from vintix_fast.run import versions
+
+    times, wall = recorded.times(), recorded.seconds
+
+    def outermost(names: tuple[str, ...]) -> dict[str, float]:
+        seconds = sum(t.seconds for t in times if len(t.path) == 1 and t.path[0] in names)
+        return {"seconds": seconds, "share": seconds / wall}
+
+    return {
+        "wall_seconds": wall,
+        "acting": outermost(ACTING),
+        "training": outermost(TRAINING),
+        "starting": outermost(STARTING),
+        "env_steps_per_s": row["env_steps_per_s"],
+        "finetune_seconds_per_step": _seconds_per_step(times),
+        "writer_wait_seconds": row["writer_wait_seconds"],
+        "regions": [
+            {
+                "thread": t.thread, "region": "/".join(t.path), "calls": t.calls, "seconds": t.seconds,
+                "self_seconds": t.self_seconds, "share": t.seconds / wall, "longest_seconds": t.longest_seconds,
+            }
+            for t in times
+        ],
+        "totals": recorded.totals(),
+        "device": config.device,
+        "threads": torch.get_num_threads(),
+        "options": config.to_json(),
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def _seconds_per_step(times: list[RegionTime]) -> float:
+    """Of fine-tuning, without each region's longest call, which is the first: memory is fetched and code compiled."""
+    parts = [t for t in times if t.path[:-1] == TRAINING and t.path[-1] != "critic"]
+    return sum((t.seconds - t.longest_seconds) / (t.calls - 1) if t.calls > 1 else t.seconds for t in parts)
+
+
+def _table(recorded: Recording) -> Table:
+    """A row for each region, indented by nesting, and one for what lies between the regions inside."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=f"One loop of adapt: {recorded.seconds:.1f} s", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("region")
+    for title in ("calls", "seconds", "share", "a call, ms", "longest, ms"):
+        table.add_column(title, justify="right")
+    times = recorded.times()
+    own = [t for t in times if t.thread == recorded.thread]
+
+    def add(name: str, depth: int, t: RegionTime) -> None:
+        table.add_row(
+            "  " * depth + name, f"{t.calls}", f"{t.seconds:.2f}", f"{t.seconds / recorded.seconds:.1%}",
+            f"{1e3 * t.seconds / t.calls:.2f}", f"{1e3 * t.longest_seconds:.1f}",
+        )  # fmt: skip
+
+    def rest(depth: int, seconds: float) -> None:
+        table.add_row("  " * depth + "other", "", f"{seconds:.2f}", f"{seconds / recorded.seconds:.1%}", "", "")
+
+    def tree(path: tuple[str, ...]) -> None:
+        for t in own:
+            if t.path[:-1] == path:
+                add(t.path[-1], len(path), t)
+                if any(inner.path[:-1] == t.path for inner in own):
+                    tree(t.path)
+                    rest(len(t.path), t.self_seconds)
+
+    tree(())
+    rest(0, recorded.seconds - sum(t.seconds for t in own if len(t.path) == 1))
+    for t in times:
+        if t.thread != recorded.thread:
+            add(f"{t.thread}: {'/'.join(t.path)}", 0, t)
+    return table
+
+
+def _lines(summary: dict[str, Any], config: AdaptConfig) -> list[str]:
+    """Collection against training, and what adapt's own number of optimiser steps would take."""
+    parts = {name: summary[name] for name in ("acting", "training", "starting")}
+    said = ", ".join(f"{name} {part['seconds']:.1f} s ({part['share']:.0%})" for name, part in parts.items())
+    usual = AdaptConfig(config.robot_type, config.output_dir)
+    step = summary["finetune_seconds_per_step"]
+    return [
+        f"Acting (collect and gate) against training: {said}",
+        f"Collection: {summary['env_steps_per_s']:.0f} environment steps/s; waited "
+        f"{summary['writer_wait_seconds']:.2f} s for the disk",
+        f"Fine-tuning: {step:.3f} s a step, the first left out; adapt's {usual.finetune_steps_per_loop} take "
+        f"{usual.finetune_steps_per_loop * step:.0f} s",
+    ]
