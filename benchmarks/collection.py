@@ -7,6 +7,7 @@ is full.  So every row simulates the same motion, and no row is measured on a co
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,11 +19,12 @@ import torch
 
 from vintix_fast.benchmarks.bandwidth import read_bandwidth
 from vintix_fast.benchmarks.plain import plain_steps_per_s
+from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.data import open_writer
 from vintix_fast.model import Vintix
 from vintix_fast.regions import recording
 from vintix_fast.robots import Robot
-from vintix_fast.rollout import Actor, Policy, collect
+from vintix_fast.rollout import Actor, collect, make_policy
 from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
@@ -51,6 +53,10 @@ class BenchConfig:
     plain_steps: int = 10
     """Actions of the plain way; 0: leave it out."""
     device: str = "cpu"
+    engine: str = "auto"
+    cache_dtype: str = DEFAULT_CACHE_DTYPE
+    dropped_mass: float = DEFAULT_DROPPED_MASS
+    """See `vintix_fast.rollout.make_policy`."""
 
     def steps_of(self, num_envs: int) -> int:
         """Steps of one timing with so many environments."""
@@ -114,10 +120,13 @@ def measure(
             say("the plain way")
             plain = {c: plain_steps_per_s(model, task_name, task, c, config.plain_steps) for c in contexts}
         if num_envs in config.num_envs:
-            walk = record_walk(task, make_policy(model, task_name, num_envs, contexts[0]), config.steps_of(num_envs))
+            settings_of_policy = {"engine": config.engine, "cache_dtype": config.cache_dtype}
+            settings_of_policy["dropped_mass"] = config.dropped_mass
+            policy_with = functools.partial(make_policy, model, task_name, num_envs, **settings_of_policy)
+            walk = record_walk(task, policy_with(contexts[0]), config.steps_of(num_envs))
             for context in contexts:
                 say(f"{num_envs} environments, context {context}")
-                policy = make_policy(model, task_name, num_envs, context)
+                policy = policy_with(context)
                 settings.append(measure_setting(task, policy, walk, context, config.repeats))
                 bandwidth = max(bandwidth, read_bandwidth(config.device))
     for setting in settings:
@@ -128,11 +137,6 @@ def measure(
             setting["plain_steps_per_s"] = plain[setting["context_len"]]
             setting["collection_times_plain"] = setting["collection_steps_per_s"] / setting["plain_steps_per_s"]
     return settings
-
-
-def make_policy(model: Vintix, task_name: str, num_envs: int, context_len: int) -> Actor:
-    """The policy that adapt collects with."""
-    return Policy(model, task_name, num_envs, context_len)
 
 
 def record_walk(task: WalkingTask, policy: Actor, steps: int) -> Walk:
@@ -162,8 +166,7 @@ def measure_setting(task: WalkingTask, policy: Actor, walk: Walk, context_len: i
         "step_seconds": best["collection"]["seconds"],
         **best["collection"]["fractions"],
         "writer_queue_depth": best["collection"]["queue_depth"],
-        "decode_seconds": min(decode_seconds(policy, walk) for _ in range(repeats)),
-        "read_bytes_per_step": getattr(policy, "read_bytes_per_step", None),
+        **min((decode_alone(policy, walk) for _ in range(repeats)), key=lambda run: run["decode_seconds"]),
         "cache_bytes_per_env": getattr(policy, "cache_bytes_per_env", None),
         "falls": max(run["collection"]["falls"] for run in runs),
     }
@@ -243,12 +246,14 @@ def collect_row(task: WalkingTask, policy: Actor, steps: int, writer: Any = None
     }
 
 
-def decode_seconds(policy: Actor, walk: Walk) -> float:
-    """One policy step of all environments with nothing beside it, mean of `DECODES`."""
-    started = _now(walk.action.device)
+def decode_alone(policy: Actor, walk: Walk) -> dict[str, Any]:
+    """One policy step of all environments with nothing beside it: its seconds, and what it read where that is known."""
+    read, started = getattr(policy, "bytes_read", None), _now(walk.action.device)
     for step in range(DECODES):
         _replay(policy, walk, step)
-    return (_now(walk.action.device) - started) / DECODES
+    seconds = (_now(walk.action.device) - started) / DECODES
+    per_step = None if read is None else (policy.bytes_read - read) / DECODES
+    return {"decode_seconds": seconds, "read_bytes_per_step": per_step}
 
 
 def _now(device: torch.device) -> float:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Option
 
-from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.cli.common import ENGINE, CacheDtype, DroppedMass, Engine, console, print_json, reports_errors
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig
 
-MAIN, ENGINE, LEARNING, RUN = "Main", "Engine", "Learning", "Run"
+MAIN, LEARNING, RUN = "Main", "Learning", "Run"
 
 
 @reports_errors
@@ -50,6 +50,9 @@ def adapt(
         int, Option(help="run a loop's episodes again until they give this many steps", rich_help_panel=ENGINE)
     ] = 0,
     device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
+    engine: Engine = "auto",
+    cache_dtype: CacheDtype = AdaptConfig.cache_dtype,
+    dropped_mass: DroppedMass = AdaptConfig.dropped_mass,
     improver: Annotated[
         str,
         Option(

@@ -7,8 +7,26 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import check_file, console, print_json, reports_errors, result_console
-from vintix_fast.config import BUILTIN_CHECKPOINT, MAX_ENVS, checkpoint_path
+from vintix_fast.cli.common import (
+    CacheDtype,
+    DroppedMass,
+    Engine,
+    check_file,
+    console,
+    print_json,
+    reports_errors,
+    result_console,
+)
+from vintix_fast.config import (
+    BUILTIN_CHECKPOINT,
+    CACHE_DTYPES,
+    DEFAULT_CACHE_DTYPE,
+    DEFAULT_DROPPED_MASS,
+    ENGINES,
+    MAX_ENVS,
+    check_options,
+    checkpoint_path,
+)
 from vintix_fast.errors import UsageError
 
 MAIN, PARTS, RUN = "Main", "Parts", "Run"
@@ -40,6 +58,9 @@ def bench(
         ),
     ] = BUILTIN_CHECKPOINT,
     device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=MAIN)] = "cpu",
+    engine: Engine = "auto",
+    cache_dtype: CacheDtype = DEFAULT_CACHE_DTYPE,
+    dropped_mass: DroppedMass = DEFAULT_DROPPED_MASS,
     steps: Annotated[
         int | None,
         Option(
@@ -86,7 +107,8 @@ def bench(
     out, say = result_console(json), ConsoleProgress(console).say
     robot, model = load_robot(robot_type), load_checkpoint(checkpoint_path(pretrained_path), device)
     task_name, full = task_for(model, robot), check_context_len(context_len, model)
-    config = BenchConfig(environments, steps, repeats, plain_steps, device)
+    config = BenchConfig(environments, steps, repeats, plain_steps, device, engine, cache_dtype, dropped_mass)
+    check_options(config, {"dropped_mass": 0.0}, {"engine": ENGINES, "cache_dtype": CACHE_DTYPES})
     settings = measure(model, task_name, robot, full, config, say)
 
     out.print(tables.speed_table(settings))

@@ -9,13 +9,24 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
 from vintix_fast.errors import UsageError, VintixFastError
+
+ENGINE = "Engine"
+Engine = Annotated[
+    str, typer.Option(help="auto: the fastest policy; torch: the plain one, in float32", rich_help_panel=ENGINE)
+]
+CacheDtype = Annotated[
+    str, typer.Option(help="float32, bfloat16 or int8: how the context is kept", rich_help_panel=ENGINE)
+]
+DroppedMass = Annotated[
+    float, typer.Option(help="most attention, of 1, that may be left unread; 0 reads all", rich_help_panel=ENGINE)
+]
 
 console = Console(stderr=True)
 """Where everything goes that is not a command's result, and the result too where --json gives it to programs."""

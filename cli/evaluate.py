@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.cli.common import ENGINE, CacheDtype, DroppedMass, Engine, console, print_json, reports_errors
 from vintix_fast.config import BUILTIN_CHECKPOINT, EvalConfig
 
 MAIN, EPISODES, RUN = "Main", "Episodes", "Run"
@@ -55,7 +55,10 @@ def evaluate(
         bool, Option(help="start moved by up to 0.1 rad and 5 degrees", rich_help_panel=EPISODES)
     ] = False,
     seed: Annotated[int, Option(help="seed of the random starts", rich_help_panel=EPISODES)] = 5,
-    device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=RUN)] = "cpu",
+    device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
+    engine: Engine = "auto",
+    cache_dtype: CacheDtype = EvalConfig.cache_dtype,
+    dropped_mass: DroppedMass = EvalConfig.dropped_mass,
     token_order: Annotated[
         str | None,
         Option(

@@ -26,7 +26,7 @@ from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
-from vintix_fast.rollout import Noise, Policy, collect, ladder
+from vintix_fast.rollout import Noise, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
@@ -164,7 +164,7 @@ def _collect(
         progress.say(f"Collection {index:02d} was finished before: {run.trajectories(index)}")
         return read_trajectories(run.trajectories(index)).histories, finished["collection"]
 
-    policy = Policy(model, task_name, task.num_envs, config.context_len)
+    policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options)
     sigma = ladder(task.num_envs, config.noise) if config.noise_ladder else torch.full((task.num_envs,), config.noise)
     noise = Noise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if config.noise else None
     attributes = {"robot": task.robot.name, "task_name": task_name, "seed": config.seed, "loop": index}

@@ -22,6 +22,10 @@ INIT_MAPS = ("convert", "none")
 TRAIN_ON = ("last", "all")
 TRAIN = ("adapter", "decoder")
 REPLAY = ("current", "all")
+ENGINES = ("auto", "torch")
+CACHE_DTYPES = ("float32", "bfloat16", "int8")
+DEFAULT_CACHE_DTYPE = "int8"
+DEFAULT_DROPPED_MASS = 1e-4
 TOKEN_ORDERS = ("action-reward-observation", "observation-action-reward")
 
 
@@ -81,7 +85,7 @@ def check_options(
             raise UsageError(f"{_option(name)} is {value!r}; it must be {kind}")
         if not value >= least or value == math.inf:
             raise UsageError(f"{_option(name)} is {value}; it must be {kind} of at least {least:g}")
-        most = {"num_envs": MAX_ENVS, "seed": MAX_SEED}.get(name)
+        most = {"num_envs": MAX_ENVS, "seed": MAX_SEED, "dropped_mass": 0.5}.get(name)
         if most is not None and value > most:
             raise UsageError(f"{_option(name)} is {value}; it must be at most {most}")
     for name, allowed in one_of.items():
@@ -131,6 +135,10 @@ class RunConfig:
             raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
 
 
+def _engine_options(config: Any) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("engine", "cache_dtype", "dropped_mass")}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
@@ -167,6 +175,10 @@ class AdaptConfig(RunConfig):
     min_steps_per_loop: int = 0
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
+    engine: str = "auto"
+    """How the policy acts; this and the next two: see `vintix_fast.rollout.make_policy`."""
+    cache_dtype: str = DEFAULT_CACHE_DTYPE
+    dropped_mass: float = DEFAULT_DROPPED_MASS
     improver: str = "critic"
     noise: float = 0.3
     """Largest standard deviation of the exploration ladder, in action units (0.25 rad)."""
@@ -207,11 +219,11 @@ class AdaptConfig(RunConfig):
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
                 "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
                 "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0.0, "seed": 0,
-                "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6,
+                "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6, "dropped_mass": 0.0,
             },
             one_of={
                 "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "train": TRAIN, "replay": REPLAY,
-                "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"),
+                "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"), "engine": ENGINES, "cache_dtype": CACHE_DTYPES,
             },
         )  # fmt: skip
         if self.window_len is not None and self.window_len > self.context_len:
@@ -226,6 +238,11 @@ class AdaptConfig(RunConfig):
         if self.target_return is not None and not self.gate:
             raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")
         self._check_run()
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """The options of `vintix_fast.rollout.make_policy`."""
+        return _engine_options(self)
 
     @property
     def envs(self) -> int:
@@ -254,6 +271,10 @@ class EvalConfig:
     random_starts: bool = False
     seed: int = 5
     device: str = "cpu"
+    engine: str = "auto"
+    cache_dtype: str = DEFAULT_CACHE_DTYPE
+    dropped_mass: float = DEFAULT_DROPPED_MASS
+    """How the policy acts, as in `AdaptConfig`."""
     token_order: str | None = None
     output_dir: Path | None = None
     """Where eval.json and eval.csv go; None: nowhere."""
@@ -265,6 +286,16 @@ class EvalConfig:
             object.__setattr__(self, "output_dir", Path(self.output_dir))
         check_options(
             self,
-            at_least={"num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0},
-            one_of={"token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda")},
-        )
+            at_least={
+                "num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0, "dropped_mass": 0.0,
+            },
+            one_of={
+                "token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda"), "engine": ENGINES,
+                "cache_dtype": CACHE_DTYPES,
+            },
+        )  # fmt: skip
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """The options of `vintix_fast.rollout.make_policy`."""
+        return _engine_options(self)

@@ -16,7 +16,7 @@ from vintix_fast.initial import SINGLE_GROUP, add_target, check_sizes
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
-from vintix_fast.rollout import Collection, Episode, Policy, collect
+from vintix_fast.rollout import Actor, Collection, Episode, collect, make_policy
 from vintix_fast.run import check_writable, versions, write_json, write_text
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
@@ -103,7 +103,7 @@ def check_device(device: str) -> None:
 
 
 def measure(
-    task: WalkingTask, policy: Policy, num_episodes: int, seed: int, random_starts: bool, progress: Progress
+    task: WalkingTask, policy: Actor, num_episodes: int, seed: int, random_starts: bool, progress: Progress
 ) -> Evaluation:
     """Run ``num_episodes`` episodes without noise, the first of each environment from a cold context."""
     collection: Collection = collect(
@@ -140,7 +140,7 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
 
     simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps)
-    policy = Policy(model, task_name, config.num_envs, context_len)
+    policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine_options)
     total = config.num_envs * config.episodes_per_env
     with progress.rollout("evaluating", total, config.max_steps):
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)

@@ -14,7 +14,7 @@ from vintix_fast.config import AdaptConfig
 from vintix_fast.evaluate import Evaluation, measure
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.report.progress import Progress
-from vintix_fast.rollout import Policy
+from vintix_fast.rollout import make_policy
 from vintix_fast.run import Run
 from vintix_fast.task import WalkingTask
 
@@ -23,7 +23,7 @@ def evaluate_for_gate(
     config: AdaptConfig, what: str, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
 ) -> Evaluation:
     """``config.gate_episodes`` episodes without noise, whose starts depend on the run's seed alone."""
-    policy = Policy(model, task_name, task.num_envs, config.context_len)
+    policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options)
     with progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
         return measure(task, policy, config.gate_episodes, config.seed, True, progress)
 

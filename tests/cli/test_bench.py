@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from vintix_fast.benchmarks import bandwidth, collection
 from vintix_fast.cli import app
-from vintix_fast.rollout import Policy
 
 NUMBERS = (
     "collection_steps_per_s", "bare_simulator_steps_per_s", "plain_steps_per_s", "task_fraction",
@@ -32,8 +31,6 @@ def bench(monkeypatch, tmp_path, tiny_checkpoint):
     monkeypatch.setattr(collection, "Simulator", simulator)
     monkeypatch.setattr(collection, "SHORT_CONTEXT", 8)
     monkeypatch.setattr(bandwidth, "BYTES", 2**20)
-    monkeypatch.setattr(Policy, "cache_bytes_per_env", 500, raising=False)
-    monkeypatch.setattr(Policy, "read_bytes_per_step", 1000, raising=False)
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -57,7 +54,7 @@ def test_json_has_every_settings_numbers_and_the_main_ones_on_top(bench):
             numbers["collection_steps_per_s"] / numbers["plain_steps_per_s"]
         )
         assert numbers["decode_bandwidth_fraction"] == pytest.approx(
-            1000 / numbers["decode_seconds"] / numbers["bandwidth_bytes_per_s"]
+            numbers["read_bytes_per_step"] / numbers["decode_seconds"] / numbers["bandwidth_bytes_per_s"]
         )
     assert {name: content[name] for name in settings[3]} == settings[3]
     assert content["device"] == "cpu" and content["threads"] >= 1 and "torch" in content["versions"]

@@ -1,6 +1,8 @@
 """Policy, exploration noise and the loop that runs them in N environments."""
 
 from vintix_fast.rollout.collector import Collection, Episode, collect, episodes_per_env
+from vintix_fast.rollout.compiled import CompiledPolicy
+from vintix_fast.rollout.engine import make_policy
 from vintix_fast.rollout.graph import GraphPolicy
 from vintix_fast.rollout.host_copies import HostCopies
 from vintix_fast.rollout.noise import Noise, ladder
@@ -9,6 +11,7 @@ from vintix_fast.rollout.policy import Actor, Policy
 __all__ = [
     "Actor",
     "Collection",
+    "CompiledPolicy",
     "Episode",
     "GraphPolicy",
     "HostCopies",
@@ -17,4 +20,5 @@ __all__ = [
     "collect",
     "episodes_per_env",
     "ladder",
+    "make_policy",
 ]

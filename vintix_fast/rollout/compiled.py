@@ -1,12 +1,10 @@
 """The policy on the CPU through the compiled core, which decodes on other processors while the simulator steps.
 
-Data flows Vintix -> arrays by the core's names -> `vintix_fast._core.PolicyDecoder`, which copies them: a policy acts as
+Data flows Vintix -> arrays by name -> `vintix_fast._core.PolicyDecoder`, which copies them: a policy acts as
 the model did when it was made.  Knows nothing about tasks, files or training.
 """
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import torch
@@ -15,11 +13,6 @@ from vintix_fast._core import PolicyDecoder
 from vintix_fast.model import Vintix
 from vintix_fast.model.config import OWNER_TOKEN_ORDER
 from vintix_fast.rollout.policy import Actor
-
-
-def usable_threads() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decoder_weights(model: Vintix, task_name: str) -> dict[str, np.ndarray]:
@@ -61,7 +54,7 @@ class CompiledPolicy(Actor):
             scale for each token's key, and one for its value, in every head.
         dropped_mass: attention may leave unread what weighs less than this, relative to the softmax's sum, by a bound
             that holds for any input (see `Transformer.windows`).
-        threads: who decode, the caller in `finish` included; None for one on each processor.
+        threads: who decode, the caller in `finish` included; None for as many as torch uses.
         implementation: "avx512", "avx2" or "portable"; None for the widest that the processor has.
 
     Raises:
@@ -101,7 +94,7 @@ class CompiledPolicy(Actor):
             windows=transformer.windows(context_len, dropped_mass),
             cache_dtype=cache_dtype,
             dropped_mass=dropped_mass,
-            threads=threads or usable_threads(),
+            threads=threads or torch.get_num_threads(),
             implementation=implementation or "",
         )
         self._last_action = np.zeros((num_envs, info.action_dim), np.float32)

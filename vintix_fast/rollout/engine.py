@@ -1,0 +1,43 @@
+"""Which policy acts: the compiled one on a CPU, the captured one on a GPU, or the plain one that both are held against.
+
+Knows nothing about how any of them works.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.model import Vintix
+from vintix_fast.rollout.compiled import CompiledPolicy
+from vintix_fast.rollout.graph import GraphPolicy
+from vintix_fast.rollout.policy import Actor, Policy
+
+
+def make_policy(
+    model: Vintix,
+    task_name: str,
+    num_envs: int,
+    context_len: int,
+    *,
+    engine: str = "auto",
+    cache_dtype: str = DEFAULT_CACHE_DTYPE,
+    dropped_mass: float = DEFAULT_DROPPED_MASS,
+) -> Actor:
+    """The model acting in ``num_envs`` environments, as it is now.
+
+    Args:
+        task_name: whose group and statistics to act with.
+        context_len: tokens (steps) of history that the model attends to.
+        engine: "auto": what is fastest on the model's device; "torch": the plain reference, which keeps keys and values
+            in float32, reads all of them, and takes no notice of the two options below.
+        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are kept.
+        dropped_mass: attention may leave unread what weighs less than this, relative to the softmax's sum.
+    """
+    if engine == "torch":
+        return Policy(model, task_name, num_envs, context_len)
+    if model.device.type == "cuda":
+        return GraphPolicy(model, task_name, num_envs, context_len, getattr(torch, cache_dtype), dropped_mass)
+    return CompiledPolicy(
+        model, task_name, num_envs, context_len, cache_dtype=cache_dtype, dropped_mass=dropped_mass
+    )  # fmt: skip
