@@ -150,6 +150,11 @@ py::dict stats(const PolicyDecoder& decoder) {
 }  // namespace
 
 void bind_policy_decoder(py::module_& module) {
+  module.def("decode_implementations", [] {
+    std::vector<std::string> names;
+    for (const Implementation& implementation : implementations()) names.emplace_back(implementation.name);
+    return names;
+  });
   py::class_<PolicyDecoder>(module, "PolicyDecoder",
                             "A policy's decode step for many environments on the CPU.\n\n"
                             "See _core.pyi for signatures; csrc/policy_decoder.hpp for the design.")

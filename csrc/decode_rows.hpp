@@ -99,7 +99,4 @@ struct Implementation {
   DecodeRows decode_rows;
 };
 
-// The widest that the processor has, or the one of that name; null when it is unknown or the processor lacks it.
-const Implementation* find_implementation(const char* name);
-
 }  // namespace vintix_fast

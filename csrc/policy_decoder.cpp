@@ -111,22 +111,23 @@ std::size_t scratch_floats(const Model& m, int rows) {
   return rows * (3 * stride + wide + 2 * m.layer[0].fc.outputs + encoders) + attention + 32 * kPanel;
 }
 
+Implementation implementation_of(const std::string& name) {
+  if (name.empty()) return implementations().front();
+  for (const Implementation& implementation : implementations()) {
+    if (implementation.name == name) return implementation;
+  }
+  throw std::invalid_argument("implementation: '" + name + "' is unknown, or not for this processor");
+}
+
 }  // namespace
 
-const Implementation* find_implementation(const char* name) {
-  static const std::vector<Implementation> implementations = available();
-  if (*name == '\0') return &implementations.front();
-  for (const Implementation& implementation : implementations) {
-    if (std::strcmp(implementation.name, name) == 0) return &implementation;
-  }
-  return nullptr;
+const std::vector<Implementation>& implementations() {
+  static const std::vector<Implementation> found = available();
+  return found;
 }
 
 PolicyDecoder::PolicyDecoder(const DecoderConfig& config, const std::map<std::string, Tensor>& weights)
-    : config_(config), implementation_(find_implementation(config.implementation.c_str())), pool_(config.threads) {
-  if (implementation_ == nullptr) {
-    throw std::invalid_argument("implementation: '" + config.implementation + "' is unknown, or not of this processor");
-  }
+    : config_(config), implementation_(implementation_of(config.implementation)), pool_(config.threads) {
   const std::size_t n = config.num_envs;
   lay_out_cache();
   pack_weights(weights);
@@ -250,7 +251,7 @@ void PolicyDecoder::begin(const float* observation, const float* action, const f
   begun_ = true;
   pool_.start((config_.num_envs + rows_ - 1) / rows_, [this](int item, int thread) {
     const int first = item * rows_;
-    bytes_read_[thread] += implementation_->decode_rows(model_, step_, first, std::min(rows_, config_.num_envs - first),
+    bytes_read_[thread] += implementation_.decode_rows(model_, step_, first, std::min(rows_, config_.num_envs - first),
                                                         reinterpret_cast<float*>(scratch_[thread].get()));
   });
 }

@@ -43,6 +43,9 @@ struct DecoderStats {
   std::uint64_t bytes_read = 0;  // keys, values and their scales, by all steps
 };
 
+// Those that this processor can run, the fastest first.
+const std::vector<Implementation>& implementations();
+
 class PolicyDecoder {
  public:
   // weights: by the names that policy_decoder.cpp asks for; copied.  Throws std::invalid_argument.
@@ -58,7 +61,7 @@ class PolicyDecoder {
   void finish(float* result);
 
   const DecoderConfig& config() const { return config_; }
-  const char* implementation() const { return implementation_->name; }
+  const char* implementation() const { return implementation_.name; }
   std::size_t bytes_per_env() const { return step_.env_bytes; }
   DecoderStats stats() const { return stats_; }
 
@@ -74,7 +77,7 @@ class PolicyDecoder {
   static Memory allocate(std::size_t bytes);
 
   DecoderConfig config_;
-  const Implementation* implementation_;
+  Implementation implementation_;
   std::vector<std::vector<float>> packed_;
   std::vector<Ring> rings_;  // [layers][heads]
   std::vector<Layer> layers_;

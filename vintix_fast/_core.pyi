@@ -92,3 +92,89 @@ class TrajectoryWriter:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]: ...
+
+def decode_implementations() -> list[str]:
+    """Instruction sets that `PolicyDecoder` can use on this processor, the fastest first."""
+
+class DecoderStats(TypedDict):
+    steps: int
+    bytes_read: int
+    """Keys, values and their scales, by all steps."""
+
+class PolicyDecoder:
+    """A policy's decode step for N environments on the CPU, in threads of its own.
+
+    `vintix_fast.rollout.CompiledPolicy` says what the arguments mean and makes them from a model.  All methods belong
+    to one thread.  Not to be used, nor destroyed, in a forked child.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, npt.NDArray[np.float32]],
+        *,
+        num_envs: int,
+        observation_dim: int,
+        action_dim: int,
+        observation_emb_dim: int,
+        action_emb_dim: int,
+        reward_emb_dim: int,
+        hidden_dim: int,
+        transformer_depth: int,
+        transformer_heads: int,
+        intermediate_size: int,
+        parallel_residual: bool,
+        action_first: bool,
+        reward_scale: float,
+        slopes: Sequence[float],
+        score_bounds: Sequence[float],
+        windows: Sequence[Sequence[int]],
+        cache_dtype: Literal["float32", "bfloat16", "int8"],
+        dropped_mass: float,
+        threads: int,
+        implementation: str = "",
+    ) -> None:
+        """Copies the weights and reserves the cache.
+
+        Args:
+            action_first: whether tokens are action | reward | observation, or observation | action | reward.
+            slopes: ALiBi's, one for each head.
+            score_bounds: of |q . k| / sqrt(head_dim), one for each layer; infinity where there is none.
+            windows: [layers][heads], tokens that a head may see, the new one included.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described, a weight is missing or has another shape.
+            MemoryError: the cache does not fit.
+        """
+
+    def reset(self, mask: npt.NDArray[np.bool_] | None = None) -> None:
+        """Forgets the histories where ``mask`` [N] is true, or all."""
+
+    def begin(
+        self,
+        observation: npt.NDArray[np.float32],
+        prev_action: npt.NDArray[np.float32],
+        prev_reward: npt.NDArray[np.float32],
+        step_num: npt.NDArray[np.int32],
+    ) -> None:
+        """Starts a step; what is given ([N, obs], [N, act], [N], [N], C-contiguous) is copied.
+
+        Raises:
+            TypeError, ValueError: an array is not as described.
+            RuntimeError: the step before was not finished.
+        """
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Helps to decode what is left, without the GIL, and returns the actions [N, act].
+
+        Raises:
+            RuntimeError: no step was begun.
+        """
+
+    @property
+    def implementation(self) -> str: ...
+    @property
+    def bytes_per_env(self) -> int:
+        """Bytes of keys, values and their scales that are kept for an environment."""
+
+    @property
+    def stats(self) -> DecoderStats: ...

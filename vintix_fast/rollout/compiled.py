@@ -115,8 +115,9 @@ class CompiledPolicy(Actor):
         """Bytes of keys and values that all steps so far have read."""
         return self._decoder.stats["bytes_read"]
 
-    def forget(self) -> None:
-        self._decoder.reset()
+    def forget(self, mask: torch.Tensor | None = None) -> None:
+        """Start the histories anew where ``mask`` (bool [N]) is true, or all of them."""
+        self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
         self._decoder.begin(
