@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from vintix_fast import views
 from vintix_fast.errors import UsageError, VintixFastError
 from vintix_fast.robots import Robot
 
@@ -155,6 +156,16 @@ class Simulator:
         self._feet = [links.get(foot, calf).idx_local for foot, calf in zip(feet, calves, strict=True)]
         self._entity.set_dofs_kp([robot.kp] * len(joints), self._dofs)
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
+        self._take_control()
+        self._scene.step()  # compiles what it needs; views are compared with the getters in motion, too
+        # On CUDA the task reads the state with kernels that want rows in one piece.
+        self._views = views.bind(gs, self._scene, self._entity, self._dofs) if self.device.type == "cpu" else None
+        self.reset_scene()
+
+    def _take_control(self) -> None:
+        """Put the joints under position control; a reset of the scene ends it."""
+        pose = torch.tensor(self.robot.default_pose_rad, device=self.device)
+        self._entity.control_dofs_position(pose.expand(self.num_envs, -1), self._dofs)
 
     def reset_scene(self) -> None:
         """Put every environment back to the state after the build, the solver's warm start included.
@@ -162,6 +173,7 @@ class Simulator:
         What follows does not depend on what was simulated before.
         """
         self._scene.reset()
+        self._take_control()
 
     def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor) -> None:
         """Put robots at rest at their start height.
@@ -174,8 +186,11 @@ class Simulator:
         qpos[:, 2] = self.robot.start_height_m
         qpos[:, 3:7] = base_quat
         qpos[:, self._qs] = joint_pos_rad
-        envs = mask.nonzero().squeeze(1)
-        self._entity.set_qpos(qpos[envs], envs_idx=envs, zero_velocity=True)
+        if self._gs.use_zerocopy:
+            self._entity.set_qpos(qpos, envs_idx=mask, zero_velocity=True)
+        else:  # masks are for arrays in shared memory
+            envs = mask.nonzero().squeeze(1)
+            self._entity.set_qpos(qpos[envs], envs_idx=envs, zero_velocity=True)
 
     def step(self, joint_target_rad: torch.Tensor) -> torch.Tensor:
         """Advance 0.02 s under PD control towards joint targets [N, 12].
@@ -183,12 +198,21 @@ class Simulator:
         Returns:
             bool [N], environments whose solver failed in this step; their state must be placed anew.
         """
-        self._entity.control_dofs_position(joint_target_rad, self._dofs)
-        self._scene.step()
-        return self._scene.sim.rigid_solver.get_error_envs_mask().clone()
+        if self._views is None:
+            self._entity.control_dofs_position(joint_target_rad, self._dofs)
+        else:
+            self._views.aim(joint_target_rad)
+        self._scene.step(update_visualizer=False)
+        if self._views is None:
+            return self._scene.sim.rigid_solver.get_error_envs_mask().clone()
+        return self._views.solver_failed()
 
     def state(self) -> RobotState:
-        """The state after the last step or placement."""
+        """The state after the last step or placement; the tensors are the caller's."""
+        return self.public_state() if self._views is None else RobotState(*self._views.read())
+
+    def public_state(self) -> RobotState:
+        """`state` through Genesis' public getters: the reference, and the way where there are no views."""
         e = self._entity
         return RobotState(
             base_pos_m=e.get_pos(),

@@ -255,16 +255,9 @@ class WalkingTask:
                 self.device
             )
             pose = pose + START_JOINT_NOISE_RAD * noise[:, 2:]
-            roll, pitch = (0.5 * START_TILT_NOISE_RAD * noise[:, :2]).unbind(1)
-            quat = torch.stack(
-                [
-                    roll.cos() * pitch.cos(),
-                    roll.sin() * pitch.cos(),
-                    roll.cos() * pitch.sin(),
-                    -roll.sin() * pitch.sin(),
-                ],
-                dim=1,
-            )
+            half = 0.5 * START_TILT_NOISE_RAD * noise[:, :2]  # of roll and pitch
+            (cos_r, cos_p), (sin_r, sin_p) = half.cos().unbind(1), half.sin().unbind(1)
+            quat = torch.stack([cos_r * cos_p, sin_r * cos_p, cos_r * sin_p, -sin_r * sin_p], dim=1)
         self.simulator.place(mask, quat, pose)
         self._last_action[mask] = 0.0
         self.step_num[mask] = 0
