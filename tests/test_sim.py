@@ -13,7 +13,7 @@ import torch
 
 from vintix_fast import views
 from vintix_fast.robots import load_robot
-from vintix_fast.sim import Simulator
+from vintix_fast.sim import Simulator, performance_mode_pays
 from vintix_fast.task import WalkingTask, tilt
 
 pytestmark = pytest.mark.genesis
@@ -134,6 +134,14 @@ def test_a_robot_in_its_scene(name):
     one_broken_environment_heals_alone(task)
     views_are_what_the_public_calls_give(task)
     a_state_stays_as_it_was_read(task)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "planned_steps", "pays"),
+    [(64, 0, False), (25, 24_000, False), (64, 50_000, False), (64, 200_000, True), (512, 36_000, True)],
+)
+def test_only_long_runs_compile_kernels_of_their_own(num_envs, planned_steps, pays):
+    assert performance_mode_pays(num_envs, planned_steps) is pays
 
 
 def test_another_genesis_is_read_through_its_public_calls():
