@@ -28,9 +28,10 @@ std::string text(const py::handle& object) { return py::cast<std::string>(py::st
 template <typename T>
 const T* checked(const char* name, const py::handle& object, const Shape& shape) {
   if (!py::isinstance<py::array_t<T>>(object)) {
-    const py::handle got = py::isinstance<py::array>(object) ? object.attr("dtype") : py::type::of(object);
+    const std::string got = py::isinstance<py::array>(object) ? "dtype " + text(object.attr("dtype"))
+                                                              : text(py::type::of(object).attr("__name__"));
     throw py::type_error(std::string(name) + ": expected a numpy array of dtype " + text(py::dtype::of<T>()) + ", got " +
-                         text(got));
+                         got);
   }
   const auto array = py::reinterpret_borrow<py::array>(object);
   bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size()) && (array.flags() & py::array::c_style);

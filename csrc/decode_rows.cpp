@@ -258,7 +258,9 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     }
     store(weight + block * kLanes, share);
     const int last = (block + 1) * kLanes;
-    const int first = held < slots && i == 0 ? current / 2 * 2 : block * kLanes;
+    // What lies before it was never written, or by an older history; bfloat16 reads pairs, see store_token.
+    const int lowest = type == CacheType::bfloat16 ? current / 2 * 2 : current;
+    const int first = held < slots && i == 0 ? lowest : block * kLanes;
     int column = 0;
     for (; column + 4 * kLanes <= width; column += 4 * kLanes) {
       add_values<type, 4>(ring, memory, first, last, width, column, weight, out);

@@ -52,6 +52,7 @@ class FakeSimulator:
         num_envs: int,
         device: str = "cpu",
         say: Callable[[str], None] = print,
+        planned_steps: int = 0,
         *,
         fall_after: Sequence[int] = (),
         faults: Mapping[tuple[int, int], str] | None = None,

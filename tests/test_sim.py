@@ -6,12 +6,14 @@ out.
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vintix_fast import views
 from vintix_fast.robots import load_robot
-from vintix_fast.sim import Simulator
+from vintix_fast.sim import Simulator, performance_mode_pays
 from vintix_fast.task import WalkingTask, tilt
 
 pytestmark = pytest.mark.genesis
@@ -79,6 +81,45 @@ def one_broken_environment_heals_alone(task):
     assert task.step_num.tolist() == [26, 26, 20, 26]
 
 
+def views_are_what_the_public_calls_give(task):
+    """A rollout with falls and time-outs, with and without the views: the same bits; read side by side as well."""
+    sim = task.simulator
+    bound = sim._views
+    assert bound is not None, "Genesis' arrays are no longer where views.py looks for them: it runs, but slower"
+
+    def rollout(views):
+        sim._views = views
+        short, generator = WalkingTask(sim, sim.robot, max_steps=7), torch.Generator().manual_seed(0)
+        rows, ended = [short.reset(2, random_starts=True)], 0
+        for _ in range(20):
+            result = short.step(torch.randn(NUM_ENVS, 12, generator=generator))
+            ended += int(result.done.sum())
+            state, public = sim.state(), sim.public_state()
+            for name in state.__dataclass_fields__:
+                assert torch.equal(getattr(state, name), getattr(public, name)), name
+            rows.append(torch.cat([result.observation, result.reward[:, None]], dim=1))
+        return rows, ended
+
+    try:
+        (with_views, ended), (public, _) = rollout(bound), rollout(None)
+    finally:
+        sim._views = bound
+    assert ended >= 2 * NUM_ENVS
+    for step, (row, expected) in enumerate(zip(with_views, public, strict=True)):
+        assert torch.equal(row, expected), step
+
+
+def a_state_stays_as_it_was_read(task):
+    sim = task.simulator
+    task.reset()
+    state = sim.state()
+    before = {name: getattr(state, name).clone() for name in state.__dataclass_fields__}
+    task.step(torch.ones(NUM_ENVS, 12))
+    task.step(torch.ones(NUM_ENVS, 12))
+    assert not torch.equal(sim.state().joint_pos_rad, before["joint_pos_rad"])
+    assert all(torch.equal(getattr(state, name), tensor) for name, tensor in before.items())
+
+
 @pytest.mark.parametrize("name", ["go1", "go2", "a1", "minicheetah"])
 def test_a_robot_in_its_scene(name):
     # One test for all of it: the scene is what takes long.
@@ -91,6 +132,25 @@ def test_a_robot_in_its_scene(name):
     joints_are_in_order(sim, robot)
     same_seed_same_rollout(task)
     one_broken_environment_heals_alone(task)
+    views_are_what_the_public_calls_give(task)
+    a_state_stays_as_it_was_read(task)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "planned_steps", "pays"),
+    [(64, 0, False), (25, 24_000, False), (64, 50_000, False), (64, 200_000, True), (512, 36_000, True)],
+)
+def test_only_long_runs_compile_kernels_of_their_own(num_envs, planned_steps, pays):
+    assert performance_mode_pays(num_envs, planned_steps) is pays
+
+
+def test_another_genesis_is_read_through_its_public_calls():
+    """Its arrays may have other names, or memory that cannot be shared: no error, no views."""
+    elsewhere = SimpleNamespace(sim=SimpleNamespace(rigid_solver=SimpleNamespace()))
+    for zero_copy in (False, True):
+        gs = SimpleNamespace(use_zerocopy=zero_copy)
+        assert views.bind(gs, elsewhere, SimpleNamespace(base_link_idx=0), [0]) is None
+    assert views.bind(SimpleNamespace(), elsewhere, None, [0]) is None
 
 
 AFTER_A_SCENE = """

@@ -93,6 +93,81 @@ class TrajectoryWriter:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]: ...
 
+class WalkingJudge:
+    """The walking task in one pass over N environments on a CPU; `vintix_fast.task.PlainJudge` in C++.
+
+    Constants are in the units that their names say; weights are those of the reward's terms.
+    """
+
+    def __init__(
+        self,
+        *,
+        default_pose_rad: Sequence[float],
+        command: Sequence[float],
+        command_scale: Sequence[float],
+        ang_vel_scale: float,
+        joint_vel_scale: float,
+        target_height_m: float,
+        tracking_sigma: float,
+        yaw_weight: float,
+        lift_weight: float,
+        height_weight: float,
+        action_change_weight: float,
+        pose_weight: float,
+        dt_s: float,
+        action_clip: float,
+        max_tilt_rad: float,
+        max_joint_speed_rad_s: float,
+        max_base_speed_m_s: float,
+        max_steps: int,
+    ) -> None: ...
+    def judge(
+        self,
+        base_pos_m: npt.NDArray[np.float32],
+        base_quat: npt.NDArray[np.float32],
+        base_lin_vel_m_s: npt.NDArray[np.float32],
+        base_ang_vel_rad_s: npt.NDArray[np.float32],
+        joint_pos_rad: npt.NDArray[np.float32],
+        joint_vel_rad_s: npt.NDArray[np.float32],
+        action: npt.NDArray[np.float32],
+        solver_failed: npt.NDArray[np.bool_],
+        last_action: npt.NDArray[np.float32],
+        step_num: npt.NDArray[np.int32],
+    ) -> tuple[
+        npt.NDArray[np.float32],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.bool_],
+        npt.NDArray[np.bool_],
+        npt.NDArray[np.bool_],
+    ]:
+        """Returns observation ``[N, 9 + 2 J]``, reward, terminated, truncated, failed ``[N]``, all new arrays.
+
+        Releases the GIL.
+
+        Args:
+            base_pos_m ... action: ``[N, 3]``, ``[N, 4]`` (w, x, y, z), ``[N, 3]``, ``[N, 3]``, three of ``[N, J]``; any
+                strides that are whole elements.
+            solver_failed: ``[N]``.
+            last_action: C-contiguous ``[N, J]``, the action of one step before; becomes ``action``, clipped.
+            step_num: ``[N]``; becomes one more.
+
+        Raises:
+            TypeError, ValueError: An array's dtype, shape or strides are not as described; nothing was written.
+        """
+
+    def observe(
+        self,
+        base_pos_m: npt.NDArray[np.float32],
+        base_quat: npt.NDArray[np.float32],
+        base_lin_vel_m_s: npt.NDArray[np.float32],
+        base_ang_vel_rad_s: npt.NDArray[np.float32],
+        joint_pos_rad: npt.NDArray[np.float32],
+        joint_vel_rad_s: npt.NDArray[np.float32],
+        mask: npt.NDArray[np.bool_],
+        observation: npt.NDArray[np.float32],
+    ) -> None:
+        """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``judge``."""
+
 def decode_implementations() -> list[str]:
     """Instruction sets that `PolicyDecoder` can use on this processor, the fastest first."""
 

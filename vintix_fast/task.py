@@ -3,6 +3,9 @@
 Data flows simulator -> state -> (observation, reward, end of episode).  Constants are those of the environments that
 the pretrained models were trained in.  Knows nothing about policies, files or Genesis; the simulator is anything with
 the methods of `vintix_fast.sim.Simulator`.
+
+`PlainJudge` is the task in plain torch, the reference, and what runs on CUDA; `CompiledJudge` is the same in one pass
+of C++ over tensors on a CPU.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 
-from vintix_fast import kernels
-from vintix_fast.kernels.reference import rotate_into_body
+from vintix_fast import _core, kernels
+from vintix_fast.kernels.reference import ANG_VEL_SCALE, COMMAND_SCALE, JOINT_VEL_SCALE, rotate_into_body
 from vintix_fast.robots import Robot
-from vintix_fast.sim import DT_S, RobotState
+from vintix_fast.sim import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S, RobotState
 
 ACTION_SCALE_RAD = 0.25
 ACTION_CLIP = 100.0
@@ -23,13 +26,19 @@ MAX_TILT_RAD = math.radians(10.0)
 COMMAND = (0.5, 0.0, 0.0)
 """Forward and lateral speed (m/s), yaw rate (rad/s)."""
 TRACKING_SIGMA = 0.25
+# Of the reward's terms, per second; following the speed command counts 1.
+YAW_WEIGHT = 0.2
+LIFT_WEIGHT = 1.0
+HEIGHT_WEIGHT = 50.0
+ACTION_CHANGE_WEIGHT = 0.005
+POSE_WEIGHT = 0.1
 START_JOINT_NOISE_RAD = 0.1
 START_TILT_NOISE_RAD = math.radians(5.0)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of all environments gave; every field has N rows.
+    """What one step of all environments gave; every field has N rows, and is the caller's: no later step writes to it.
 
     ``observation`` is that of the next step: where an episode ended it is the new episode's first.  ``reward``,
     ``terminated`` and ``truncated`` belong to the state before any reset.
@@ -54,6 +63,123 @@ def tilt(quat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return roll, pitch
 
 
+class PlainJudge:
+    """What comes of a state, in plain torch.
+
+    Args:
+        robot: default pose and target height.
+        max_steps: an episode is truncated after this many steps.
+        device: of every tensor.
+    """
+
+    def __init__(self, robot: Robot, max_steps: int, device: torch.device) -> None:
+        self.robot, self.max_steps = robot, max_steps
+        self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=device)
+        self._command = torch.tensor(COMMAND, device=device)
+
+    def judge(
+        self,
+        state: RobotState,
+        action: torch.Tensor,
+        solver_failed: torch.Tensor,
+        last_action: torch.Tensor,
+        step_num: torch.Tensor,
+    ) -> StepResult:
+        """Reward, ends of episodes, and what the state as it is looks like.
+
+        Args:
+            state: after the physics of the step.
+            action: [N, J], decided in this step; clipped here.
+            solver_failed: bool [N].
+            last_action: [N, J], decided one step before; becomes ``action``, clipped.
+            step_num: int32 [N]; becomes one more.
+        """
+        action = action.clamp(-ACTION_CLIP, ACTION_CLIP)
+        step_num += 1
+        failed = solver_failed | state.exploded()
+        reward = torch.where(failed, 0.0, self._reward(state, action, last_action))
+        roll, pitch = tilt(state.base_quat)
+        terminated = failed | (roll.abs() > MAX_TILT_RAD) | (pitch.abs() > MAX_TILT_RAD)
+        truncated = ~terminated & (step_num >= self.max_steps)
+        last_action.copy_(action)
+        return StepResult(self._observe(state), reward, terminated, truncated, failed)
+
+    def observe(self, state: RobotState, mask: torch.Tensor, observation: torch.Tensor) -> None:
+        """Write the rows of ``observation`` [N, 9 + 2 J] whose ``mask``, bool [N], is set."""
+        torch.where(mask[:, None], self._observe(state), observation, out=observation)
+
+    def _observe(self, state: RobotState) -> torch.Tensor:
+        return kernels.observe(
+            state.base_quat,
+            state.base_ang_vel_rad_s,
+            state.joint_pos_rad,
+            state.joint_vel_rad_s,
+            self._default,
+            self._command,
+        )
+
+    def _reward(self, state: RobotState, action: torch.Tensor, last_action: torch.Tensor) -> torch.Tensor:
+        velocity = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)
+        yaw_rate = rotate_into_body(state.base_quat, state.base_ang_vel_rad_s)[:, 2]
+        speed_error = (self._command[:2] - velocity[:, :2]).square().sum(dim=1)
+        yaw_error = (self._command[2] - yaw_rate).square()
+        per_second = (
+            torch.exp(-speed_error / TRACKING_SIGMA)
+            + YAW_WEIGHT * torch.exp(-yaw_error / TRACKING_SIGMA)
+            - LIFT_WEIGHT * velocity[:, 2].square()
+            - HEIGHT_WEIGHT * (state.base_pos_m[:, 2] - self.robot.target_height_m).square()
+            - ACTION_CHANGE_WEIGHT * (last_action - action).square().sum(dim=1)
+            - POSE_WEIGHT * (state.joint_pos_rad - self._default).abs().sum(dim=1)
+        )
+        return per_second * DT_S
+
+
+class CompiledJudge:
+    """`PlainJudge` for tensors on a CPU, compiled: the same methods, the same numbers but for rounding."""
+
+    def __init__(self, robot: Robot, max_steps: int) -> None:
+        self._judge = _core.WalkingJudge(
+            default_pose_rad=robot.default_pose_rad,
+            command=COMMAND,
+            command_scale=COMMAND_SCALE,
+            ang_vel_scale=ANG_VEL_SCALE,
+            joint_vel_scale=JOINT_VEL_SCALE,
+            target_height_m=robot.target_height_m,
+            tracking_sigma=TRACKING_SIGMA,
+            yaw_weight=YAW_WEIGHT,
+            lift_weight=LIFT_WEIGHT,
+            height_weight=HEIGHT_WEIGHT,
+            action_change_weight=ACTION_CHANGE_WEIGHT,
+            pose_weight=POSE_WEIGHT,
+            dt_s=DT_S,
+            action_clip=ACTION_CLIP,
+            max_tilt_rad=MAX_TILT_RAD,
+            max_joint_speed_rad_s=MAX_JOINT_SPEED_RAD_S,
+            max_base_speed_m_s=MAX_BASE_SPEED_M_S,
+            max_steps=max_steps,
+        )
+
+    def judge(
+        self,
+        state: RobotState,
+        action: torch.Tensor,
+        solver_failed: torch.Tensor,
+        last_action: torch.Tensor,
+        step_num: torch.Tensor,
+    ) -> StepResult:
+        """See `PlainJudge.judge`."""
+        arrays = (tensor.numpy() for tensor in (action.detach(), solver_failed, last_action, step_num))
+        return StepResult(*map(torch.from_numpy, self._judge.judge(*_arrays(state), *arrays)))
+
+    def observe(self, state: RobotState, mask: torch.Tensor, observation: torch.Tensor) -> None:
+        """See `PlainJudge.observe`."""
+        self._judge.observe(*_arrays(state), mask.numpy(), observation.numpy())
+
+
+def _arrays(state: RobotState) -> tuple:
+    return tuple(getattr(state, name).numpy() for name in state.__dataclass_fields__)
+
+
 class WalkingTask:
     """The task in ``simulator.num_envs`` environments.
 
@@ -66,8 +192,10 @@ class WalkingTask:
     def __init__(self, simulator, robot: Robot, max_steps: int = 1000) -> None:
         self.simulator, self.robot, self.max_steps = simulator, robot, max_steps
         self.num_envs, self.device = simulator.num_envs, simulator.device
+        self._judge = (
+            CompiledJudge(robot, max_steps) if self.device.type == "cpu" else PlainJudge(robot, max_steps, self.device)
+        )
         self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
-        self._command = torch.tensor(COMMAND, device=self.device)
         self._last_action = torch.zeros(self.num_envs, len(self._default), device=self.device)
         self.step_num = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
         self._random_starts, self._generator = False, torch.Generator()
@@ -86,8 +214,9 @@ class WalkingTask:
         self._random_starts = random_starts
         self._generator.manual_seed(seed)
         self.simulator.reset_scene()
-        self._place(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
-        return self._observe(self.simulator.state())
+        observation = torch.zeros(self.num_envs, 9 + 2 * len(self._default), device=self.device)
+        self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), observation)
+        return observation
 
     def step(self, action: torch.Tensor) -> StepResult:
         """`advance` and `judge`: execute the previous step's action and remember this one [N, 12]."""
@@ -104,22 +233,18 @@ class WalkingTask:
 
     def judge(self, action: torch.Tensor) -> StepResult:
         """Say what came of `advance`, given this step's action [N, 12], which the next one will execute."""
-        action = action.clamp(-ACTION_CLIP, ACTION_CLIP)
-        state = self.simulator.state()
-        failed = self._solver_failed | state.exploded()
-        self.step_num += 1
-
-        reward = torch.where(failed, 0.0, self._reward(state, action))
-        roll, pitch = tilt(state.base_quat)
-        terminated = failed | (roll.abs() > MAX_TILT_RAD) | (pitch.abs() > MAX_TILT_RAD)
-        truncated = ~terminated & (self.step_num >= self.max_steps)
-
-        self._last_action = action.clone()
-        done = terminated | truncated
+        result = self._judge.judge(
+            self.simulator.state(), action, self._solver_failed, self._last_action, self.step_num
+        )
+        done = result.done
         if done.any():
-            self._place(done)
-            state = self.simulator.state()
-        return StepResult(self._observe(state), reward, terminated, truncated, failed)
+            self._restart(done, result.observation)
+        return result
+
+    def _restart(self, mask: torch.Tensor, observation: torch.Tensor) -> None:
+        """Begin episodes where ``mask`` is set, and write their first observations over those rows."""
+        self._place(mask)
+        self._judge.observe(self.simulator.state(), mask, observation)
 
     def _place(self, mask: torch.Tensor) -> None:
         quat = torch.tensor([1.0, 0.0, 0.0, 0.0], device=self.device).expand(self.num_envs, 4)
@@ -130,41 +255,9 @@ class WalkingTask:
                 self.device
             )
             pose = pose + START_JOINT_NOISE_RAD * noise[:, 2:]
-            roll, pitch = (0.5 * START_TILT_NOISE_RAD * noise[:, :2]).unbind(1)
-            quat = torch.stack(
-                [
-                    roll.cos() * pitch.cos(),
-                    roll.sin() * pitch.cos(),
-                    roll.cos() * pitch.sin(),
-                    -roll.sin() * pitch.sin(),
-                ],
-                dim=1,
-            )
+            half = 0.5 * START_TILT_NOISE_RAD * noise[:, :2]  # of roll and pitch
+            (cos_r, cos_p), (sin_r, sin_p) = half.cos().unbind(1), half.sin().unbind(1)
+            quat = torch.stack([cos_r * cos_p, sin_r * cos_p, cos_r * sin_p, -sin_r * sin_p], dim=1)
         self.simulator.place(mask, quat, pose)
         self._last_action[mask] = 0.0
         self.step_num[mask] = 0
-
-    def _observe(self, state: RobotState) -> torch.Tensor:
-        return kernels.observe(
-            state.base_quat,
-            state.base_ang_vel_rad_s,
-            state.joint_pos_rad,
-            state.joint_vel_rad_s,
-            self._default,
-            self._command,
-        )
-
-    def _reward(self, state: RobotState, action: torch.Tensor) -> torch.Tensor:
-        velocity = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)
-        yaw_rate = rotate_into_body(state.base_quat, state.base_ang_vel_rad_s)[:, 2]
-        speed_error = (self._command[:2] - velocity[:, :2]).square().sum(dim=1)
-        yaw_error = (self._command[2] - yaw_rate).square()
-        per_second = (
-            torch.exp(-speed_error / TRACKING_SIGMA)
-            + 0.2 * torch.exp(-yaw_error / TRACKING_SIGMA)
-            - velocity[:, 2].square()
-            - 50.0 * (state.base_pos_m[:, 2] - self.robot.target_height_m).square()
-            - 0.005 * (self._last_action - action).square().sum(dim=1)
-            - 0.1 * (state.joint_pos_rad - self._default).abs().sum(dim=1)
-        )
-        return per_second * DT_S

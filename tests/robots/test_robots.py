@@ -12,6 +12,7 @@ import pytest
 from vintix_fast import robots
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.robots import find_task, joint_signs, load_robot, robot_names
+from vintix_fast.robots.urdf import without_visuals
 
 DOCS = Path(robots.__file__).with_name("README.md")
 LEGS = ("FR", "FL", "RR", "RL")
@@ -325,3 +326,44 @@ def test_joints_of_a_leg_in_the_wrong_order(rex):
 def test_broken_urdf(rex, old, new, message):
     with pytest.raises(InputFileError, match=message):
         load_robot(rex(urdf=urdf_text().replace(old, new)))
+
+
+# --- the URDF as it is simulated ---
+
+
+def test_only_what_is_drawn_is_left_out(robot):
+    full = ElementTree.parse(robot.urdf_path).getroot()
+    bare = ElementTree.fromstring(without_visuals(robot.urdf_path))
+    assert not [v for link in bare.iter("link") if link.find("inertial") is not None for v in link.iter("visual")]
+
+    def rest(root):
+        return [(element.tag, element.attrib) for part in root for element in part.iter() if part.tag != "link"] + [
+            (element.tag, element.attrib)
+            for link in root.findall("link")
+            for part in link
+            if part.tag != "visual"
+            for element in part.iter()
+        ]
+
+    assert rest(bare) == rest(full)
+
+
+def test_meshes_are_found_from_anywhere_and_a_massless_link_keeps_its_looks(tmp_path):
+    path = tmp_path / "robot.urdf"
+    mesh = '<geometry><mesh filename="{}"/></geometry>'
+    path.write_text(
+        f"""<robot name="r">
+        <link name="a"><inertial/><visual>{mesh.format("seen.dae")}</visual>
+          <collision>{mesh.format("../hit.stl")}</collision></link>
+        <link name="b"><visual>{mesh.format("/there/looks.dae")}</visual></link></robot>"""
+    )
+    names = [mesh.get("filename") for mesh in ElementTree.fromstring(without_visuals(path)).iter("mesh")]
+    assert names == [str(tmp_path / "../hit.stl"), "/there/looks.dae"]
+
+
+def test_meshes_of_a_ros_package_leave_the_file_as_it_is(tmp_path):
+    path = tmp_path / "robot.urdf"
+    path.write_text(
+        '<robot name="r"><link name="a"><collision><mesh filename="package://x/hit.stl"/></collision></link></robot>'
+    )
+    assert without_visuals(path) is None

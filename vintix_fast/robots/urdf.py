@@ -83,6 +83,26 @@ class Urdf:
         return vector
 
 
+def without_visuals(path: Path) -> str | None:
+    """The URDF's text less what is only drawn: meshes that take seconds to load.
+
+    A link without masses of its own keeps its looks: a simulator may guess its inertia from them.  Names of the meshes
+    that stay become absolute, so that the text can lie anywhere; None where one is named by its ROS package, which is
+    looked for from the file's own folder.
+    """
+    root = ElementTree.parse(path).getroot()
+    for link in root.findall("link"):
+        if link.find("inertial") is not None:
+            for visual in link.findall("visual"):
+                link.remove(visual)
+    for mesh in root.iter("mesh"):
+        name = mesh.get("filename", "")
+        if name.startswith("package://"):
+            return None
+        mesh.set("filename", str(path.parent.absolute() / name))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 def _rotation(rpy: np.ndarray) -> np.ndarray:
     """URDF roll, pitch, yaw (rad, about fixed axes x, y, z) as a matrix [3, 3]."""
     (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)

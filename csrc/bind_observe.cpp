@@ -1,0 +1,145 @@
+// vintix_fast._core.WalkingJudge: checks arrays, releases the GIL; no logic of its own.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.hpp"
+#include "observe.hpp"
+
+namespace py = pybind11;
+
+namespace vintix_fast {
+namespace {
+
+std::string text(const py::handle& object) { return py::cast<std::string>(py::str(object)); }
+
+void check_shape(const char* name, const py::array& array, const std::vector<py::ssize_t>& shape) {
+  if (std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) == shape) return;
+  throw py::value_error(std::string(name) + ": expected shape " + text(py::tuple(py::cast(shape))) + ", got " +
+                        text(array.attr("shape")));
+}
+
+template <typename Element>
+void check_dtype(const char* name, const py::array& array) {
+  if (!py::isinstance<py::array_t<Element>>(array)) {
+    throw py::type_error(std::string(name) + ": expected dtype " + text(py::dtype::of<Element>()) + ", got " +
+                         text(array.dtype()));
+  }
+}
+
+// A float32 matrix with strides of its own.
+Rows rows(const char* name, const py::array& array, py::ssize_t num_rows, py::ssize_t num_columns) {
+  check_dtype<float>(name, array);
+  check_shape(name, array, {num_rows, num_columns});
+  constexpr py::ssize_t size = sizeof(float);
+  const py::ssize_t row = array.strides(0), column = array.strides(1);
+  if (row % size != 0 || column % size != 0 || reinterpret_cast<std::uintptr_t>(array.data()) % size != 0) {
+    throw py::value_error(std::string(name) + ": expected elements aligned to 4 bytes, got strides " +
+                          text(array.attr("strides")));
+  }
+  return {static_cast<const float*>(array.data()), row / size, column / size};
+}
+
+template <typename Element>
+const Element* contiguous(const char* name, const py::array& array, const std::vector<py::ssize_t>& shape) {
+  check_dtype<Element>(name, array);
+  check_shape(name, array, shape);
+  if (!(array.flags() & py::array::c_style)) throw py::value_error(std::string(name) + ": expected C-contiguous");
+  return static_cast<const Element*>(array.data());
+}
+
+template <typename Element>
+Element* writeable(const char* name, py::array& array, const std::vector<py::ssize_t>& shape) {
+  contiguous<Element>(name, array, shape);
+  return static_cast<Element*>(array.mutable_data());  // throws ValueError where it is read-only
+}
+
+RobotStates states(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
+                   const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
+                   const py::array& joint_pos_rad, const py::array& joint_vel_rad_s) {
+  const py::ssize_t n = base_pos_m.ndim() > 0 ? base_pos_m.shape(0) : 0;
+  const auto joints = static_cast<py::ssize_t>(task.num_joints());
+  return {static_cast<std::size_t>(n),
+          rows("base_pos_m", base_pos_m, n, 3),
+          rows("base_quat", base_quat, n, 4),
+          rows("base_lin_vel_m_s", base_lin_vel_m_s, n, 3),
+          rows("base_ang_vel_rad_s", base_ang_vel_rad_s, n, 3),
+          rows("joint_pos_rad", joint_pos_rad, n, joints),
+          rows("joint_vel_rad_s", joint_vel_rad_s, n, joints)};
+}
+
+py::tuple judge_arrays(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
+                       const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
+                       const py::array& joint_pos_rad, const py::array& joint_vel_rad_s, const py::array& action,
+                       const py::array& solver_failed, py::array last_action, py::array step_num) {
+  const RobotStates state =
+      states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
+  const auto n = static_cast<py::ssize_t>(state.num_envs), joints = static_cast<py::ssize_t>(task.num_joints());
+  const Rows action_rows = rows("action", action, n, joints);
+  const bool* const solver_failed_data = contiguous<bool>("solver_failed", solver_failed, {n});
+  float* const last_action_data = writeable<float>("last_action", last_action, {n, joints});
+  std::int32_t* const step_num_data = writeable<std::int32_t>("step_num", step_num, {n});
+
+  py::array_t<float> observation({n, static_cast<py::ssize_t>(task.observation_dim())}), reward(n);
+  py::array_t<bool> terminated(n), truncated(n), failed(n);
+  const Verdicts out{observation.mutable_data(), reward.mutable_data(), terminated.mutable_data(),
+                     truncated.mutable_data(), failed.mutable_data()};
+  {
+    py::gil_scoped_release release;
+    judge(task, state, action_rows, solver_failed_data, last_action_data, step_num_data, out);
+  }
+  return py::make_tuple(std::move(observation), std::move(reward), std::move(terminated), std::move(truncated),
+                        std::move(failed));
+}
+
+void observe_arrays(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
+                    const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
+                    const py::array& joint_pos_rad, const py::array& joint_vel_rad_s, const py::array& mask,
+                    py::array observation) {
+  const RobotStates state =
+      states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
+  const auto n = static_cast<py::ssize_t>(state.num_envs);
+  const bool* const mask_data = contiguous<bool>("mask", mask, {n});
+  float* const out =
+      writeable<float>("observation", observation, {n, static_cast<py::ssize_t>(task.observation_dim())});
+  py::gil_scoped_release release;
+  observe(task, state, mask_data, out);
+}
+
+}  // namespace
+
+void bind_observe(py::module_& module) {
+  py::class_<TaskConstants>(module, "WalkingJudge",
+                            "The walking task in one pass; see _core.pyi for signatures, csrc/observe.hpp for what it "
+                            "does.")
+      .def(py::init([](std::vector<float> default_pose_rad, std::array<float, 3> command,
+                       std::array<float, 3> command_scale, float ang_vel_scale, float joint_vel_scale,
+                       float target_height_m, float tracking_sigma, float yaw_weight, float lift_weight,
+                       float height_weight, float action_change_weight, float pose_weight, float dt_s,
+                       float action_clip, float max_tilt_rad, float max_joint_speed_rad_s, float max_base_speed_m_s,
+                       std::int32_t max_steps) {
+             return TaskConstants{std::move(default_pose_rad), command, command_scale, ang_vel_scale, joint_vel_scale,
+                                  target_height_m, tracking_sigma, yaw_weight, lift_weight, height_weight,
+                                  action_change_weight, pose_weight, dt_s, action_clip, max_tilt_rad,
+                                  max_joint_speed_rad_s, max_base_speed_m_s, max_steps};
+           }),
+           py::kw_only(), py::arg("default_pose_rad"), py::arg("command"), py::arg("command_scale"),
+           py::arg("ang_vel_scale"), py::arg("joint_vel_scale"), py::arg("target_height_m"),
+           py::arg("tracking_sigma"), py::arg("yaw_weight"), py::arg("lift_weight"), py::arg("height_weight"),
+           py::arg("action_change_weight"), py::arg("pose_weight"), py::arg("dt_s"), py::arg("action_clip"),
+           py::arg("max_tilt_rad"), py::arg("max_joint_speed_rad_s"), py::arg("max_base_speed_m_s"),
+           py::arg("max_steps"))
+      .def("judge", &judge_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
+           py::arg("base_ang_vel_rad_s"), py::arg("joint_pos_rad"), py::arg("joint_vel_rad_s"), py::arg("action"),
+           py::arg("solver_failed"), py::arg("last_action"), py::arg("step_num"))
+      .def("observe", &observe_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
+           py::arg("base_ang_vel_rad_s"), py::arg("joint_pos_rad"), py::arg("joint_vel_rad_s"), py::arg("mask"),
+           py::arg("observation"));
+}
+
+}  // namespace vintix_fast
