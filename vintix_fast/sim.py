@@ -167,6 +167,8 @@ class Simulator:
                 self._build()
             except Exception as error:
                 raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {_said(error)}") from error
+        if self.device.type == "cpu" and self._views is None:
+            say("This Genesis keeps its state in another way: reading it through its public calls, which is slower")
         say(f"Built in {time.perf_counter() - started:.0f} s")
 
     def _build(self) -> None:
@@ -200,7 +202,7 @@ class Simulator:
         self._entity.set_dofs_kp([robot.kp] * len(joints), self._dofs)
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
         self._take_control()
-        self._scene.step()  # compiles what it needs; views are compared with the getters in motion, too
+        self._scene.step()  # compiles what it needs, and gives the views something to be tried on
         # On CUDA the task reads the state with kernels that want rows in one piece.
         self._views = views.bind(gs, self._scene, self._entity, self._dofs) if self.device.type == "cpu" else None
         self.reset_scene()
@@ -229,7 +231,9 @@ class Simulator:
         qpos[:, 2] = self.robot.start_height_m
         qpos[:, 3:7] = base_quat
         qpos[:, self._qs] = joint_pos_rad
-        if self._gs.use_zerocopy:
+        if self._views is not None:
+            self._views.place(mask, qpos)
+        elif self._gs.use_zerocopy:
             self._entity.set_qpos(qpos, envs_idx=mask, zero_velocity=True)
         else:  # masks are for arrays in shared memory
             envs = mask.nonzero().squeeze(1)

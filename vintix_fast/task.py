@@ -191,7 +191,7 @@ class WalkingTask:
 
     def __init__(self, simulator, robot: Robot, max_steps: int = 1000) -> None:
         self.simulator, self.robot, self.max_steps = simulator, robot, max_steps
-        self.num_envs, self.device = simulator.num_envs, simulator.device
+        self.num_envs, self.device = simulator.num_envs, torch.device(simulator.device)
         self._judge = (
             CompiledJudge(robot, max_steps) if self.device.type == "cpu" else PlainJudge(robot, max_steps, self.device)
         )

@@ -14,7 +14,7 @@ import torch
 
 
 class StateViews:
-    """Reads the state of ``entity`` and writes its joints' targets, for all environments at once.
+    """Reads the state of ``entity``, writes its joints' targets and places it, for all environments at once.
 
     Valid as long as the scene: its arrays never move, not when it is reset either.
     """
@@ -27,12 +27,22 @@ class StateViews:
         def view(array: Any) -> torch.Tensor:
             return gs.utils.misc.qd_to_torch(array, transpose=True, copy=False)  # [N, ...]
 
+        self._solver, self._collider = solver, solver.collider
+        # Kernels remember how they were called last while their arguments are the same objects, which a caller's tensor
+        # is not: calling with one costs several times what the kernel does.
+        self._mask_array = gs.qd.ndarray(gs.qd_bool, shape=(scene.n_envs,))
+        self._mask = self._mask_array.to_torch(copy=False)
+        self._update_links = gs.engine.solvers.rigid.abd.forward_kinematics.kernel_masked_forward_kinematics_links_geoms
+        self._clear_contacts = gs.engine.solvers.rigid.collider.collider.kernel_masked_collider_clear
+
         links, dofs = solver.dyn_state.links, solver.dyn_state.dofs
         self._pos, self._quat = view(links.pos)[:, base], view(links.quat)[:, base]
         self._lin_vel, self._ang_vel = view(links.cd_vel)[:, base], view(links.cd_ang)[:, base]
         self._lin_vel_at = view(links.root_COM)[:, base]
         # [dofs, N], as they lie in memory: rows are picked, not columns.
         self._dof_pos, self._dof_vel, self._target = view(dofs.pos).T, view(dofs.vel).T, view(dofs.ctrl_pos).T
+        self._qpos = view(solver.rigid_info.qpos)[:, entity.q_start : entity.q_start + entity.n_qs]
+        self._all_vel = view(dofs.vel)[:, entity.dof_start : entity.dof_start + entity.n_dofs]
         self._error_code = view(solver._errno)
         self._dofs = torch.tensor(joint_dofs, device=self._pos.device) + entity.dof_start
 
@@ -53,6 +63,27 @@ class StateViews:
         """Set the position targets [N, J] of joints that are under position control already."""
         self._target.index_copy_(0, self._dofs, joint_target_rad.T)
 
+    def place(self, mask: torch.Tensor, qpos: torch.Tensor) -> None:
+        """Set the generalised positions of the environments in ``mask``, at rest: Genesis' ``set_qpos``.
+
+        Args:
+            mask: bool [N].
+            qpos: [N, positions]; other rows are ignored.
+        """
+        solver, collider, rows = self._solver, self._collider, mask[:, None]
+        solver.constraint_solver.reset(mask)
+        self._all_vel.masked_fill_(rows, 0.0)
+        torch.where(rows, qpos, self._qpos, out=self._qpos)
+        self._error_code.masked_fill_(mask, 0)
+        self._mask.copy_(mask)
+        model = (solver.dyn_info, solver.rigid_info, solver.rigid_config)
+        self._update_links(self._mask_array, solver.dyn_state, *model)
+        solver._is_forward_pos_updated = solver._is_forward_vel_updated = True
+        collider._contact_data_cache.clear()
+        self._clear_contacts(
+            self._mask_array, solver.dyn_state, collider.collider_state, *model, collider.collider_config
+        )
+
     def solver_failed(self) -> torch.Tensor:
         """bool [N]."""
         return self._error_code > 0
@@ -61,6 +92,8 @@ class StateViews:
 def bind(gs: Any, scene: Any, entity: Any, joint_dofs: list[int]) -> StateViews | None:
     """Views of a built scene; None where this Genesis keeps its state in another way, or not in memory to share.
 
+    Tries them against the public calls, and moves the robots for that: best called in motion, and reset afterwards.
+
     Args:
         joint_dofs: of the joints in the robot file's order, counted from the entity's first.
     """
@@ -68,12 +101,18 @@ def bind(gs: Any, scene: Any, entity: Any, joint_dofs: list[int]) -> StateViews 
         return None
     try:
         views = StateViews(gs, scene, entity, joint_dofs)
-        base_pos, base_quat, lin_vel, ang_vel, joint_pos, joint_vel = views.read()
+        moving = _read_alike(views, entity, joint_dofs)
+        qpos = entity.get_qpos() + torch.tensor([0.1] * 3 + [0.0] * (entity.n_qs - 3))
+        views.place(torch.ones(scene.n_envs, dtype=torch.bool), qpos)
+        placed = torch.equal(entity.get_pos(), qpos[:, :3]) and not entity.get_vel().any()
+        return views if moving and placed and _read_alike(views, entity, joint_dofs) else None
     except Exception:  # whatever another version of Genesis says to names that it does not have
         return None
+
+
+def _read_alike(views: StateViews, entity: Any, joint_dofs: list[int]) -> bool:
     expected = (
-        (base_pos, entity.get_pos()), (base_quat, entity.get_quat()), (lin_vel, entity.get_vel()),
-        (ang_vel, entity.get_ang()), (joint_pos, entity.get_dofs_position(joint_dofs)),
-        (joint_vel, entity.get_dofs_velocity(joint_dofs)),
+        entity.get_pos(), entity.get_quat(), entity.get_vel(), entity.get_ang(),
+        entity.get_dofs_position(joint_dofs), entity.get_dofs_velocity(joint_dofs),
     )  # fmt: skip
-    return views if all(torch.equal(*pair) for pair in expected) else None
+    return all(torch.equal(*pair) for pair in zip(views.read(), expected, strict=True))
