@@ -7,7 +7,16 @@ from typing import Annotated
 
 from typer import Option
 
-from vintix_fast.cli.common import ENGINE, CacheDtype, DroppedMass, Engine, console, print_json, reports_errors
+from vintix_fast.cli.common import (
+    ENGINE,
+    CacheDtype,
+    DroppedMass,
+    Engine,
+    console,
+    number_of_envs,
+    print_json,
+    reports_errors,
+)
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig
 
 MAIN, LEARNING, RUN = "Main", "Learning", "Run"
@@ -39,13 +48,12 @@ def adapt(
     lr: Annotated[float, Option(help="peak learning rate", rich_help_panel=MAIN)] = 1e-4,
     seed: Annotated[int, Option(help="seed of everything random", rich_help_panel=MAIN)] = 5,
     num_envs: Annotated[
-        int | None,
+        str,
         Option(
-            help="environments side by side",
+            help="environments side by side; auto: half as many as episodes, on a CPU at most 64",
             rich_help_panel=ENGINE,
-            show_default="half as many as episodes, at most 64",
         ),
-    ] = None,
+    ] = "auto",
     min_steps_per_loop: Annotated[
         int, Option(help="run a loop's episodes again until they give this many steps", rich_help_panel=ENGINE)
     ] = 0,
@@ -142,7 +150,7 @@ def adapt(
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
-    options = {k: v for k, v in locals().items() if k != "json"}
+    options = {k: v for k, v in locals().items() if k != "json"} | {"num_envs": number_of_envs(num_envs)}
     config = AdaptConfig(**options)
 
     from vintix_fast.adapt import adapt as run

@@ -21,12 +21,13 @@ from vintix_fast.evaluate import check_context_len, check_device
 from vintix_fast.gate import gate, measure_initial
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.memory import check_memory
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
-from vintix_fast.rollout import Noise, collect, ladder, make_policy
+from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
@@ -88,9 +89,11 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
     )  # fmt: skip
 
+    check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
+
     with stop_on_interrupt() as progress.check:
         with region("compile"):
-            simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
+            simulator = simulator or Simulator(robot, config.envs, config.device, progress.say, config.planned_steps)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         run.begin()
         save_checkpoint(model, run.model_dir(0))

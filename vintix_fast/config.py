@@ -25,7 +25,8 @@ REPLAY = ("current", "all")
 ENGINES = ("auto", "torch")
 CACHE_DTYPES = ("float32", "bfloat16", "int8")
 DEFAULT_CACHE_DTYPE = "int8"
-DEFAULT_DROPPED_MASS = 1e-4
+"""This and the next: the fastest that did not change returns, see ``benchmarks/RESULTS.md``."""
+DEFAULT_DROPPED_MASS = 0.01
 TOKEN_ORDERS = ("action-reward-observation", "observation-action-reward")
 
 
@@ -171,7 +172,8 @@ class AdaptConfig(RunConfig):
     seed: int = 5
 
     num_envs: int | None = None
-    """None: half as many as there are episodes in a loop, at most 64; the second episode of each has a warm context."""
+    """None: half as many as there are episodes in a loop, so that the others begin with a warm context; on a CPU at most
+    64, after which steps a second hardly rise (see ``benchmarks/RESULTS.md``)."""
     min_steps_per_loop: int = 0
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
@@ -246,7 +248,18 @@ class AdaptConfig(RunConfig):
 
     @property
     def envs(self) -> int:
-        return self.num_envs or min(-(-self.episodes_per_loop // 2), 64)
+        """The number of environments.  Not timed: it decides which episodes begin with a warm context, and a run must not
+        depend on how busy the machine was."""
+        most = 64 if self.device == "cpu" else MAX_ENVS
+        return self.num_envs or min(-(-self.episodes_per_loop // 2), most)
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps of all environments in the whole run, evaluations included, if every episode takes its full time."""
+        episodes = -(-self.episodes_per_loop // self.envs) * self.num_improvement_loops
+        if self.gate:
+            episodes += -(-self.gate_episodes // self.envs) * (self.num_improvement_loops + 1)
+        return episodes * self.max_steps_per_episode
 
 
 @dataclass(frozen=True)

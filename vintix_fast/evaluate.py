@@ -13,10 +13,11 @@ import torch
 from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.initial import SINGLE_GROUP, add_target, check_sizes
+from vintix_fast.memory import check_memory
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
-from vintix_fast.rollout import Actor, Collection, Episode, collect, make_policy
+from vintix_fast.rollout import Actor, Collection, Episode, cache_bytes, collect, make_policy
 from vintix_fast.run import check_writable, versions, write_json, write_text
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
@@ -137,6 +138,8 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
         check_writable(out)
         if (out / "eval.json").exists() and not config.overwrite:
             raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
+
+    check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine_options), config.device)
 
     simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps)

@@ -160,7 +160,8 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     with stop_on_interrupt() as progress.check:
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
+        planned = config.iterations * config.steps_per_iteration
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, planned)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         directory.begin()
         try:

@@ -2,7 +2,7 @@
 
 from vintix_fast.rollout.collector import Collection, Episode, collect, episodes_per_env
 from vintix_fast.rollout.compiled import CompiledPolicy
-from vintix_fast.rollout.engine import make_policy
+from vintix_fast.rollout.engine import cache_bytes, make_policy
 from vintix_fast.rollout.graph import GraphPolicy
 from vintix_fast.rollout.host_copies import HostCopies
 from vintix_fast.rollout.noise import Noise, ladder
@@ -17,6 +17,7 @@ __all__ = [
     "HostCopies",
     "Noise",
     "Policy",
+    "cache_bytes",
     "collect",
     "episodes_per_env",
     "ladder",

@@ -13,6 +13,20 @@ from vintix_fast.rollout.compiled import CompiledPolicy
 from vintix_fast.rollout.graph import GraphPolicy
 from vintix_fast.rollout.policy import Actor, Policy
 
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+SCALE_BYTES = 4
+"""Of a vector of int8."""
+
+
+def cache_bytes(model: Vintix, context_len: int, *, engine: str, cache_dtype: str, dropped_mass: float) -> int:
+    """Bytes that the policy of `make_policy` keeps for one environment's context, but for padding."""
+    if engine == "torch":
+        cache_dtype, dropped_mass = "float32", 0.0
+    if model.device.type == "cuda":
+        dropped_mass = 0.0  # its rings are as long as the context
+    vectors = 2 * sum(map(sum, model.transformer.windows(context_len, dropped_mass)))
+    return vectors * (model.config.head_dim * BYTES[cache_dtype] + SCALE_BYTES * (cache_dtype == "int8"))
+
 
 def make_policy(
     model: Vintix,

@@ -1,0 +1,27 @@
+"""Environments that do not fit into the memory are refused before anything is built."""
+
+import pytest
+
+from vintix_fast import memory
+from vintix_fast.errors import UsageError
+from vintix_fast.memory import check_memory
+
+MB = 1_000_000
+
+
+def test_too_many_environments_are_refused_with_the_number_that_fits(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 102 * MB)
+    check_memory(10, 10 * MB)
+    with pytest.raises(UsageError, match=r"--num-envs 11 needs 0.1 GB \(10.2 MB each\).* give at most 10"):
+        check_memory(11, 10 * MB)
+
+
+def test_free_memory_is_that_of_this_machine(monkeypatch):
+    free = memory.free_bytes("cpu")
+    assert free is None or 0 < free < 2**50
+    check_memory(1, MB)
+    with pytest.raises(UsageError, match="are free on cpu"):
+        monkeypatch.setattr(memory, "free_bytes", lambda device: MB)
+        check_memory(1, MB)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)  # a system that does not say
+    check_memory(10**6, MB)

@@ -1,0 +1,36 @@
+"""Whether a run's environments fit into the machine's memory, said before anything is built.
+
+Knows nothing about models or Genesis: bytes are handed in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vintix_fast.errors import UsageError
+
+SIMULATOR_BYTES_PER_ENV = 200_000
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that can still be had on ``device``; None where the system does not say."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def check_memory(num_envs: int, cache_bytes_per_env: int, device: str = "cpu") -> None:
+    """Raise UsageError if ``num_envs`` environments, each with so much context, are more than the free memory."""
+    free, bytes_per_env = free_bytes(device), cache_bytes_per_env + SIMULATOR_BYTES_PER_ENV
+    if free is not None and num_envs * bytes_per_env > free:
+        raise UsageError(
+            f"--num-envs {num_envs} needs {num_envs * bytes_per_env / 1e9:.1f} GB ({bytes_per_env / 1e6:.1f} MB each), "
+            f"but {free / 1e9:.1f} GB are free on {device}; give at most {free // bytes_per_env}, or a shorter "
+            "--context-len"
+        )
