@@ -49,6 +49,19 @@ def fold_underscores(name: str) -> str:
     return name.replace("_", "-")
 
 
+def number_of_envs(text: str) -> int | None:
+    """What --num-envs says; None for auto.
+
+    Raises:
+        UsageError: it is neither a number nor auto.
+    """
+    if text == "auto":
+        return None
+    if not text.strip().lstrip("-").isdigit():
+        raise UsageError(f"--num-envs is '{text}'; it must be an integer of at least 1, or auto")
+    return int(text)
+
+
 def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """End a command with its error's exit code and a message instead of a traceback.
 

@@ -172,8 +172,8 @@ class AdaptConfig(RunConfig):
     seed: int = 5
 
     num_envs: int | None = None
-    """None: half as many as there are episodes in a loop, so that the others begin with a warm context; on a CPU at most
-    64, after which steps a second hardly rise (see ``benchmarks/RESULTS.md``)."""
+    """None: half as many as there are episodes in a loop, so that the others begin with a warm context; on a CPU at
+    most 64, after which steps a second hardly rise."""
     min_steps_per_loop: int = 0
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
@@ -248,8 +248,11 @@ class AdaptConfig(RunConfig):
 
     @property
     def envs(self) -> int:
-        """The number of environments.  Not timed: it decides which episodes begin with a warm context, and a run must not
-        depend on how busy the machine was."""
+        """The number of environments.
+
+        Not timed: it decides which episodes begin with a warm context, and a run must not depend on how busy the
+        machine was.
+        """
         most = 64 if self.device == "cpu" else MAX_ENVS
         return self.num_envs or min(-(-self.episodes_per_loop // 2), most)
 
