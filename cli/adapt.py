@@ -48,12 +48,15 @@ def adapt(
     lr: Annotated[float, Option(help="peak learning rate", rich_help_panel=MAIN)] = 1e-4,
     seed: Annotated[int, Option(help="seed of everything random", rich_help_panel=MAIN)] = 5,
     num_envs: Annotated[
-        str,
+        int | None,
         Option(
-            help="environments side by side; auto: half as many as episodes, on a CPU at most 64",
+            help="environments side by side, or auto: half as many as episodes, on a CPU at most 64",
             rich_help_panel=ENGINE,
+            parser=number_of_envs,
+            metavar="INTEGER|auto",
+            show_default="auto",
         ),
-    ] = "auto",
+    ] = None,
     min_steps_per_loop: Annotated[
         int, Option(help="run a loop's episodes again until they give this many steps", rich_help_panel=ENGINE)
     ] = 0,
@@ -150,7 +153,7 @@ def adapt(
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
-    options = {k: v for k, v in locals().items() if k != "json"} | {"num_envs": number_of_envs(num_envs)}
+    options = {k: v for k, v in locals().items() if k != "json"}
     config = AdaptConfig(**options)
 
     from vintix_fast.adapt import adapt as run

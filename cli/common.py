@@ -50,16 +50,11 @@ def fold_underscores(name: str) -> str:
 
 
 def number_of_envs(text: str) -> int | None:
-    """What --num-envs says; None for auto.
-
-    Raises:
-        UsageError: it is neither a number nor auto.
-    """
-    if text == "auto":
-        return None
-    if not text.strip().lstrip("-").isdigit():
-        raise UsageError(f"--num-envs is '{text}'; it must be an integer of at least 1, or auto")
-    return int(text)
+    """What --num-envs says; None for auto."""
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a valid integer nor auto") from None
 
 
 def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from vintix_fast.cli.adapt import MAIN, RUN, adapt
-from vintix_fast.cli.common import check_file, console, number_of_envs, print_json, reports_errors, result_console
+from vintix_fast.cli.common import check_file, console, print_json, reports_errors, result_console
 from vintix_fast.config import AdaptConfig
 from vintix_fast.errors import Interrupted
 
@@ -62,7 +62,6 @@ def profile(*, trace: Path, output_dir: Path | None, json: bool, **options: Any)
     from vintix_fast.run import write_text
 
     check_file("--trace", trace)
-    options["num_envs"] = number_of_envs(options["num_envs"])
     with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
         config = AdaptConfig(output_dir=output_dir or Path(folder) / "run", num_improvement_loops=1, **options)
         with recording() as recorded:

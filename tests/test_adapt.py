@@ -164,7 +164,7 @@ def test_loops_draw_different_starts_and_noise(finished):
 def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
     built = []
 
-    def build(robot, num_envs, device, say):
+    def build(robot, num_envs, device, say, planned_steps):
         built.append((robot.name, num_envs, device))
         return FakeSimulator(robot, num_envs, device, say)
 
