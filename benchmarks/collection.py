@@ -15,6 +15,7 @@ Prints a table and ends with one JSON line.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import tempfile
@@ -29,6 +30,7 @@ from vintix_fast.config import BUILTIN_CHECKPOINT
 from vintix_fast.data import open_writer
 from vintix_fast.evaluate import task_for
 from vintix_fast.model import load_checkpoint
+from vintix_fast.model.layers import alibi_slopes
 from vintix_fast.model.transformer import Attention
 from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Policy, collect
@@ -36,10 +38,18 @@ from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 
 
-def dense_attention(attention: Attention, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """What `Attention.forward` computes, written out: x [N, T, F], bias [H, T, T] -> [N, T, F]."""
+@functools.lru_cache(maxsize=1)
+def dense_bias(heads: int, length: int) -> torch.Tensor:
+    """ALiBi and the causal mask, [H, T, T]."""
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    bias = -torch.tensor(alibi_slopes(heads))[:, None, None] * distance
+    return bias.masked_fill_(distance < 0, -torch.inf)
+
+
+def dense_attention(attention: Attention, x: torch.Tensor, *_) -> torch.Tensor:
+    """What `Attention.forward` computes, written out: x [N, T, F] -> [N, T, F]."""
     q, k, v = (part.transpose(1, 2) for part in attention._project(x))  # [N, H, T, D]
-    scores = q @ k.transpose(2, 3) / attention.head_dim**0.5 + bias
+    scores = q @ k.transpose(2, 3) / attention.head_dim**0.5 + dense_bias(attention.heads, x.shape[1])
     return attention.out_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 

@@ -4,5 +4,6 @@
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled parts of vintix-fast.";
+  vintix_fast::bind_causal_attention(module);
   vintix_fast::bind_trajectory_writer(module);
 }

@@ -17,6 +17,8 @@ import torch
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import VintixFastError
 from vintix_fast.model import Vintix, freeze_all_but_group
+from vintix_fast.model.transformer import Transformer
+from vintix_fast.train.frozen import frozen
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,24 @@ def multiplies_bf16(device: torch.device | str) -> bool:
         return False
 
 
-def action_loss(model: Vintix, task_name: str, batch: Batch) -> torch.Tensor:
-    """Weighted mean over the tokens of the squared action error, averaged over the action's dimensions."""
-    predicted = model(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+def action_loss(
+    model: Vintix, task_name: str, batch: Batch, transformer: Transformer | None = None, bf16: bool = False
+) -> torch.Tensor:
+    """Weighted mean over the tokens of the squared action error, averaged over the action's dimensions.
+
+    Args:
+        transformer: in the model's place, see `frozen`; None: the model's.
+        bf16: multiply matrices in bfloat16.
+    """
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+    if transformer is None or not bf16:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            hidden = (transformer or model.transformer)(token)
+    else:
+        hidden = transformer(token.bfloat16())
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        predicted = model.act(task_name, hidden)
     error = (predicted.float() - batch.target).square().mean(dim=-1)  # [B, L]
     return (error * batch.weight).sum() / batch.weight.sum().clamp_min(1e-8)
 
@@ -127,12 +144,12 @@ def finetune(
         parameters = list(model.head.acs_decoders[group].parameters())
         model.encoder.requires_grad_(False)
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    transformer = frozen(model.transformer, config.bf16)
     rng = np.random.default_rng(seed)
     log = []
     for step in range(config.steps):
         batch = windows.batch(config.batch_size, rng)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            loss = action_loss(model, task_name, batch)
+        loss = action_loss(model, task_name, batch, transformer, config.bf16)
         entry = descend(loss, optimiser, step, config)
         log.append(entry)
         on_step(entry)
