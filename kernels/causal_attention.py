@@ -114,8 +114,9 @@ class _CausalAttention(torch.autograd.Function):
 def _task(qkv, slopes, norm_eps, dropped_mass, first, norms) -> _core.CausalAttention:
     n, t, _, heads, dim = qkv.shape
     q_weight, q_bias, k_weight, k_bias = (norm.data_ptr() for norm in norms)
+    first_address = 0 if first is None else first.data_ptr()
     return _core.CausalAttention(
-        batch=n, length=t, heads=heads, head_dim=dim, qkv=qkv.data_ptr(), first=0 if first is None else first.data_ptr(),
+        batch=n, length=t, heads=heads, head_dim=dim, qkv=qkv.data_ptr(), first=first_address,
         slopes=slopes.data_ptr(), q_weight=q_weight, q_bias=q_bias, k_weight=k_weight, k_bias=k_bias,
         norm_eps=norm_eps, dropped_mass=dropped_mass, threads=torch.get_num_threads(),
     )  # fmt: skip
