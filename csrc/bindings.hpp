@@ -5,6 +5,7 @@
 
 namespace vintix_fast {
 
+void bind_causal_attention(pybind11::module_& module);
 void bind_observe(pybind11::module_& module);
 void bind_policy_decoder(pybind11::module_& module);
 void bind_trajectory_writer(pybind11::module_& module);

@@ -130,7 +130,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         if config.replay == "current":
             replay = {i: kept for i, kept in replay.items() if i >= run.current_loop}
         with region("train"):
-            trained, steps = _finetune(config, loop, model, task_name, list(replay.values()), improver, progress)
+            trained, steps = _finetune(config, run, loop, model, task_name, list(replay.values()), improver, progress)
         row = {"loop": loop} | collected | trained
 
         if fingerprint(model, model.tasks[task_name].group_name) != frozen:
@@ -141,6 +141,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
                 row |= gate(config, run, loop, task, model, task_name, progress)
         improver.judge(row.get("accepted", True))
         _finish(run, row, steps, improver, progress)
+        run.training_state(loop - 1).unlink(missing_ok=True)
 
 
 def _reached(config: AdaptConfig, run: Run, progress: Progress) -> bool:
@@ -211,6 +212,7 @@ def _collect(
 
 def _finetune(
     config: AdaptConfig,
+    run: Run,
     loop: int,
     model: Vintix,
     task_name: str,
@@ -238,6 +240,7 @@ def _finetune(
         steps = finetune(
             model, task_name, windows, settings, seed_for(config, loop, "windows"),
             on_step=lambda s: progress.on_training_step(s.step + 1, s.loss),
+            state_file=run.training_state(loop - 1),
         )  # fmt: skip
     tail = steps[-max(1, len(steps) // 10) :]
     numbers = {

@@ -251,6 +251,10 @@ class Run(RunDirectory):
     def collection_file(self, collection: int) -> Path:
         return self.data_dir(collection) / f"loop_{collection:02d}.json"
 
+    def training_state(self, collection: int) -> Path:
+        """Where fine-tuning on the ``collection``-th collection goes on from; there only while it is not finished."""
+        return self.data_dir(collection) / "training.pth"
+
     def collected(self, collection: int) -> dict[str, Any] | None:
         """The summary of a finished collection, or None."""
         file = self.collection_file(collection)

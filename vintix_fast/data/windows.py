@@ -5,10 +5,12 @@ Data flows histories + targets -> flat arrays -> batches [B, L, ...].  Knows not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from vintix_fast.data.trajectories import History
 from vintix_fast.errors import VintixFastError
@@ -24,14 +26,30 @@ class Targets:
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of L tokens; slots past a window's end are zeros and have weight 0."""
+    """R rows of L tokens, a window or several in each; slots that no window fills are zeros and have weight 0.
 
-    observation: torch.Tensor  # [B, L, O]
-    prev_action: torch.Tensor  # [B, L, A]
-    prev_reward: torch.Tensor  # [B, L]
-    step_num: torch.Tensor  # [B, L]
-    target: torch.Tensor  # [B, L, A]
-    weight: torch.Tensor  # [B, L]
+    Attention must not cross from one window of a row to the next: ``first`` tells where each token's begins (a slot
+    that no window fills is one of its own). It is None where every row is one window and full.
+    """
+
+    observation: torch.Tensor  # [R, L, O]
+    prev_action: torch.Tensor  # [R, L, A]
+    prev_reward: torch.Tensor  # [R, L]
+    step_num: torch.Tensor  # [R, L]
+    target: torch.Tensor  # [R, L, A]
+    weight: torch.Tensor  # [R, L]
+    first: torch.Tensor | None = None  # [R, L] int32
+
+    def padded(self, rows: int, length: int) -> Batch:
+        """The same with empty slots to ``rows`` by ``length``, and ``first`` given: one shape for every batch."""
+        missing = rows - self.weight.shape[0], length - self.weight.shape[1]
+        columns = [
+            F.pad(column, (0, 0) * (column.dim() - 2) + (0, missing[1], 0, missing[0]))
+            for column in (getattr(self, field.name) for field in fields(self)[:-1])
+        ]
+        first = torch.arange(length, dtype=torch.int32, device=self.weight.device).repeat(rows, 1)
+        first[: self.weight.shape[0], : self.weight.shape[1]] = 0 if self.first is None else self.first
+        return Batch(*columns, first=first)
 
 
 class Windows:
@@ -73,16 +91,80 @@ class Windows:
         self._columns = [torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)]
         self.window_len = window_len
 
-    def batch(self, batch_size: int, rng: np.random.Generator, window_len: int | None = None) -> Batch:
-        """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens; L is the longest."""
+    def draw(
+        self, batch_size: int, rng: np.random.Generator, window_len: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw windows: where each begins among all transitions, and its length, both [batch_size]."""
         chosen = rng.choice(len(self.lengths), size=batch_size, p=self._probability)
         lengths = np.minimum(self.lengths[chosen], window_len or self.window_len)
-        starts = rng.integers(0, self.lengths[chosen] - lengths + 1)
-        slot = np.arange(lengths.max())
-        inside = slot < lengths[:, None]  # [B, L]
-        rows = np.where(inside, (self._offsets[chosen] + starts)[:, None] + slot, 0)
+        return self._offsets[chosen] + rng.integers(0, self.lengths[chosen] - lengths + 1), lengths
+
+    def batch(
+        self, batch_size: int, rng: np.random.Generator, window_len: int | None = None, pack: bool = False
+    ) -> Batch:
+        """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens.
+
+        Args:
+            pack: put short windows one after another into a row of at most ``window_len`` tokens; without, each is a
+                row. The windows are the same.
+        """
+        starts, lengths = self.draw(batch_size, rng, window_len)
+        row, begin = _pack(lengths, window_len or self.window_len) if pack else (np.arange(batch_size), 0 * lengths)
+        width = int((begin + lengths).max())
+        token = np.zeros((row.max() + 1, width), np.int64)
+        inside = np.zeros(token.shape, bool)
+        first = np.tile(np.arange(width, dtype=np.int32), (len(token), 1))
+        for r, at, start, length in zip(row, begin, starts, lengths, strict=True):
+            token[r, at : at + length] = np.arange(start, start + length)
+            inside[r, at : at + length] = True
+            first[r, at : at + length] = at
         device = self._columns[0].device
-        index, mask = torch.from_numpy(rows).to(device), torch.from_numpy(inside).to(device)
+        index, mask = torch.from_numpy(token).to(device), torch.from_numpy(inside).to(device)
         gathered = [column[index] for column in self._columns]
-        padded = [g * mask.view(*mask.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered]
-        return Batch(*padded)
+        if first.any():
+            gathered = [g * mask.view(*mask.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered]
+            return Batch(*gathered, first=torch.from_numpy(first).to(device))
+        return Batch(*gathered)
+
+    def rows(self, batch_size: int, rng: np.random.Generator) -> torch.Tensor:
+        """The transitions of ``batch_size`` windows, drawn as for `batch`, one after another: [n] positions."""
+        drawn = zip(*self.draw(batch_size, rng), strict=True)
+        positions = np.concatenate([np.arange(start, start + length) for start, length in drawn])
+        return torch.from_numpy(positions).to(self.weight.device)
+
+    def sweep(self) -> Iterator[tuple[Batch, int]]:
+        """All transitions in order, in windows that overlap by half.
+
+        Yields:
+            A batch of one window, and the position from which on its transitions have not come before.
+        """
+        half = -(-self.window_len // 2)
+        for offset, length in zip(self._offsets, self.lengths, strict=True):
+            done = 0
+            while done < length:
+                begin = max(0, done - half)
+                stop = min(begin + self.window_len, length)
+                yield Batch(*(column[None, offset + begin : offset + stop] for column in self._columns)), done - begin
+                done = stop
+
+    @property
+    def target(self) -> torch.Tensor:
+        """Of every transition, [transitions, A]."""
+        return self._columns[4]
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Of every transition, [transitions]."""
+        return self._columns[5]
+
+
+def _pack(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each window a row, and where in it the window begins: the longest first, into the first row with room."""
+    row, begin, used = np.zeros_like(lengths), np.zeros_like(lengths), []
+    for window in np.argsort(-lengths, kind="stable"):
+        row[window] = next((r for r, u in enumerate(used) if u + lengths[window] <= capacity), len(used))
+        if row[window] == len(used):
+            used.append(0)
+        begin[window] = used[row[window]]
+        used[row[window]] += lengths[window]
+    return row, begin

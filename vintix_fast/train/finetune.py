@@ -1,13 +1,15 @@
 """Fine-tune one group's encoders and decoder by next-action prediction; the rest of the model is constant.
 
-Data flows windows -> model -> weighted squared error -> AdamW.  Knows nothing about where targets come from.
+Data flows windows -> model -> weighted squared error -> AdamW.  Knows nothing about where targets come from, nor how
+the constant transformer is computed (``frozen.py``).
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ import numpy as np
 import torch
 
 from vintix_fast.data.windows import Batch, Windows
-from vintix_fast.errors import VintixFastError
+from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.model import Vintix, freeze_all_but_group
 from vintix_fast.regions import region
+from vintix_fast.run import load_tensors, save_tensors
+from vintix_fast.train.frozen import capture, frozen, hidden_states
+
+SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,23 @@ def multiplies_bf16(device: torch.device | str) -> bool:
         return False
 
 
-def action_loss(model: Vintix, task_name: str, batch: Batch) -> torch.Tensor:
-    """Weighted mean over the tokens of the squared action error, averaged over the action's dimensions."""
-    predicted = model(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
-    error = (predicted.float() - batch.target).square().mean(dim=-1)  # [B, L]
-    return (error * batch.weight).sum() / batch.weight.sum().clamp_min(1e-8)
+def action_loss(
+    model: Vintix, task_name: str, batch: Batch, transformer: torch.nn.Module | None = None
+) -> torch.Tensor:
+    """Weighted mean over the tokens of the squared action error, averaged over the action's dimensions.
+
+    Args:
+        transformer: in the model's place, see `frozen`; None: the model's.
+    """
+    token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+    hidden = (transformer or model.transformer)(token, batch.first)
+    return _weighted_error(model.act(task_name, hidden), batch.target, batch.weight)
+
+
+def _weighted_error(action: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """action, target [..., A], weight [...] -> scalar."""
+    error = (action.float() - target).square().mean(dim=-1)
+    return (error * weight).sum() / weight.sum().clamp_min(1e-8)
 
 
 def finetune(
@@ -112,6 +130,7 @@ def finetune(
     config: FinetuneConfig,
     seed: int,
     on_step: Callable[[TrainingStep], None] = lambda step: None,
+    state_file: Path | None = None,
 ) -> list[TrainingStep]:
     """Train the task's group in place.
 
@@ -119,9 +138,12 @@ def finetune(
         model: stays in eval mode, so that the frozen transformer has no dropout.
         seed: of the order of windows; the same seed gives the same weights on the same machine.
         on_step: called after every step; may raise to stop.
+        state_file: saved once a minute and when ``on_step`` stops; where it exists, training goes on from it, and
+            gives what an unbroken one would, bit for bit. The caller deletes it in the end.
 
     Raises:
-        VintixFastError: the loss is not finite.
+        VintixFastError: the loss is not finite, or the disk refuses.
+        InputFileError: the state file is broken.
     """
     model.eval()
     group = model.tasks[task_name].group_name
@@ -130,14 +152,77 @@ def finetune(
         parameters = list(model.head.acs_decoders[group].parameters())
         model.encoder.requires_grad_(False)
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
-    rng = np.random.default_rng(seed)
-    log = []
-    for step in range(config.steps):
-        with region("load"):
-            batch = windows.batch(config.batch_size, rng)
+    log = _go_on(state_file, parameters, optimiser)
+    loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
+
+    saved = time.monotonic()
+    for step in range(len(log), config.steps):
         with region("forward"), torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            loss = action_loss(model, task_name, batch)
-        entry = descend(loss, optimiser, step, config)
-        log.append(entry)
-        on_step(entry)
+            loss = loss_of(np.random.default_rng([seed, step]))
+        log.append(descend(loss, optimiser, step, config))
+        try:
+            on_step(log[-1])
+        except (Interrupted, KeyboardInterrupt):
+            _save(state_file, parameters, optimiser, log)
+            raise
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            _save(state_file, parameters, optimiser, log)
+            saved = time.monotonic()
     return log
+
+
+Loss = Callable[[np.random.Generator], torch.Tensor]
+
+
+def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> Loss:
+    transformer = frozen(model.transformer, config.bf16)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        return action_loss(model, task_name, batch, transformer)
+
+    if model.device.type == "cuda":
+        loss = capture(loss, model, windows.batch(config.batch_size, np.random.default_rng(0)), windows.window_len)
+
+    def drawn(rng: np.random.Generator) -> torch.Tensor:
+        with region("load"):
+            batch = windows.batch(config.batch_size, rng, pack=True)
+        return loss(batch)
+
+    return drawn
+
+
+def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> Loss:
+    """The decoder sees constants: the transformer runs once over everything."""
+    hidden = hidden_states(model, task_name, windows, config.bf16)
+
+    def loss(rng: np.random.Generator) -> torch.Tensor:
+        rows = windows.rows(config.batch_size, rng)
+        return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], windows.weight[rows])
+
+    return loss
+
+
+def _save(
+    path: Path | None, parameters: list[torch.nn.Parameter], optimiser: torch.optim.Optimizer, log: list[TrainingStep]
+) -> None:
+    if path is not None:
+        steps = [astuple(entry) for entry in log]
+        save_tensors(path, {"parameters": parameters, "optimiser": optimiser.state_dict(), "log": steps})
+
+
+def _go_on(
+    path: Path | None, parameters: list[torch.nn.Parameter], optimiser: torch.optim.Optimizer
+) -> list[TrainingStep]:
+    """Take over what an interrupted training saved, if it did; returns its steps."""
+    if path is None or not path.is_file():
+        return []
+    anew = "delete it, and this loop's fine-tuning begins anew"
+    state = load_tensors(path, str(parameters[0].device), anew)
+    try:
+        with torch.no_grad():
+            for parameter, saved in zip(parameters, state["parameters"], strict=True):
+                parameter.copy_(saved)
+        optimiser.load_state_dict(state["optimiser"])
+        return [TrainingStep(*entry) for entry in state["log"]]
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputFileError(f"{path} is broken ({cause(error)}); {anew}") from error

@@ -1,0 +1,252 @@
+"""Tokens a second of fine-tuning: the plain trainer, and each improvement added in turn, in one run.
+
+The plain trainer is the slow script's: float32, attention with its scores, bias and weights written out, gradients of
+all parameters.  Weights are the bundled model's, histories are random numbers: nothing here depends on what they say.
+
+`vintix-fast bench --training` prints what `measure` returns.  Timings are of single steps: the median, after one that
+is not counted.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.data import History, Targets, Windows
+from vintix_fast.model import Vintix, load_checkpoint
+from vintix_fast.model.layers import alibi_slopes
+from vintix_fast.model.transformer import Attention
+from vintix_fast.train import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
+from vintix_fast.train.finetune import action_loss, descend, hidden_states
+from vintix_fast.train.frozen import frozen
+
+DEFAULT_STEPS = 1000
+"""Of a loop of `adapt` at its defaults."""
+
+
+@functools.lru_cache(maxsize=1)
+def dense_bias(heads: int, length: int) -> Tensor:
+    """ALiBi and the causal mask, [H, T, T]."""
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    bias = -torch.tensor(alibi_slopes(heads))[:, None, None] * distance
+    return bias.masked_fill_(distance < 0, -torch.inf)
+
+
+class DenseAttention(nn.Module):
+    """`Attention` written out, in place of it."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention, self.score_bound = attention, attention.score_bound
+
+    def forward(self, x: Tensor, windows: list[int], first: Tensor | None = None) -> Tensor:
+        """x [N, T, F] -> [N, T, F], of one history a row, padded at its end."""
+        q, k, v = (part.transpose(1, 2) for part in self.attention._project(x))  # [N, H, T, D]
+        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + dense_bias(q.shape[1], q.shape[2])
+        return self.attention.out_proj((score.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
+
+
+def plain_finetune(
+    model: Vintix,
+    task_name: str,
+    windows: Windows,
+    config: FinetuneConfig,
+    seed: int,
+    on_step: Callable[[TrainingStep], None] = lambda step: None,
+    *,
+    dense: bool = True,
+    every_gradient: bool = True,
+) -> list[TrainingStep]:
+    """`finetune` without what makes it fast: it draws the same windows and takes the same steps.
+
+    Args:
+        model: its group is trained in place.
+        config: ``bf16`` means autocast.
+        dense: write attention out.
+        every_gradient: compute all parameters' gradients, though only the group's are used.
+    """
+    model.eval()
+    parameters = [parameter for _, parameter in model.group_parameters(model.tasks[task_name].group_name)]
+    model.requires_grad_(True)
+    transformer = model.transformer if every_gradient else frozen(model.transformer, bf16=False)
+    if dense:
+        for block in transformer.blocks:
+            block.attention = DenseAttention(block.attention)
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    log = []
+    for step in range(config.steps):
+        batch = windows.batch(config.batch_size, np.random.default_rng([seed, step]))
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
+            loss = action_loss(model, task_name, batch, transformer)
+        model.zero_grad()
+        log.append(descend(loss, optimiser, step, config))
+        on_step(log[-1])
+    if dense:
+        for block in transformer.blocks:
+            block.attention = block.attention.attention
+    return log
+
+
+def made_windows(count: int, length: int, window_len: int, device: str = "cpu") -> Windows:
+    """Windows over ``count`` histories of ``length`` random transitions."""
+    rng, histories = np.random.default_rng(0), []
+    for env in range(count):
+        histories.append(
+            History(
+                observation=rng.normal(0.0, 0.3, (length, 33)).astype(np.float32),
+                action=rng.normal(0.0, 0.5, (length, 12)).astype(np.float32),
+                reward=rng.uniform(0.0, 0.02, length).astype(np.float32),
+                step_num=(np.arange(length) % 1000).astype(np.int32),
+                extras={},
+                env=env,
+            )
+        )
+    targets = [Targets(h.action, np.ones(length, np.float32)) for h in histories]
+    return Windows(histories, targets, window_len, device)
+
+
+def matmul_peak(dtype: torch.dtype, device: str = "cpu", size: int = 2048) -> float:
+    """The best of ten multiplications of two square matrices, in operations a second."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        started = _now(device)
+        a @ b
+        best = min(best, _now(device) - started)
+    return 2 * size**3 / best
+
+
+def step_operations(model: Vintix, batch_size: int, window_len: int, decoder_only: bool = False) -> float:
+    """Operations of a step's matrix products, where nothing is computed twice and no gradient needlessly.
+
+    Attention counts whole triangles: what its windows leave out is counted as done.
+    """
+    config = model.config
+    tokens, hidden = batch_size * window_len, config.hidden_dim
+    decoder = 3 * hidden**2 + 12 * hidden  # multiplications a token, forward
+    if decoder_only:
+        return 2 * tokens * (2 * decoder + 2 * hidden**2 + 12 * hidden)  # no gradient of its input
+    encoder = (33 + config.observation_emb_dim) * config.observation_emb_dim
+    encoder += (12 + config.action_emb_dim) * config.action_emb_dim
+    mlp = (3 if config.mlp_class == "LLaMAMLP" else 2) * hidden * config.intermediate_size
+    layer = 4 * hidden**2 + mlp + 3 * hidden * window_len / 2  # attention: 2 products forward, 4 backward
+    return 2 * tokens * (3 * decoder + 2.5 * encoder + 2 * config.transformer_depth * layer)
+
+
+def measure(
+    batch_size: int = 4,
+    window_len: int = 2048,
+    steps: int = 12,
+    plain_steps: int = 3,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Measure fine-tuning at ``batch_size`` windows of ``window_len`` tokens.
+
+    Args:
+        steps, plain_steps: timed, of the trainer and of the plain one; each takes one more that is not counted.
+        say: told each row as it comes.
+
+    Returns:
+        ``tokens_per_s``, ``plain_tokens_per_s``, ``decoder_only_tokens_per_s``, ``matmul_peak_fraction``,
+        ``peak_memory_bytes`` (of the process, less what it held before the first step), ``process_memory_bytes``,
+        ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated), ``hidden_states_tokens_per_s``, ``bf16``,
+        ``threads``, sizes, and ``rows``: name, ``step_s``, ``tokens_per_s``, ``ratio`` to the plain trainer,
+        ``matmul_peak_fraction``.
+    """
+    model = load_checkpoint(BUILTIN_CHECKPOINT, device)
+    task_name = next(iter(model.tasks))
+    windows = made_windows(8, 2 * window_len, window_len, device)
+    bf16 = multiplies_bf16(device)
+    peak = matmul_peak(torch.bfloat16 if bf16 else torch.float32, device)
+    tokens = batch_size * window_len
+    rows: list[dict[str, Any]] = []
+
+    def time_steps(name: str, train: Callable, count: int, **settings: Any) -> float:
+        config = FinetuneConfig(steps=count + 1, batch_size=batch_size, **settings)
+        times: list[float] = []
+        train(copy.deepcopy(model), task_name, windows, config, 0, lambda step: times.append(_now(device)))
+        step_s = statistics.median(np.diff(times))
+        operations = step_operations(model, batch_size, window_len, config.decoder_only)
+        plain_s = rows[0]["step_s"] if rows else step_s
+        rows.append(
+            {
+                "name": name,
+                "step_s": step_s,
+                "tokens_per_s": tokens / step_s,
+                "ratio": plain_s / step_s,
+                "matmul_peak_fraction": operations / step_s / peak,
+            }
+        )
+        say(f"{name}: {step_s:.3f} s a step")
+        return tokens / step_s
+
+    blocked = functools.partial(plain_finetune, dense=False)
+    constant = functools.partial(plain_finetune, dense=False, every_gradient=False)
+    plain = time_steps("plain: float32, dense attention, every gradient", plain_finetune, plain_steps)
+    time_steps("attention in blocks, no dense bias", blocked, plain_steps)
+    time_steps("transformer frozen", constant, plain_steps)
+    if bf16:
+        time_steps("bfloat16 (autocast)", constant, plain_steps, bf16=True)
+        fast = time_steps("attention kernel, weights held in bfloat16: the trainer", finetune, steps, bf16=True)
+    else:
+        fast = time_steps("the trainer", finetune, steps)
+    decoder = time_steps("decoder only", finetune, 4 * steps, bf16=bf16, decoder_only=True)
+
+    started = _now(device)
+    hidden_states(model, task_name, windows, bf16)
+    hidden_rate = len(windows.weight) / (_now(device) - started)
+    memory = _memory_in_subprocess(batch_size, window_len) if device == "cpu" else {}
+    return {
+        "tokens_per_s": fast,
+        "plain_tokens_per_s": plain,
+        "decoder_only_tokens_per_s": decoder,
+        "matmul_peak_fraction": rows[-2]["matmul_peak_fraction"],
+        "matmul_peak_flops": peak,
+        "seconds_1000_steps": DEFAULT_STEPS * rows[-2]["step_s"],
+        "hidden_states_tokens_per_s": hidden_rate,
+        **memory,
+        "bf16": bf16,
+        "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
+        "window_len": window_len,
+        "steps": steps,
+        "rows": rows,
+    }
+
+
+def _now(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _memory_in_subprocess(batch_size: int, window_len: int) -> dict[str, int]:
+    code = f"from vintix_fast.benchmarks.training import print_memory; print_memory({batch_size}, {window_len})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_memory(batch_size: int, window_len: int) -> None:
+    """Train three steps and print what memory they took, as JSON; in a process of its own."""
+    model = load_checkpoint(BUILTIN_CHECKPOINT)
+    windows = made_windows(8, 2 * window_len, window_len)
+    with open("/proc/self/statm") as file:
+        before = int(file.read().split()[1]) * resource.getpagesize()
+    config = FinetuneConfig(steps=3, batch_size=batch_size, bf16=multiplies_bf16("cpu"))
+    finetune(model, next(iter(model.tasks)), windows, config, 0)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"peak_memory_bytes": peak - before, "process_memory_bytes": peak}))

@@ -1,0 +1,238 @@
+// Products, layouts and norms of bfloat16 matrices in AVX-512, in tiles of 64 tokens.
+//
+// Multiplication: vdpbf16ps adds, in each of 16 lanes, the products of two pairs.  So the right-hand matrix [K, N] lies as
+// words of two bfloat16, [K / 2][N]: word (k, n) = (B[2k][n], B[2k + 1][n]), called "paired" below; the left-hand one
+// [M, K] lies row by row, and a pair of neighbours is broadcast.
+//
+// For causal_attention_avx512.cpp alone, which compiles it for these instructions.
+
+inline std::uint16_t* bf16(std::uint32_t* pairs) { return reinterpret_cast<std::uint16_t*>(pairs); }
+inline std::uint32_t* words(std::uint16_t* pairs) { return reinterpret_cast<std::uint32_t*>(pairs); }
+inline std::uint32_t* words(float* floats) { return reinterpret_cast<std::uint32_t*>(floats); }
+inline const std::uint32_t* words(const std::uint16_t* pairs) { return reinterpret_cast<const std::uint32_t*>(pairs); }
+
+// Memory that vectors may be loaded from aligned; zeroed.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(std::size_t size) : memory_(size * sizeof(T) + 64) {
+    void* at = memory_.data();
+    std::size_t space = memory_.size();
+    data_ = static_cast<T*>(std::align(64, size * sizeof(T), at, space));
+  }
+  operator T*() const { return data_; }
+
+ private:
+  std::vector<std::byte> memory_;
+  T* data_;
+};
+
+using Words = Buffer<std::uint32_t>;
+using Floats = Buffer<float>;
+
+// ------------------------------------------------------------------------------------------------------ multiplication
+
+template <int Rows, int Vectors>
+using Block = __m512[Rows][Vectors];  // Rows by 16 * Vectors sums
+
+// block += A B: a rows of pairs (`a_stride` words apart), b paired (`b_stride` words from one pair of rows to the next).
+template <int Rows, int Vectors>
+inline void multiply(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
+                     std::size_t pairs, Block<Rows, Vectors>& block) {
+  for (std::size_t k = 0; k < pairs; ++k) {
+    __m512bh right[Vectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) right[v] = (__m512bh)_mm512_loadu_si512(b + k * b_stride + 16 * v);
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+      const __m512bh left = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[r * a_stride + k]));
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) block[r][v] = _mm512_dpbf16_ps(block[r][v], left, right[v]);
+    }
+  }
+}
+
+template <int Vectors>
+inline void accumulate_columns(std::size_t rows, const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
+                               std::size_t b_stride, std::size_t pairs, float* c, std::size_t c_stride) {
+  for (std::size_t row = 0; row < rows; row += 4) {
+    Block<4, Vectors> block;
+    float* at = c + row * c_stride;
+#pragma GCC unroll 8
+    for (int r = 0; r < 4; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) block[r][v] = _mm512_loadu_ps(at + r * c_stride + 16 * v);
+    multiply<4, Vectors>(a + row * a_stride, a_stride, b, b_stride, pairs, block);
+#pragma GCC unroll 8
+    for (int r = 0; r < 4; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) _mm512_storeu_ps(at + r * c_stride + 16 * v, block[r][v]);
+  }
+}
+
+// c [rows, columns] += A B; rows a multiple of 4, columns of 16.
+void accumulate(std::size_t rows, std::size_t columns, const std::uint32_t* a, std::size_t a_stride,
+                const std::uint32_t* b, std::size_t b_stride, std::size_t pairs, float* c, std::size_t c_stride) {
+  std::size_t column = 0;
+  for (; column + 64 <= columns; column += 64)
+    accumulate_columns<4>(rows, a, a_stride, b + column, b_stride, pairs, c + column, c_stride);
+  for (; column < columns; column += 16)
+    accumulate_columns<1>(rows, a, a_stride, b + column, b_stride, pairs, c + column, c_stride);
+}
+
+// ------------------------------------------------------------------------------------------------------------- layouts
+
+inline __m512 widen(const std::uint16_t* from) {
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))), 16));
+}
+
+inline void narrow(__m512 x, std::uint16_t* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+// [rows][columns] words -> [columns][rows]; both multiples of 16.
+void transpose(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to, std::size_t to_stride,
+               std::size_t rows, std::size_t columns) {
+  for (std::size_t row = 0; row < rows; row += 16) {
+    for (std::size_t column = 0; column < columns; column += 16) {
+      __m512i x[16], y[16];
+      for (int i = 0; i < 16; ++i) x[i] = _mm512_loadu_si512(from + (row + i) * from_stride + column);
+      for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+      }
+      for (int i = 0; i < 16; i += 4) {
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+      }
+      // x[4 g + c]: columns c, c + 4, c + 8, c + 12 (one in each 128-bit lane) of rows 4 g to 4 g + 3.
+      for (int c = 0; c < 4; ++c) {
+        const __m512i low02 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x88), low13 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0xdd);
+        const __m512i high02 = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0x88);
+        const __m512i high13 = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0xdd);
+        y[c] = _mm512_shuffle_i32x4(low02, high02, 0x88);
+        y[8 + c] = _mm512_shuffle_i32x4(low02, high02, 0xdd);
+        y[4 + c] = _mm512_shuffle_i32x4(low13, high13, 0x88);
+        y[12 + c] = _mm512_shuffle_i32x4(low13, high13, 0xdd);
+      }
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + (column + i) * to_stride + row, y[i]);
+    }
+  }
+}
+
+// The indices that turn 32 bfloat16 of one row and 32 of the next into 32 words; first half, second half.
+struct Zipper {
+  __m512i low, high;
+  Zipper() {
+    alignas(64) std::uint16_t index[64];
+    for (int i = 0; i < 32; ++i) {
+      index[2 * i] = static_cast<std::uint16_t>(i);
+      index[2 * i + 1] = static_cast<std::uint16_t>(32 + i);
+    }
+    low = _mm512_load_si512(index);
+    high = _mm512_load_si512(index + 32);
+  }
+};
+
+// Four rows of 64 as bfloat16: as rows (of kTile / 2 words), and paired (kTile words for each two rows) unless null.
+// Stream: past the cache, where nothing will read them soon.
+template <bool Stream>
+inline void store_both(const Block<4, 4>& block, const Zipper& zipper, std::uint32_t* rows, std::uint32_t* paired) {
+  const auto store = [](std::uint32_t* to, __m512i x) {
+    if constexpr (Stream) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), x);
+    } else {
+      _mm512_store_si512(to, x);
+    }
+  };
+#pragma GCC unroll 8
+  for (int r = 0; r < 4; r += 2) {
+#pragma GCC unroll 8
+    for (int v = 0; v < 4; v += 2) {
+      const __m512i even = (__m512i)_mm512_cvtne2ps_pbh(block[r][v + 1], block[r][v]);
+      const __m512i odd = (__m512i)_mm512_cvtne2ps_pbh(block[r + 1][v + 1], block[r + 1][v]);
+      _mm512_store_si512(rows + r * kPairs + 8 * v, even);
+      _mm512_store_si512(rows + (r + 1) * kPairs + 8 * v, odd);
+      if (paired == nullptr) continue;
+      store(paired + r / 2 * kTile + 16 * v, _mm512_permutex2var_epi16(even, zipper.low, odd));
+      store(paired + r / 2 * kTile + 16 * v + 16, _mm512_permutex2var_epi16(even, zipper.high, odd));
+    }
+  }
+}
+
+// Rows of bfloat16 [rows][columns] -> paired [rows / 2][columns]; columns a multiple of 16.
+void pair_rows(const std::uint16_t* from, std::uint32_t* to, std::size_t rows, std::size_t columns) {
+  for (std::size_t row = 0; row < rows; row += 2) {
+    const std::uint16_t *even = from + row * columns, *odd = even + columns;
+    for (std::size_t c = 0; c < columns; c += 16) {
+      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + c)));
+      const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + c)));
+      _mm512_storeu_si512(to + row / 2 * columns + c, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- norms
+
+// A head's rows lie far apart: the processor does not see by itself which will be read next.
+constexpr std::size_t kAhead = 16;
+inline void fetch(const std::uint16_t* row, std::size_t dim) {
+  for (std::size_t d = 0; d < dim; d += 32) _mm_prefetch(reinterpret_cast<const char*>(row + d), _MM_HINT_T0);
+}
+
+struct Moments {
+  float mean, rstd;
+};
+
+Moments moments(const std::uint16_t* row, std::size_t dim, float eps) {
+  __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+  for (std::size_t d = 0; d < dim; d += 16) sum = _mm512_add_ps(sum, widen(row + d));
+  const float mean = _mm512_reduce_add_ps(sum) / static_cast<float>(dim);
+  for (std::size_t d = 0; d < dim; d += 16) {
+    const __m512 x = _mm512_sub_ps(widen(row + d), _mm512_set1_ps(mean));
+    squares = _mm512_fmadd_ps(x, x, squares);
+  }
+  return {mean, 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(dim) + eps)};
+}
+
+inline __m512 standardised(const std::uint16_t* row, const Moments& m) {
+  return _mm512_mul_ps(_mm512_sub_ps(widen(row), _mm512_set1_ps(m.mean)), _mm512_set1_ps(m.rstd));
+}
+
+// One normalised row, times scale; returns its norm.
+float normalise(const std::uint16_t* row, std::size_t dim, float eps, const float* weight, const float* bias, float scale,
+                std::uint16_t* to) {
+  const Moments m = moments(row, dim, eps);
+  __m512 squares = _mm512_setzero_ps();
+  for (std::size_t d = 0; d < dim; d += 16) {
+    const __m512 x = _mm512_mul_ps(
+        _mm512_fmadd_ps(standardised(row + d, m), _mm512_loadu_ps(weight + d), _mm512_loadu_ps(bias + d)),
+        _mm512_set1_ps(scale));
+    narrow(x, to + d);
+    squares = _mm512_fmadd_ps(x, x, squares);
+  }
+  return std::sqrt(_mm512_reduce_add_ps(squares));
+}
+
+// The gradient before a norm, from that after it (times scale).
+void normalise_backward(const std::uint16_t* row, std::size_t dim, float eps, const float* weight, float scale,
+                        const float* grad, std::uint16_t* to) {
+  const Moments m = moments(row, dim, eps);
+  const float share = 1.0f / static_cast<float>(dim);
+  __m512 sum = _mm512_setzero_ps(), product = _mm512_setzero_ps();
+  for (std::size_t d = 0; d < dim; d += 16) {
+    const __m512 g = _mm512_mul_ps(_mm512_loadu_ps(grad + d), _mm512_loadu_ps(weight + d));
+    sum = _mm512_add_ps(sum, g);
+    product = _mm512_fmadd_ps(g, standardised(row + d, m), product);
+  }
+  const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) * share);
+  const __m512 slope = _mm512_set1_ps(_mm512_reduce_add_ps(product) * share);
+  for (std::size_t d = 0; d < dim; d += 16) {
+    const __m512 g = _mm512_mul_ps(_mm512_loadu_ps(grad + d), _mm512_loadu_ps(weight + d));
+    const __m512 x = _mm512_sub_ps(_mm512_sub_ps(g, mean), _mm512_mul_ps(standardised(row + d, m), slope));
+    narrow(_mm512_mul_ps(x, _mm512_set1_ps(scale * m.rstd)), to + d);
+  }
+}

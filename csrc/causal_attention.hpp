@@ -1,0 +1,50 @@
+// Causal attention with ALiBi and normalised queries and keys, in bfloat16, forward and backward, for training with the
+// norms' weights frozen.
+//
+//   q | k | v   one row a token, as the projection left it; queries and keys are normalised here, over the head's
+//               dimension, so that nothing of the size of q, k or v is copied outside the core's cache;
+//   weights     exp(score + bias), not yet divided by their sum, kept for the backward pass in bfloat16. No maximum is
+//               subtracted: normalised queries and keys bound every score, which the caller checks;
+//   tiles       64 queries by 64 keys. A tile of queries reads keys from its own backwards, and stops where everything
+//               older is provably below dropped_mass of the softmax's sum: ALiBi's steep heads stop early.
+//
+// A sequence may hold several histories one after another: first[t] is the token at which token t's history begins.
+//
+// Work is one (sequence, head) at a time on each thread; results do not depend on the number of threads.  Needs AVX-512
+// with bfloat16 instructions.  Knows nothing about Python and torch.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vintix_fast {
+
+struct CausalAttention {
+  // Sizes: B sequences of T tokens, H heads of D dimensions; D a multiple of 32.
+  std::size_t batch, length, heads, head_dim;
+  const std::uint16_t* qkv;    // [B, T, 3, H, D] bfloat16
+  const std::int32_t* first;   // [B, T], or null where every sequence is one history
+  const float* slopes;         // [H]
+  const float *q_weight, *q_bias, *k_weight, *k_bias;  // [D], of the norms
+  float norm_eps;
+  float dropped_mass;  // most that a query may leave unread, relative to its softmax's sum
+  std::size_t threads;
+};
+
+// Whether this processor, and the compiler that built this, know the instructions.
+bool causal_attention_supported();
+
+// Elements of `weights` for these sizes; those of tiles that are never read are never touched.
+std::size_t causal_attention_weights(std::size_t batch, std::size_t length, std::size_t heads);
+
+// out [B, T, H, D] bfloat16; weights, or null where no backward pass follows; sums [B, H, T], and stops [B, H, tiles]: the oldest tile of keys that was read.
+void causal_attention_forward(const CausalAttention& task, std::uint16_t* out, std::uint16_t* weights, float* sums,
+                              std::int32_t* stops);
+
+// grad_out [B, T, H, D] -> grad_qkv [B, T, 3, H, D], both bfloat16; the rest as `forward` left it.
+void causal_attention_backward(const CausalAttention& task, const std::uint16_t* out, const std::uint16_t* weights,
+                               const float* sums, const std::int32_t* stops, const std::uint16_t* grad_out,
+                               std::uint16_t* grad_qkv);
+
+}  // namespace vintix_fast
