@@ -49,6 +49,7 @@ static void linear(const Linear& layer, const float* x, int x_stride, float* y, 
 
 constexpr float kEpsilon = 1e-5f;    // of both norms
 constexpr float kStdEpsilon = 1e-6f; // of the statistics
+constexpr int kKeyOffset = 128;  // keys are stored as unsigned bytes, which is what processors multiply signed ones with
 constexpr float kSmallestScale = 1e-30f;  // of int8 vectors: nothing is divided by 0
 
 VF_INLINE Vec inside(Vec v, int first, int size) { return lane_numbers() + first < size ? v : Vec{}; }
@@ -113,6 +114,13 @@ VF_INLINE int slot_of(const Ring& ring, std::int64_t position) {
   return ring.slots - 1 - static_cast<int>(position % ring.slots);
 }
 
+// What a level of the vector x [width] stands for, with levels from -127 to 127.
+VF_INLINE float scale_of(const float* x, int width) {
+  Vec most = {};
+  for (int d = 0; d < width; d += kLanes) most = max(magnitude(load(x + d)), most);
+  return max(largest(most) / 127.0f, kSmallestScale);
+}
+
 // key and value have head_padded entries, 0 past head_dim.
 VF_INLINE void store_token(CacheType type, const Ring& ring, std::uint8_t* memory, std::int64_t position, int width,
                            const float* key, const float* value) {
@@ -134,62 +142,89 @@ VF_INLINE void store_token(CacheType type, const Ring& ring, std::uint8_t* memor
     }
   } else {
     float* scales = reinterpret_cast<float*>(memory + ring.scales);
-    const float* vectors[2] = {key, value};
-    auto* keys = reinterpret_cast<std::int8_t*>(memory + ring.keys) + block + lane;
-    auto* values = reinterpret_cast<std::int8_t*>(memory + ring.values) + static_cast<std::size_t>(slot) * width;
-    for (int part = 0; part < 2; ++part) {
-      Vec most = {};
-      for (int d = 0; d < width; d += kLanes) most = max(magnitude(load(vectors[part] + d)), most);
-      const float scale = max(largest(most) / 127.0f, kSmallestScale);
-      scales[part * ring.slots + slot] = scale;
-      for (int d = 0; d < width; d += kLanes) {
-        const Int levels = round(load(vectors[part] + d) / scale);
-        for (int i = 0; i < kLanes; ++i) {
-          (part == 0 ? keys[(d + i) * kLanes] : values[d + i]) = static_cast<std::int8_t>(levels[i]);
-        }
-      }
+    auto* keys = memory + ring.keys + block + 4 * lane;
+    auto* values = memory + ring.values + static_cast<std::size_t>(slot / 4) * 4 * width + slot % 4;
+    std::uint8_t levels[kLanes];
+    const float key_scale = scales[slot] = scale_of(key, width);
+    const float value_scale = scales[ring.slots + slot] = scale_of(value, width);
+    for (int d = 0; d < width; d += kLanes) {
+      store_bytes(levels, round(load(key + d) / key_scale) + kKeyOffset);
+      for (int i = 0; i < kLanes; ++i) keys[(d + i) / 4 * 4 * kLanes + i % 4] = levels[i];
+      store_bytes(levels, round(load(value + d) / value_scale));
+      for (int i = 0; i < kLanes; ++i) values[4 * (d + i)] = levels[i];
     }
   }
 }
 
-// int8 takes so many instructions a byte that the processor does not look ahead far enough by itself.
-VF_INLINE void prefetch(const std::int8_t* p) { __builtin_prefetch(p + 2048); }
+// A query of one head: its numbers, scaled by 1 / sqrt(head_dim), and for keys in int8 the same in levels.
+struct Query {
+  float* numbers;
+  std::int8_t* levels;
+  float scale;
+  int level_sum;
+};
 
-// The scores, before ALiBi, of the kLanes slots of one block; query [width] is scaled by 1 / sqrt(head_dim) already.
+VF_INLINE void round_query(Query& query, int width) {
+  query.scale = scale_of(query.numbers, width);
+  Int total = {};
+  for (int d = 0; d < width; d += kLanes) {
+    const Int levels = round(load(query.numbers + d) / query.scale);
+    store_bytes(query.levels + d, levels);
+    total += levels;
+  }
+  query.level_sum = static_cast<int>(sum(to_float(total)));
+}
+
+// The scores, before ALiBi, of the kLanes slots of one block.
 template <CacheType type>
-VF_INLINE Vec block_scores(const Ring& ring, const std::uint8_t* memory, int block, int width, const float* query) {
+VF_INLINE Vec block_scores(const Ring& ring, const std::uint8_t* memory, int block, int width, const Query& query) {
   Vec part[4] = {};
   const std::size_t first = static_cast<std::size_t>(block) * width * kLanes;
   if constexpr (type == CacheType::float32) {
     const float* keys = reinterpret_cast<const float*>(memory + ring.keys) + first;
     for (int d = 0; d < width; d += 4) {
-      for (int i = 0; i < 4; ++i) part[i] += load(keys + (d + i) * kLanes) * query[d + i];
+      for (int i = 0; i < 4; ++i) part[i] += load(keys + (d + i) * kLanes) * query.numbers[d + i];
     }
   } else if constexpr (type == CacheType::bfloat16) {
     const auto* keys = reinterpret_cast<const std::uint16_t*>(memory + ring.keys) + first;
     for (int d = 0; d < width; d += 4) {
       for (int i = 0; i < 4; i += 2) {
         const Bits pair = load_bits(keys + (d + i) * kLanes);
-        part[i] += low_half(pair) * query[d + i];
-        part[i + 1] += high_half(pair) * query[d + i + 1];
+        part[i] += low_half(pair) * query.numbers[d + i];
+        part[i + 1] += high_half(pair) * query.numbers[d + i + 1];
       }
     }
   } else {
-    const auto* keys = reinterpret_cast<const std::int8_t*>(memory + ring.keys) + first;
-    for (int d = 0; d < width; d += 4) {
-      prefetch(keys + d * kLanes);
-      for (int i = 0; i < 4; ++i) part[i] += load_int8(keys + (d + i) * kLanes) * query[d + i];
+    const std::uint8_t* keys = memory + ring.keys + first;
+    Int whole[2] = {};
+    for (int d = 0; d < width; d += 8) {
+      whole[0] = dot_bytes(whole[0], load_bits(keys + d * kLanes), fill_bytes(query.levels + d));
+      whole[1] = dot_bytes(whole[1], load_bits(keys + (d + 4) * kLanes), fill_bytes(query.levels + d + 4));
     }
+    const Int dot = whole[0] + whole[1] - kKeyOffset * query.level_sum;
+    return to_float(dot) * query.scale * load(reinterpret_cast<const float*>(memory + ring.scales) + block * kLanes);
   }
-  const Vec total = (part[0] + part[1]) + (part[2] + part[3]);
-  if constexpr (type != CacheType::int8) return total;
-  return total * load(reinterpret_cast<const float*>(memory + ring.scales) + block * kLanes);
+  return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
-// out [Columns * kLanes] += sum over the slots first to last of weight * value.
+// out [Columns * kLanes] += sum over the slots first to last, which lie in one block, of weight * value.  Of int8
+// values the weights are levels times scale.
 template <CacheType type, int Columns>
 VF_INLINE void add_values(const Ring& ring, const std::uint8_t* memory, int first, int last, int width, int column,
-                          const float* weight, float* out) {
+                          const float* weight, const std::uint8_t* levels, float scale, float* out) {
+  if constexpr (type == CacheType::int8) {
+    Int whole[Columns] = {};
+    for (int i = 0; i < kLanes; i += 4) {
+      const std::uint8_t* values = memory + ring.values + static_cast<std::size_t>(last - kLanes + i) * width + 4 * column;
+      const Bits four = fill_bytes(levels + i);
+      for (int c = 0; c < Columns; ++c) whole[c] = dot_bytes(whole[c], four, load_bits(values + 4 * c * kLanes));
+    }
+    for (int c = 0; c < Columns; ++c) {
+      float* sum = out + column + c * kLanes;
+      store(sum, load(sum) + to_float(whole[c]) * scale);
+    }
+    return;
+  }
   Vec total[Columns];
   for (int c = 0; c < Columns; ++c) total[c] = load(out + column + c * kLanes);
   for (int slot = first; slot < last; slot += type == CacheType::bfloat16 ? 2 : 1) {
@@ -197,17 +232,13 @@ VF_INLINE void add_values(const Ring& ring, const std::uint8_t* memory, int firs
     if constexpr (type == CacheType::float32) {
       const float* values = reinterpret_cast<const float*>(memory + ring.values) + row;
       for (int c = 0; c < Columns; ++c) total[c] += load(values + c * kLanes) * weight[slot];
-    } else if constexpr (type == CacheType::bfloat16) {
+    } else {
       const auto* values = reinterpret_cast<const std::uint16_t*>(memory + ring.values) + row + column;
       for (int c = 0; c < Columns; ++c) {
         const Bits pair = load_bits(values + 2 * c * kLanes);
         total[c] += low_half(pair) * weight[slot];
         total[c] += high_half(pair) * weight[slot + 1];
       }
-    } else {
-      const auto* values = reinterpret_cast<const std::int8_t*>(memory + ring.values) + row;
-      prefetch(values);
-      for (int c = 0; c < Columns; ++c) total[c] += load_int8(values + c * kLanes) * weight[slot];
     }
   }
   for (int c = 0; c < Columns; ++c) store(out + column + c * kLanes, total[c]);
@@ -220,7 +251,7 @@ VF_INLINE void add_values(const Ring& ring, const std::uint8_t* memory, int firs
 // one so far.  Of what was scored, values whose tokens weigh less than that together are not read.
 template <CacheType type>
 VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::int64_t position, int width,
-                             float log_dropped_mass, const float* query, float* weight, float* out) {
+                             float log_dropped_mass, const Query& query, float* weight, float* out) {
   const int slots = ring.slots, current = slot_of(ring, position);
   const std::int64_t held = position + 1;
   const int visible = static_cast<int>(held < ring.window ? held : ring.window);
@@ -253,8 +284,13 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     ++value_blocks;
     Vec share = exponential(score - best);
     total += share;
+    std::uint8_t levels[kLanes];
+    float scale = 0.0f;
     if constexpr (type == CacheType::int8) {
-      share *= load(reinterpret_cast<const float*>(memory + ring.scales) + slots + block * kLanes);
+      const Vec scales = load(reinterpret_cast<const float*>(memory + ring.scales) + slots + block * kLanes);
+      const Vec weights = share > 0.0f ? share * scales : Vec{};  // what was never written may have any scale
+      scale = max(largest(weights) / 255.0f, kSmallestScale);
+      store_bytes(levels, round(weights / scale));
     }
     store(weight + block * kLanes, share);
     const int last = (block + 1) * kLanes;
@@ -263,14 +299,14 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     const int first = held < slots && i == 0 ? lowest : block * kLanes;
     int column = 0;
     for (; column + 4 * kLanes <= width; column += 4 * kLanes) {
-      add_values<type, 4>(ring, memory, first, last, width, column, weight, out);
+      add_values<type, 4>(ring, memory, first, last, width, column, weight, levels, scale, out);
     }
     for (; column < width; column += kLanes) {
-      add_values<type, 1>(ring, memory, first, last, width, column, weight, out);
+      add_values<type, 1>(ring, memory, first, last, width, column, weight, levels, scale, out);
     }
   }
-  const float scale = 1.0f / sum(total);
-  for (int d = 0; d < width; d += kLanes) store(out + d, load(out + d) * scale);
+  const float inverse = 1.0f / sum(total);
+  for (int d = 0; d < width; d += kLanes) store(out + d, load(out + d) * inverse);
   constexpr std::size_t bytes = type == CacheType::float32 ? 4 : type == CacheType::bfloat16 ? 2 : 1;
   return (read + value_blocks) * kLanes * (width * bytes + (type == CacheType::int8 ? sizeof(float) : 0));
 }
@@ -347,12 +383,12 @@ static std::size_t attend_rows(const Model& m, const Layer& layer, const Step& s
                                const float* projected, int projected_stride, float* attended, int stride,
                                float* scratch) {
   const int width = padded(m.head_dim, kLanes);
-  float* query = take(scratch, width);
+  Query query{take(scratch, width), reinterpret_cast<std::int8_t*>(take(scratch, width)), 0.0f, 0};
   float* key = take(scratch, width);
   float* value = take(scratch, width);
   float* out = take(scratch, width);
   float* weight = scratch;
-  for (int d = 0; d < width; ++d) query[d] = key[d] = value[d] = 0.0f;
+  for (int d = 0; d < width; ++d) query.numbers[d] = key[d] = value[d] = 0.0f;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(m.head_dim));
   std::size_t bytes = 0;
   for (int r = 0; r < rows; ++r) {
@@ -360,11 +396,15 @@ static std::size_t attend_rows(const Model& m, const Layer& layer, const Step& s
     const std::int64_t position = step.position[first + r];
     for (int h = 0; h < m.heads; ++h) {
       const float* row = projected + static_cast<std::size_t>(r) * projected_stride + h * m.head_dim;
-      copy(query, row, m.head_dim);
+      copy(query.numbers, row, m.head_dim);
       copy(key, row + m.hidden, m.head_dim);
       copy(value, row + 2 * m.hidden, m.head_dim);
-      if (layer.q_norm.weight != nullptr) normalise(layer.q_norm, query, query), normalise(layer.k_norm, key, key);
-      for (int d = 0; d < width; d += kLanes) store(query + d, load(query + d) * scale);
+      if (layer.q_norm.weight != nullptr) {
+        normalise(layer.q_norm, query.numbers, query.numbers);
+        normalise(layer.k_norm, key, key);
+      }
+      for (int d = 0; d < width; d += kLanes) store(query.numbers + d, load(query.numbers + d) * scale);
+      if constexpr (type == CacheType::int8) round_query(query, width);
       store_token(type, layer.rings[h], memory, position, width, key, value);
       bytes += attend<type>(layer.rings[h], memory, position, width, m.log_dropped_mass, query, weight, out);
       copy(attended + r * stride + h * m.head_dim, out, m.head_dim);

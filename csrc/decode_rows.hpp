@@ -33,8 +33,9 @@ struct Norm {
 };
 
 // A head's ring of keys and values in one environment's memory.  slots is a multiple of kLanes.
-//   keys    [slots / kLanes][head_padded][kLanes], in bfloat16 [slots / kLanes][head_padded / 2][kLanes][2]
-//   values  [slots][head_padded], in bfloat16 [slots / 2][head_padded][2]
+//   keys    [slots / kLanes][head_padded / G][kLanes][G]
+//   values  [slots / G][head_padded][G]
+//   G is what four bytes hold: 1 float32, 2 bfloat16, 4 int8
 //   scales  float [2][slots], of keys and of values; int8 only: a number is its level times its token's scale
 struct Ring {
   std::size_t keys = 0, values = 0, scales = 0;  // byte offsets in an environment's memory

@@ -23,7 +23,7 @@ std::vector<Implementation> available() {
   std::vector<Implementation> found;
 #ifdef VINTIX_FAST_avx512
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
     found.push_back({"avx512", avx512::decode_rows});
   }
 #endif
@@ -107,7 +107,7 @@ std::size_t scratch_floats(const Model& m, int rows) {
                                padded(m.reward_emb, kPanel) + m.observation_dim + m.action_dim + 1;
   std::size_t slots = 0;
   for (int i = 0; i < m.layers * m.heads; ++i) slots = std::max<std::size_t>(slots, m.layer[0].rings[i].slots);
-  const std::size_t attention = 4 * padded(m.head_dim, kLanes) + slots;
+  const std::size_t attention = 5 * padded(m.head_dim, kLanes) + slots;
   return rows * (3 * stride + wide + 2 * m.layer[0].fc.outputs + encoders) + attention + 32 * kPanel;
 }
 

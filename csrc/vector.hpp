@@ -4,8 +4,6 @@
 using Vec = float __attribute__((vector_size(64), may_alias, aligned(4)));
 using Int = std::int32_t __attribute__((vector_size(64), may_alias, aligned(4)));
 using Bits = std::uint32_t __attribute__((vector_size(64), may_alias, aligned(4)));
-using Bytes = std::int8_t __attribute__((vector_size(16), may_alias, aligned(1)));
-using Halves = std::int32_t __attribute__((vector_size(32)));
 
 #define VF_INLINE static inline __attribute__((always_inline))
 
@@ -48,17 +46,33 @@ VF_INLINE Vec low_half(Bits v) { return as_float(v << 16); }
 VF_INLINE Vec high_half(Bits v) { return as_float(v & 0xffff0000u); }
 VF_INLINE Bits load_bits(const void* p) { return *static_cast<const Bits*>(p); }
 
-// The compiler would convert them one by one.
-VF_INLINE Vec load_int8(const std::int8_t* p) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#elif defined(__AVX2__)
-  const __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  const __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)));
-  return to_float(__builtin_shufflevector((Halves)low, (Halves)high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+// total, plus for every lane the sum of four unsigned bytes times four signed ones; exact.
+VF_INLINE Int dot_bytes(Int total, Bits unsigned_bytes, Bits signed_bytes) {
+#if defined(__AVX512VNNI__)
+  return (Int)_mm512_dpbusd_epi32((__m512i)total, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
 #else
-  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Vec);
+  for (int shift = 0; shift < 32; shift += 8) {
+    const Bits top = signed_bytes << (24 - shift);
+    total += (Int)((unsigned_bytes >> shift) & 255u) * ((Int)top >> 24);
+  }
+  return total;
 #endif
+}
+
+// The lowest byte of every lane.
+VF_INLINE void store_bytes(void* p, Int v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+#else
+  for (int i = 0; i < 16; ++i) static_cast<std::uint8_t*>(p)[i] = static_cast<std::uint8_t>(v[i]);
+#endif
+}
+
+// Four bytes in every lane.
+VF_INLINE Bits fill_bytes(const void* p) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return four - Bits{};
 }
 
 // Round to nearest, ties to even.

@@ -83,7 +83,8 @@ def test_the_bundled_model_leaves_far_tokens_unread_and_acts_as_it_forwards(cach
     everything, policy = run(0.0)
     torch.testing.assert_close(everything, expected, atol=TOLERANCE[cache_dtype], rtol=0)
     acted, thrifty = run(1e-4)
-    torch.testing.assert_close(acted, everything, atol=1e-4, rtol=0)
+    # A deeper layer's numbers may be rounded to the next level when its input changes in the last digits.
+    torch.testing.assert_close(acted, everything, atol=max(1e-4, TOLERANCE[cache_dtype] / 4), rtol=0)
     assert thrifty.bytes_read < 0.9 * policy.bytes_read
     assert thrifty.cache_bytes_per_env < 0.6 * policy.cache_bytes_per_env
 
