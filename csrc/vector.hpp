@@ -22,7 +22,11 @@ VF_INLINE Int round(Vec v) { return __builtin_convertvector(round_float(v), Int)
 VF_INLINE Int lane_numbers() { return Int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 // Every lane gets the result: halves, quarters, ... are combined with one another.
+#if defined(__clang__)
 #define VF_TURNED(v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+#define VF_TURNED(v, ...) __builtin_shuffle(v, Int{__VA_ARGS__})
+#endif
 #define VF_REDUCE(v, combine)                                                                \
   v = combine(v, VF_TURNED(v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));        \
   v = combine(v, VF_TURNED(v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));        \
