@@ -118,6 +118,8 @@ def _core() -> Check:
 
     from vintix_fast.schema import FIELDS
 
+    from vintix_fast._core import decode_implementations
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.h5"
         step = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
@@ -125,7 +127,10 @@ def _core() -> Check:
             writer.append(step, np.ones(1, bool))
         with h5py.File(path) as file:
             written = list(file)
-    return written == ["0-0"], f"a test file was written and read (h5py's HDF5 {h5py.version.hdf5_version})"
+    decoder = decode_implementations()[0]
+    return written == ["0-0"], (
+        f"a test file was written and read (h5py's HDF5 {h5py.version.hdf5_version}); the policy decodes with {decoder}"
+    )
 
 
 def _reports() -> Check:
