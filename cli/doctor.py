@@ -116,9 +116,8 @@ def _core() -> Check:
     import h5py
     import numpy as np
 
-    from vintix_fast.schema import FIELDS
-
     from vintix_fast._core import decode_implementations
+    from vintix_fast.schema import FIELDS
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.h5"
