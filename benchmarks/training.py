@@ -236,7 +236,7 @@ def _now(device: str) -> float:
 
 def _memory_in_subprocess(batch_size: int, window_len: int) -> dict[str, int]:
     code = f"from vintix_fast.benchmarks.training import print_memory; print_memory({batch_size}, {window_len})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
