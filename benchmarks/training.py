@@ -3,8 +3,8 @@
 The plain trainer is the slow script's: float32, attention with its scores, bias and weights written out, gradients of
 all parameters.  Weights are the bundled model's, histories are random numbers: nothing here depends on what they say.
 
-`vintix-fast bench --training` prints what `measure` returns.  Timings are of single steps: the median, after one that
-is not counted.
+`vintix-fast bench --training` prints what `measure` returns.  Timings are of single steps, after one that is not
+counted: the fastest, which other programs on the machine disturbed least, and for the time of many steps the median.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from vintix_fast.train import FinetuneConfig, TrainingStep, finetune, multiplies
 from vintix_fast.train.finetune import action_loss, descend, hidden_states
 from vintix_fast.train.frozen import frozen
 
+STATUS = Path("/proc/self/status")
 DEFAULT_STEPS = 1000
 """Of a loop of `adapt` at its defaults."""
 
@@ -163,9 +164,9 @@ def measure(
     Returns:
         ``tokens_per_s``, ``plain_tokens_per_s``, ``decoder_only_tokens_per_s``, ``matmul_peak_fraction``,
         ``peak_memory_bytes`` (of the process, less what it held before the first step), ``process_memory_bytes``,
-        ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated), ``hidden_states_tokens_per_s``, ``bf16``,
-        ``threads``, sizes, and ``rows``: name, ``step_s``, ``tokens_per_s``, ``ratio`` to the plain trainer,
-        ``matmul_peak_fraction``.
+        ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated from the median step),
+        ``hidden_states_tokens_per_s``, ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
+        ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``.
     """
     model = load_checkpoint(BUILTIN_CHECKPOINT, device)
     task_name = next(iter(model.tasks))
@@ -179,19 +180,20 @@ def measure(
         config = FinetuneConfig(steps=count + 1, batch_size=batch_size, **settings)
         times: list[float] = []
         train(copy.deepcopy(model), task_name, windows, config, 0, lambda step: times.append(_now(device)))
-        step_s = statistics.median(np.diff(times))
+        step_s, median_s = np.diff(times).min().item(), statistics.median(np.diff(times))
         operations = step_operations(model, batch_size, window_len, config.decoder_only)
         plain_s = rows[0]["step_s"] if rows else step_s
         rows.append(
             {
                 "name": name,
                 "step_s": step_s,
+                "median_step_s": median_s,
                 "tokens_per_s": tokens / step_s,
                 "ratio": plain_s / step_s,
                 "matmul_peak_fraction": operations / step_s / peak,
             }
         )
-        say(f"{name}: {step_s:.3f} s a step")
+        say(f"{name}: {step_s:.3f} s a step (median {median_s:.3f})")
         return tokens / step_s
 
     blocked = functools.partial(plain_finetune, dense=False)
@@ -209,14 +211,16 @@ def measure(
     started = _now(device)
     hidden_states(model, task_name, windows, bf16)
     hidden_rate = len(windows.weight) / (_now(device) - started)
-    memory = _memory_in_subprocess(batch_size, window_len) if device == "cpu" else {}
+    memory = {"peak_memory_bytes": None, "process_memory_bytes": None}
+    if device == "cpu" and STATUS.is_file():
+        memory = _memory_in_subprocess(batch_size, window_len)
     return {
         "tokens_per_s": fast,
         "plain_tokens_per_s": plain,
         "decoder_only_tokens_per_s": decoder,
         "matmul_peak_fraction": rows[-2]["matmul_peak_fraction"],
         "matmul_peak_flops": peak,
-        "seconds_1000_steps": DEFAULT_STEPS * rows[-2]["step_s"],
+        "seconds_1000_steps": DEFAULT_STEPS * rows[-2]["median_step_s"],
         "hidden_states_tokens_per_s": hidden_rate,
         **memory,
         "bf16": bf16,
@@ -236,17 +240,21 @@ def _now(device: str) -> float:
 
 def _memory_in_subprocess(batch_size: int, window_len: int) -> dict[str, int]:
     code = f"from vintix_fast.benchmarks.training import print_memory; print_memory({batch_size}, {window_len})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _status_bytes(key: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
+    return 1024 * int(line.split()[1])
 
 
 def print_memory(batch_size: int, window_len: int) -> None:
     """Train three steps and print what memory they took, as JSON; in a process of its own."""
     model = load_checkpoint(BUILTIN_CHECKPOINT)
     windows = made_windows(8, 2 * window_len, window_len)
-    with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
+    before = _status_bytes("VmRSS")
     config = FinetuneConfig(steps=3, batch_size=batch_size, bf16=multiplies_bf16("cpu"))
     finetune(model, next(iter(model.tasks)), windows, config, 0)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = _status_bytes("VmHWM")  # and not getrusage's, in which a child process begins with its parent's
     print(json.dumps({"peak_memory_bytes": peak - before, "process_memory_bytes": peak}))

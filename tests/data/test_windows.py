@@ -167,3 +167,67 @@ def test_windows_are_drawn_where_the_weight_is():
     assert not (drawn == 0).any() and (drawn == 3).mean() == pytest.approx(0.75, abs=0.03)
     with pytest.raises(VintixFastError, match="every step has weight 0"):
         Windows(histories[:1], targets[:1], 10)
+
+
+# -- packing -----------------------------------------------------------------------------------------------------------
+
+
+def unpacked(batch):
+    """The windows of a packed batch, as the rows of observations' first entries."""
+    for row in range(len(batch.weight)):
+        first = batch.first[row] if batch.first is not None else torch.zeros(batch.weight.shape[1], dtype=torch.int32)
+        for begin in first.unique().tolist():
+            inside = (first == begin) & (batch.weight[row] > 0)
+            if inside.any():
+                assert inside.nonzero()[0] == begin
+                yield batch.observation[row, inside, 0].tolist()
+
+
+def test_short_windows_share_rows_and_are_the_same_windows():
+    windows = make_windows(*(numbered(env, 3 + 2 * env) for env in range(9)), window_len=16)
+    saved = 0
+    for seed in range(30):
+        apart, packed = (windows.batch(6, np.random.default_rng(seed), pack=pack) for pack in (False, True))
+        assert sorted(unpacked(packed)) == sorted(unpacked(apart))
+        assert packed.weight.shape[1] <= 16 and packed.weight.sum() == apart.weight.sum()
+        assert (packed.weight.sum(dim=1) > 0).all()
+        saved += apart.weight.numel() - packed.weight.numel()
+    assert saved > 200
+
+
+def test_full_rows_need_no_bounds():
+    windows = make_windows(numbered(0, 40), numbered(1, 30), window_len=16)
+    batch = windows.batch(3, np.random.default_rng(0), pack=True)
+    assert batch.first is None and batch.weight.shape == (3, 16)
+
+
+def test_empty_slots_are_histories_of_their_own():
+    windows = make_windows(numbered(0, 9), numbered(1, 4), window_len=16)
+    batch = windows.batch(3, np.random.default_rng(1), pack=True)
+    rows, length = batch.weight.shape
+    wide = batch.padded(4, 20)
+    assert wide.observation.shape == (4, 20, 33) and wide.first.shape == (4, 20)
+    assert torch.equal(wide.target[:rows, :length], batch.target)
+    for part in (batch, wide):
+        empty = part.weight == 0
+        assert empty.any() and torch.equal(part.first[empty], torch.where(empty)[1].to(torch.int32))
+        assert (part.first.diff(dim=1) >= 0).all()
+
+
+def test_rows_are_the_windows_that_a_batch_would_have():
+    windows = make_windows(numbered(0, 40), numbered(1, 6), window_len=8)
+    rows, batch = windows.rows(5, np.random.default_rng(3)), windows.batch(5, np.random.default_rng(3))
+    assert torch.equal(windows.target[rows], batch.target[batch.weight > 0])
+    assert torch.equal(windows.weight[rows], batch.weight[batch.weight > 0])
+
+
+def test_a_sweep_gives_every_transition_once_with_half_a_window_before_it():
+    windows = make_windows(numbered(0, 20), numbered(1, 5), numbered(2, 8), window_len=8)
+    numbers = []
+    for batch, keep in windows.sweep():
+        number = batch.observation[0, :, 0]
+        assert len(number) <= 8 and (number.diff() == 1).all()
+        assert keep == 0 or keep == 4
+        assert keep == 4 or number[0] % 1000 == 0
+        numbers += number[keep:].tolist()
+    assert numbers == [1000.0 + t for t in range(20)] + [2000.0 + t for t in range(5)] + [3000.0 + t for t in range(8)]

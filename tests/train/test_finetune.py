@@ -1,6 +1,7 @@
 """Fine-tuning moves one group's parameters towards the targets, and nothing else."""
 
 import dataclasses
+import importlib
 import math
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 from fakes import make_history, tiny_model
 
+from vintix_fast.benchmarks.training import plain_finetune
 from vintix_fast.data import Batch, Targets, Windows
-from vintix_fast.errors import Interrupted, VintixFastError
+from vintix_fast.errors import InputFileError, Interrupted, VintixFastError
 from vintix_fast.model import fingerprint, freeze_all_but_group
 from vintix_fast.train import FinetuneConfig, finetune
 from vintix_fast.train.finetune import action_loss, learning_rate
+from vintix_fast.train.frozen import hidden_states
 
 TASK, GROUP = "go2_walking_ad", "go2_locomotion"
 
@@ -192,3 +195,113 @@ def test_bfloat16_learns_what_float32_does():
     assert losses[False][-1] < 0.7 * losses[False][0]
     np.testing.assert_allclose(losses[True], losses[False], rtol=0.03)
     assert not np.array_equal(losses[True], losses[False])
+
+
+# -- what makes it fast changes nothing --------------------------------------------------------------------------------
+
+
+def kernel_model():
+    """Small, with heads of 32: the kernel's."""
+    return tiny_model(hidden_dim=64, action_emb_dim=31, observation_emb_dim=31, transformer_heads=2)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_loss_curve_is_the_plain_trainers(bf16):
+    """50 steps; the plain trainer computes in float32, writes attention out, and takes every gradient."""
+    histories = [make_history([n], seed=n) for n in (30, 45, 150, 200)]
+    config = FinetuneConfig(steps=50, batch_size=4, lr=3e-3)
+
+    def windows():
+        return windows_for(histories, [0.5 * h.action for h in histories], window_len=160)
+
+    plain = plain_finetune(kernel_model(), TASK, windows(), config, seed=2)
+    fast = finetune(kernel_model(), TASK, windows(), dataclasses.replace(config, bf16=bf16), seed=2)
+    losses = [np.array([entry.loss for entry in log]) for log in (plain, fast)]
+    assert losses[0][-1] < 0.7 * losses[0][0]
+    # float32 rounds sums in another order; bfloat16 rounds to 2^-9, which averages out over thousands of numbers.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2 if bf16 else 1e-3)
+
+
+def test_packing_does_not_change_the_loss_or_its_gradient(tiny):
+    histories = [make_history([n], seed=n) for n in (9, 14, 6, 32)]
+    windows = windows_for(histories)
+    rows = set()
+    for seed in range(5):
+        apart, packed = (windows.batch(4, np.random.default_rng(seed), pack=pack) for pack in (False, True))
+        rows.add(len(packed.weight))
+        (loss, grads), (packed_loss, packed_grads) = gradients(tiny, apart), gradients(tiny, packed)
+        assert packed_loss == pytest.approx(loss, rel=1e-5)
+        for a, b in zip(grads, packed_grads, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    assert min(rows) < 4
+
+
+def test_decoder_only_trains_the_decoder_on_what_the_whole_model_gives():
+    histories = [make_history([20, 12], seed=1), make_history([25], seed=2)]
+    config = FinetuneConfig(steps=3, lr=1e-2)
+    model = tiny_model()
+    before = snapshot(model)
+    log = finetune(model, TASK, windows_for(histories), dataclasses.replace(config, decoder_only=True), seed=0)
+    adapter = finetune(tiny_model(), TASK, windows_for(histories), config, seed=0)
+    assert log[0].loss == pytest.approx(adapter[0].loss, rel=1e-5)
+    changed = {name for name, value in snapshot(model).items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith(f"head.acs_decoders.{GROUP}.")}
+
+
+def test_decoder_only_sees_at_least_half_a_window_of_context(tiny):
+    history = make_history([50, 45])
+    windows = windows_for([history], window_len=32)
+    hidden = hidden_states(tiny, TASK, windows, bf16=False)
+    seen = 0
+    for batch, keep in windows.sweep():
+        token = tiny.encode(TASK, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+        expected = tiny.transformer(token)[0, keep:]
+        torch.testing.assert_close(hidden[seen : seen + len(expected)], expected)
+        assert keep >= min(16, seen) and keep + len(expected) <= 32
+        seen += len(expected)
+    assert seen == 95 == len(hidden)
+
+
+# -- going on after an interruption ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoder_only", [False, True])
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, decoder_only):
+    history, state = make_history([40, 30]), tmp_path / "training.pth"
+    config = FinetuneConfig(steps=12, lr=3e-3, decoder_only=decoder_only)
+
+    def train(model, on_step=lambda step: None, path=state):
+        return finetune(model, TASK, windows_for([history]), config, 0, on_step, path)
+
+    class Killed(Exception):
+        pass
+
+    def stop(error, at):
+        def on_step(step):
+            if step.step == at:
+                raise error
+
+        return on_step
+
+    whole = tiny_model()
+    log = train(whole, path=None)
+    with pytest.raises(Interrupted):
+        train(tiny_model(), stop(Interrupted("Ctrl-C"), 3))
+    monkeypatch.setattr(importlib.import_module("vintix_fast.train.finetune"), "SAVE_EVERY_S", -1.0)
+    with pytest.raises(Killed):
+        train(tiny_model(), stop(Killed, 7))
+    resumed, taken = tiny_model(), []
+    assert train(resumed, taken.append) == log
+    assert [entry.step for entry in taken] == [7, 8, 9, 10, 11]  # what was saved after the seventh step is kept
+    assert all(torch.equal(value, snapshot(resumed)[name]) for name, value in snapshot(whole).items())
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_a_broken_state_is_named(tmp_path, tiny, content):
+    state = tmp_path / "training.pth"
+    if content is None:
+        torch.save({"parameters": [], "optimiser": {}, "log": []}, state)
+    else:
+        state.write_bytes(content)
+    with pytest.raises(InputFileError, match="training.pth is broken.*delete it"):
+        finetune(tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=3), 0, state_file=state)

@@ -1,0 +1,184 @@
+"""Attention over whole windows against the formula written out: blocks, bands, several histories in a sequence."""
+
+import pytest
+import torch
+from fakes import tiny_model
+
+from vintix_fast.kernels import causal_attention as kernel
+from vintix_fast.model.layers import alibi_slopes
+from vintix_fast.model.transformer import _attend
+from vintix_fast.train.frozen import frozen
+
+needs_kernel = pytest.mark.skipif(not kernel.supported(32, 0.0), reason="this processor multiplies no bfloat16")
+ROUNDING = 5e-3
+"""bfloat16 rounds a number by up to 2^-8; torch's own bfloat16 is exact where a token sees only itself."""
+SHAPES = [(2, 200, 4, 64), (1, 130, 2, 32), (1, 1, 2, 64), (1, 64, 1, 96), (3, 333, 4, 32)]
+
+
+def firsts(n, length, seed=0):
+    """Where each token's history begins, for four histories in each of n sequences."""
+    rng = torch.Generator().manual_seed(seed)
+    starts = torch.randint(length, (n, 3), generator=rng)
+    token = torch.arange(length)
+    begun = torch.where(starts[:, None, :] <= token[:, None], starts[:, None, :], 0)
+    return begun.amax(dim=-1).to(torch.int32)
+
+
+def dense(q, k, v, first):
+    """softmax(q . k / sqrt(D) - slope * distance) v, of q, k, v [N, T, H, D]."""
+    n, length, heads, dim = q.shape
+    token = torch.arange(length)
+    distance = token[:, None] - token
+    visible = (distance >= 0).expand(n, -1, -1)
+    if first is not None:
+        visible = visible & (token >= first[:, :, None])
+    score = torch.einsum("nihd,njhd->nhij", q, k) / dim**0.5
+    score = score - torch.tensor(alibi_slopes(heads))[:, None, None] * distance
+    weight = score.masked_fill(~visible[:, None], -torch.inf).softmax(dim=-1).to(v.dtype)
+    return torch.einsum("nhij,njhd->nihd", weight, v)
+
+
+def error(value, truth):
+    return float((value.detach().double() - truth).norm() / truth.norm())
+
+
+@pytest.mark.parametrize("histories", [1, 4])
+@pytest.mark.parametrize("length", [1, 127, 128, 300])
+def test_blocks_and_bands_are_dense_attention_with_its_gradients(length, histories):
+    torch.manual_seed(0)
+    parts = [torch.randn(2, length, 4, 16) for _ in range(3)]
+    grad = torch.randn(2, length, 4, 16)
+    first = None if histories == 1 else firsts(2, length)
+    # Scores of unit vectors are within 1: beyond 100 keys the steep head's weights are below exp(2 - 25).
+    q, k, v = (x / x.norm(dim=-1, keepdim=True) * 2 for x in parts)
+    results = []
+    for attend in (lambda *x: _attend(*x, [100, length, length, length], first, 0.0), lambda *x: dense(*x, first)):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = attend(*inputs)
+        out.backward(grad)
+        results.append([out.detach(), *(x.grad for x in inputs)])
+    for blocked, plain in zip(*results, strict=True):
+        torch.testing.assert_close(blocked, plain, atol=2e-6, rtol=1e-5)
+
+
+def kernel_and_truth(shape, first, dropped_mass=kernel.DROPPED_MASS):
+    """Output and gradient of q | k | v: the kernel's, torch's in bfloat16, and the formula's in float64."""
+    n, length, heads, dim = shape
+    torch.manual_seed(length)
+    qkv, grad = torch.randn(n, length, 3, heads, dim).bfloat16(), torch.randn(n, length, heads, dim).bfloat16()
+    norms = [torch.nn.LayerNorm(dim) for _ in range(2)]
+    for norm in norms:
+        norm.requires_grad_(False)
+        norm.weight.add_(0.3 * torch.randn(dim))
+        norm.bias.add_(0.2 * torch.randn(dim))
+    slopes = torch.tensor(alibi_slopes(heads))
+
+    def plain(x, dtype):
+        q, k, v = x.unbind(2)
+        q, k = (
+            torch.nn.functional.layer_norm(part, (dim,), norm.weight.to(dtype), norm.bias.to(dtype))
+            for part, norm in zip((q, k), norms, strict=True)
+        )
+        return dense(q, k, v, first)
+
+    results = []
+    for attend, dtype in (
+        (lambda x: kernel.causal_attention(x, slopes, *norms, first, dropped_mass), torch.bfloat16),
+        (lambda x: plain(x, torch.bfloat16), torch.bfloat16),
+        (lambda x: plain(x, torch.float64), torch.float64),
+    ):
+        x = qkv.detach().to(dtype).requires_grad_()
+        out = attend(x)
+        out.backward(grad.to(dtype))
+        results.append((out.detach(), x.grad))
+    return results
+
+
+@needs_kernel
+@pytest.mark.parametrize("histories", [1, 4])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_kernel_is_as_exact_as_bfloat16_allows(shape, histories):
+    first = None if histories == 1 else firsts(shape[0], shape[1])
+    (out, grad), (torch_out, torch_grad), (true_out, true_grad) = kernel_and_truth(shape, first)
+    assert error(out, true_out) <= max(error(torch_out, true_out), ROUNDING)
+    parts = range(2 if shape[1] == 1 else 0, 3)  # the only key of a query has no say in its score
+    for part in parts:
+        truth = true_grad[:, :, part]
+        assert error(grad[:, :, part], truth) <= max(error(torch_grad[:, :, part], truth), ROUNDING)
+
+
+@needs_kernel
+def test_what_the_kernel_leaves_out_is_within_the_mass_it_may_drop():
+    exact, rough = (kernel_and_truth((1, 700, 4, 32), None, mass)[0] for mass in (0.0, kernel.DROPPED_MASS))
+    for everything, most in zip(exact, rough, strict=True):
+        assert error(most, everything.double()) < 1e-3
+
+
+@needs_kernel
+def test_the_kernel_reads_a_narrow_band_in_steep_heads():
+    norm = torch.nn.LayerNorm(32).requires_grad_(False)
+    qkv = torch.randn(1, 1000, 3, 4, 32).bfloat16().requires_grad_()
+
+    def oldest(dropped_mass):
+        """The oldest tile of keys, of 64, that the last tile of queries reads, for each head."""
+        out = kernel.causal_attention(qkv, torch.tensor(alibi_slopes(4)), norm, norm, None, dropped_mass)
+        return out.grad_fn.saved_tensors[4][0, :, -1].tolist()
+
+    assert oldest(0.0) == [0, 0, 0, 0]
+    steep, next_steep, _, flat = oldest(kernel.DROPPED_MASS)
+    assert steep >= 12 and steep > next_steep > flat == 0
+
+
+@needs_kernel
+def test_the_kernel_gives_the_same_on_any_number_of_threads(monkeypatch):
+    once = kernel_and_truth((2, 150, 4, 32), None)[0]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for a, b in zip(once, kernel_and_truth((2, 150, 4, 32), None)[0], strict=True):
+        assert torch.equal(a, b)
+
+
+@needs_kernel
+def test_two_forward_passes_may_wait_for_their_backward_passes():
+    norm = torch.nn.LayerNorm(32).requires_grad_(False)
+    slopes = torch.tensor(alibi_slopes(2))
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, 100, 3, 2, 32).bfloat16().requires_grad_() for _ in range(2)]
+
+    def gradient(x):
+        x.grad = None
+        kernel.causal_attention(x, slopes, norm, norm).float().square().sum().backward()
+        return x.grad
+
+    alone = [gradient(x).clone() for x in inputs]
+    for x in inputs:
+        x.grad = None
+    outs = [kernel.causal_attention(x, slopes, norm, norm) for x in inputs]
+    sum(out.float().square().sum() for out in outs).backward()
+    assert all(torch.equal(x.grad, grad) for x, grad in zip(inputs, alone, strict=True))
+    with pytest.raises(RuntimeError):
+        outs[0].sum().backward()
+
+
+@needs_kernel
+def test_the_kernel_refuses_what_it_would_compute_wrongly():
+    norm = torch.nn.LayerNorm(32).requires_grad_(False)
+    slopes = torch.tensor(alibi_slopes(2))
+    qkv = torch.zeros(1, 10, 3, 2, 32).bfloat16()
+    with pytest.raises(ValueError, match="float32"):
+        kernel.causal_attention(qkv.float(), slopes, norm, norm)
+    with pytest.raises(ValueError, match="frozen"):
+        kernel.causal_attention(qkv, slopes, torch.nn.LayerNorm(32), norm)
+    with pytest.raises(ValueError, match="first"):
+        kernel.causal_attention(qkv, slopes, norm, norm, torch.zeros(1, 9, dtype=torch.int32))
+    assert not kernel.supported(16, 1.0) and not kernel.supported(64, float("inf"))
+
+
+@pytest.mark.parametrize("heads", [1, 2], ids=["heads of 64: the kernel", "heads of 32: the kernel"])
+def test_the_frozen_transformer_is_the_models_and_leaves_it_alone(heads):
+    model = tiny_model(hidden_dim=64, action_emb_dim=31, observation_emb_dim=31, transformer_heads=heads)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    token, first = torch.randn(2, 150, 64), firsts(2, 150)
+    truth = model.transformer(token, first).detach()
+    assert torch.equal(frozen(model.transformer, bf16=False)(token, first), truth)
+    assert error(frozen(model.transformer, bf16=True)(token, first), truth.double()) < 1e-2
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
