@@ -116,10 +116,12 @@ def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtyp
 
 
 def measure_observe(num_envs: int, device: torch.device) -> dict[str, float]:
+    from vintix_fast.kernels import fused  # triton is not installed everywhere
+
     states = [torch.randn(num_envs, n, device=device) for n in (4, 3, 12, 12)]
     inputs = (*states, torch.zeros(12, device=device), torch.tensor([0.5, 0.0, 0.0], device=device))
     return {
-        "observe_kernel_ms": times_ms(lambda: kernels.observe(*inputs))[0],
+        "observe_kernel_ms": times_ms(lambda: fused.observe(*inputs))[0],
         "observe_plain_ms": times_ms(lambda: reference.observe(*inputs))[0],
     }
 

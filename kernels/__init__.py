@@ -1,26 +1,10 @@
-"""Kernels, each with a plain torch reference; these functions run whichever belongs to the tensors' device."""
+"""Kernels, each with a plain reference; `attend` runs whichever belongs to the tensors' device."""
 
 from __future__ import annotations
 
 import torch
 
 from vintix_fast.kernels import reference
-
-
-def observe(
-    base_quat: torch.Tensor,
-    base_ang_vel: torch.Tensor,
-    joint_pos: torch.Tensor,
-    joint_vel: torch.Tensor,
-    default_pose: torch.Tensor,
-    command: torch.Tensor,
-) -> torch.Tensor:
-    """Simulator state -> observation [N, 33]; see `reference.observe` for shapes and units."""
-    if base_quat.device.type == "cuda":
-        from vintix_fast.kernels import fused
-
-        return fused.observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
-    return reference.observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
 
 
 def attend(

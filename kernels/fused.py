@@ -1,6 +1,9 @@
 """Triton: simulator state -> observation, and the same normalised, in one launch, for `reference.observe`.
 
 On a GPU the plain version is about fifteen small launches a step.  One program handles one environment.
+
+`observe_and_normalise` is for callers who feed a model launch by launch.  The collection loop does not use it: the
+policy's CUDA graph normalises inside itself, where that costs no launch, and the task need not know any statistics.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def _judge_kernel(
 
     is_joint = column < num_joints
     action = tl.load(action_ptr + env * num_joints + column, mask=is_joint, other=0.0)
-    action = tl.minimum(tl.maximum(action, -action_clip), action_clip)
+    action = tl.where(action > action_clip, action_clip, action)  # comparisons, because NaN is to stay
+    action = tl.where(action < -action_clip, -action_clip, action)
     last_action = tl.load(last_action_ptr + env * num_joints + column, mask=is_joint, other=0.0)
     tl.store(last_action_ptr + env * num_joints + column, action, mask=is_joint)
     body_vx, body_vy, body_vz = into_body(w, x, y, z, vx, vy, vz)
@@ -149,10 +150,12 @@ class WalkingJudge:
             step_num: int32 [N]; becomes one more.
 
         Returns:
-            observation [N, 9 + 2 J], reward [N], and bool [N] each: terminated, truncated, failed.
+            observation [N, 9 + 2 J], reward [N], and bool [N] each: terminated, truncated, failed. All are new tensors,
+            which no later call writes to.
         """
         states = (base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s)
-        for tensor in (action, solver_failed, last_action, step_num):
+        action = action.contiguous()
+        for tensor in (solver_failed, last_action, step_num):
             assert tensor.is_contiguous(), tensor.stride()
         num_envs, num_joints = joint_pos_rad.shape
         observation = torch.empty(num_envs, 9 + 2 * num_joints, device=action.device)

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from fakes import FakeSimulator, quaternion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vintix_fast.robots import load_robot
-from vintix_fast.task import WalkingTask, tilt
+from vintix_fast.task import PlainJudge, WalkingTask, tilt
 
 LEVEL = [1.0, 0.0, 0.0, 0.0]
 YAW_90 = [math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]  # body x points along world y, body y along world -x
@@ -253,6 +254,56 @@ def test_starts_depend_on_the_seed_alone(go2):
     once, again, other = starts(go2, 3)[:2], starts(go2, 3)[:2], starts(go2, 4)[:2]
     torch.testing.assert_close(once, again, atol=0, rtol=0)
     assert not torch.allclose(once[0], other[0])
+
+
+def test_starts_drawn_ahead_are_the_same(go2):
+    def walk(masked, steps=300):  # more than are drawn at a time, and not all of them used
+        task = WalkingTask(FakeSimulator(go2, 3, fall_after=(2, 3, 7)), go2, masked=masked)
+        seen = [task.reset(1, random_starts=True)]
+        for _ in range(2):  # a reset in between forgets what was drawn ahead
+            seen += [task.step(no_action(task)).observation for _ in range(steps)]
+            seen.append(task.reset(2, random_starts=True))
+        return torch.stack(seen)
+
+    torch.testing.assert_close(walk(masked=True), walk(masked=False), atol=0, rtol=0)
+
+
+class Questions(TorchDispatchMode):
+    """Counts the operations whose result's number or shape the host would have to wait for, were it on a GPU."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "index.Tensor", "index_put", "unique", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.asked += any(name in str(func) for name in self.NAMES)
+        return func(*args, **(kwargs or {}))
+
+
+class MaskedSimulator(FakeSimulator):
+    """Places as Genesis does on a GPU: by mask, without asking it."""
+
+    def place(self, mask, base_quat, joint_pos_rad):
+        torch.where(mask[:, None], base_quat, self.quat, out=self.quat)
+        torch.where(mask[:, None], joint_pos_rad, self.joint_pos, out=self.joint_pos)
+
+
+@pytest.mark.parametrize("random_starts", [False, True])
+def test_a_step_by_mask_asks_the_device_nothing(go2, random_starts):
+    task = WalkingTask(MaskedSimulator(go2, 3, frozen=True), go2, max_steps=3, masked=True)
+    task._judge = PlainJudge(go2, 3, task.device)
+    task.reset(1, random_starts)
+    task.simulator.quat[1] = leaning(roll_deg=20.0)
+    with Questions() as questions:
+        done = [task.step(no_action(task)).done for _ in range(250)]
+    assert torch.stack(done).sum(dim=0).tolist() == [83, 84, 83]
+    assert questions.asked == 0
+    with Questions() as questions:
+        for _ in range(10):
+            task.step(no_action(task))
+    assert questions.asked == (1 if random_starts else 0)  # how many starts were used, once in 256 steps
 
 
 def test_without_random_starts_every_episode_begins_alike(go2):

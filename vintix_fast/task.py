@@ -4,21 +4,24 @@ Data flows simulator -> state -> (observation, reward, end of episode).  Constan
 the pretrained models were trained in.  Knows nothing about policies, files or Genesis; the simulator is anything with
 the methods of `vintix_fast.sim.Simulator`.
 
-`PlainJudge` is the task in plain torch, the reference, and what runs on CUDA; `CompiledJudge` is the same in one pass
-of C++ over tensors on a CPU.
+`PlainJudge` is the task in plain torch, the reference; `CompiledJudge` is the same in one pass of C++ over tensors on a
+CPU, `TritonJudge` in one launch over tensors on a GPU.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from vintix_fast import _core, kernels
-from vintix_fast.kernels.reference import ANG_VEL_SCALE, COMMAND_SCALE, JOINT_VEL_SCALE, rotate_into_body
+from vintix_fast import _core
+from vintix_fast.kernels import reference
+from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.robots import Robot
 from vintix_fast.sim import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S, RobotState
+from vintix_fast.starts import Starts
 
 ACTION_SCALE_RAD = 0.25
 ACTION_CLIP = 100.0
@@ -32,8 +35,6 @@ LIFT_WEIGHT = 1.0
 HEIGHT_WEIGHT = 50.0
 ACTION_CHANGE_WEIGHT = 0.005
 POSE_WEIGHT = 0.1
-START_JOINT_NOISE_RAD = 0.1
-START_TILT_NOISE_RAD = math.radians(5.0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class PlainJudge:
         torch.where(mask[:, None], self._observe(state), observation, out=observation)
 
     def _observe(self, state: RobotState) -> torch.Tensor:
-        return kernels.observe(
+        return reference.observe(
             state.base_quat,
             state.base_ang_vel_rad_s,
             state.joint_pos_rad,
@@ -134,30 +135,35 @@ class PlainJudge:
         return per_second * DT_S
 
 
+def _constants(robot: Robot, max_steps: int) -> dict[str, Any]:
+    """Everything that a judge outside this file must be told."""
+    return {
+        "default_pose_rad": robot.default_pose_rad,
+        "command": COMMAND,
+        "command_scale": reference.COMMAND_SCALE,
+        "ang_vel_scale": reference.ANG_VEL_SCALE,
+        "joint_vel_scale": reference.JOINT_VEL_SCALE,
+        "target_height_m": robot.target_height_m,
+        "tracking_sigma": TRACKING_SIGMA,
+        "yaw_weight": YAW_WEIGHT,
+        "lift_weight": LIFT_WEIGHT,
+        "height_weight": HEIGHT_WEIGHT,
+        "action_change_weight": ACTION_CHANGE_WEIGHT,
+        "pose_weight": POSE_WEIGHT,
+        "dt_s": DT_S,
+        "action_clip": ACTION_CLIP,
+        "max_tilt_rad": MAX_TILT_RAD,
+        "max_joint_speed_rad_s": MAX_JOINT_SPEED_RAD_S,
+        "max_base_speed_m_s": MAX_BASE_SPEED_M_S,
+        "max_steps": max_steps,
+    }
+
+
 class CompiledJudge:
     """`PlainJudge` for tensors on a CPU, compiled: the same methods, the same numbers but for rounding."""
 
     def __init__(self, robot: Robot, max_steps: int) -> None:
-        self._judge = _core.WalkingJudge(
-            default_pose_rad=robot.default_pose_rad,
-            command=COMMAND,
-            command_scale=COMMAND_SCALE,
-            ang_vel_scale=ANG_VEL_SCALE,
-            joint_vel_scale=JOINT_VEL_SCALE,
-            target_height_m=robot.target_height_m,
-            tracking_sigma=TRACKING_SIGMA,
-            yaw_weight=YAW_WEIGHT,
-            lift_weight=LIFT_WEIGHT,
-            height_weight=HEIGHT_WEIGHT,
-            action_change_weight=ACTION_CHANGE_WEIGHT,
-            pose_weight=POSE_WEIGHT,
-            dt_s=DT_S,
-            action_clip=ACTION_CLIP,
-            max_tilt_rad=MAX_TILT_RAD,
-            max_joint_speed_rad_s=MAX_JOINT_SPEED_RAD_S,
-            max_base_speed_m_s=MAX_BASE_SPEED_M_S,
-            max_steps=max_steps,
-        )
+        self._judge = _core.WalkingJudge(**_constants(robot, max_steps))
 
     def judge(
         self,
@@ -168,16 +174,40 @@ class CompiledJudge:
         step_num: torch.Tensor,
     ) -> StepResult:
         """See `PlainJudge.judge`."""
-        arrays = (tensor.numpy() for tensor in (action.detach(), solver_failed, last_action, step_num))
-        return StepResult(*map(torch.from_numpy, self._judge.judge(*_arrays(state), *arrays)))
+        tensors = (*_parts(state), action.detach(), solver_failed, last_action, step_num)
+        return StepResult(*map(torch.from_numpy, self._judge.judge(*(tensor.numpy() for tensor in tensors))))
 
     def observe(self, state: RobotState, mask: torch.Tensor, observation: torch.Tensor) -> None:
         """See `PlainJudge.observe`."""
-        self._judge.observe(*_arrays(state), mask.numpy(), observation.numpy())
+        self._judge.observe(*(tensor.numpy() for tensor in (*_parts(state), mask, observation)))
 
 
-def _arrays(state: RobotState) -> tuple:
-    return tuple(getattr(state, name).numpy() for name in state.__dataclass_fields__)
+class TritonJudge:
+    """`PlainJudge` for tensors on a GPU, in one launch: the same methods, the same numbers but for rounding."""
+
+    def __init__(self, robot: Robot, max_steps: int, device: torch.device) -> None:
+        from vintix_fast.kernels.judge import WalkingJudge  # triton is not installed everywhere
+
+        self._judge = WalkingJudge(device, **_constants(robot, max_steps))
+
+    def judge(
+        self,
+        state: RobotState,
+        action: torch.Tensor,
+        solver_failed: torch.Tensor,
+        last_action: torch.Tensor,
+        step_num: torch.Tensor,
+    ) -> StepResult:
+        """See `PlainJudge.judge`."""
+        return StepResult(*self._judge.judge(*_parts(state), action.detach(), solver_failed, last_action, step_num))
+
+    def observe(self, state: RobotState, mask: torch.Tensor, observation: torch.Tensor) -> None:
+        """See `PlainJudge.observe`."""
+        self._judge.observe(*_parts(state), mask, observation)
+
+
+def _parts(state: RobotState) -> tuple[torch.Tensor, ...]:
+    return tuple(getattr(state, name) for name in state.__dataclass_fields__)
 
 
 class WalkingTask:
@@ -187,18 +217,20 @@ class WalkingTask:
         simulator: see `vintix_fast.sim.Simulator`.
         robot: target height and default pose.
         max_steps: an episode is truncated after this many steps.
+        masked: in every step place the environments whose episode ended, be it none, so that the host need not know
+            whether any did; ``None``: on CUDA only. On a CPU it serves to test.
     """
 
-    def __init__(self, simulator, robot: Robot, max_steps: int = 1000) -> None:
+    def __init__(self, simulator, robot: Robot, max_steps: int = 1000, masked: bool | None = None) -> None:
         self.simulator, self.robot, self.max_steps = simulator, robot, max_steps
         self.num_envs, self.device = simulator.num_envs, torch.device(simulator.device)
-        self._judge = (
-            CompiledJudge(robot, max_steps) if self.device.type == "cpu" else PlainJudge(robot, max_steps, self.device)
-        )
+        on_gpu = self.device.type == "cuda"
+        self._masked = on_gpu if masked is None else masked
+        self._judge = TritonJudge(robot, max_steps, self.device) if on_gpu else CompiledJudge(robot, max_steps)
         self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
         self._last_action = torch.zeros(self.num_envs, len(self._default), device=self.device)
         self.step_num = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
-        self._random_starts, self._generator = False, torch.Generator()
+        self._starts = Starts(self._default, self.num_envs, ahead=self._masked)
 
     def reset(self, seed: int = 0, random_starts: bool = False) -> torch.Tensor:
         """Start anew in every environment; what follows depends on ``seed`` and the actions alone.
@@ -211,8 +243,7 @@ class WalkingTask:
         Returns:
             observation [N, 33].
         """
-        self._random_starts = random_starts
-        self._generator.manual_seed(seed)
+        self._starts.seed(seed, random_starts)
         self.simulator.reset_scene()
         observation = torch.zeros(self.num_envs, 9 + 2 * len(self._default), device=self.device)
         self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), observation)
@@ -237,27 +268,13 @@ class WalkingTask:
             self.simulator.state(), action, self._solver_failed, self._last_action, self.step_num
         )
         done = result.done
-        if done.any():
+        if self._masked or done.any():
             self._restart(done, result.observation)
         return result
 
     def _restart(self, mask: torch.Tensor, observation: torch.Tensor) -> None:
         """Begin episodes where ``mask`` is set, and write their first observations over those rows."""
-        self._place(mask)
+        self.simulator.place(mask, *self._starts.draw(mask))
+        self._last_action.masked_fill_(mask[:, None], 0.0)
+        self.step_num.masked_fill_(mask, 0)
         self._judge.observe(self.simulator.state(), mask, observation)
-
-    def _place(self, mask: torch.Tensor) -> None:
-        quat = torch.tensor([1.0, 0.0, 0.0, 0.0], device=self.device).expand(self.num_envs, 4)
-        pose = self._default.expand(self.num_envs, -1)
-        if self._random_starts:
-            # Drawn for every environment whatever the mask, and on the CPU, so that a seed means the same everywhere.
-            noise = (2.0 * torch.rand(self.num_envs, pose.shape[1] + 2, generator=self._generator) - 1.0).to(
-                self.device
-            )
-            pose = pose + START_JOINT_NOISE_RAD * noise[:, 2:]
-            half = 0.5 * START_TILT_NOISE_RAD * noise[:, :2]  # of roll and pitch
-            (cos_r, cos_p), (sin_r, sin_p) = half.cos().unbind(1), half.sin().unbind(1)
-            quat = torch.stack([cos_r * cos_p, sin_r * cos_p, cos_r * sin_p, -sin_r * sin_p], dim=1)
-        self.simulator.place(mask, quat, pose)
-        self._last_action[mask] = 0.0
-        self.step_num[mask] = 0

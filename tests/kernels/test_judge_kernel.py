@@ -7,26 +7,13 @@ import torch
 from fakes import FakeSimulator, quaternion
 from interpreter import Compiler, interpret, run_python
 
-from vintix_fast.kernels.reference import ANG_VEL_SCALE, COMMAND_SCALE, JOINT_VEL_SCALE
 from vintix_fast.robots import load_robot
-from vintix_fast.sim import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S
-from vintix_fast.task import ACTION_CLIP, COMMAND, MAX_TILT_RAD, TRACKING_SIGMA, WalkingTask
+from vintix_fast.sim import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S, RobotState
+from vintix_fast.task import ACTION_CHANGE_WEIGHT, ACTION_CLIP, TritonJudge, WalkingTask
 
 MAX_STEPS = 7
 TOLERANCE = 2e-6
 """Rewards are a 50th of sums of about a hundred; float32, in another order."""
-
-
-def make_judge(robot, device="cpu"):
-    from vintix_fast.kernels.judge import WalkingJudge
-
-    return WalkingJudge(
-        torch.device(device), default_pose_rad=robot.default_pose_rad, command=COMMAND, command_scale=COMMAND_SCALE,
-        ang_vel_scale=ANG_VEL_SCALE, joint_vel_scale=JOINT_VEL_SCALE, target_height_m=robot.target_height_m,
-        tracking_sigma=TRACKING_SIGMA, yaw_weight=0.2, lift_weight=1.0, height_weight=50.0, action_change_weight=0.005,
-        pose_weight=0.1, dt_s=DT_S, action_clip=ACTION_CLIP, max_tilt_rad=MAX_TILT_RAD,
-        max_joint_speed_rad_s=MAX_JOINT_SPEED_RAD_S, max_base_speed_m_s=MAX_BASE_SPEED_M_S, max_steps=MAX_STEPS,
-    )  # fmt: skip
 
 
 def make_task(robot, num_envs=67):
@@ -53,14 +40,17 @@ def make_task(robot, num_envs=67):
 def check_judge(device):
     """Compares the kernel with the task; also run in the interpreter, by the test below."""
     robot = load_robot("go2")
-    judge, (task, action) = make_judge(robot, device), make_task(robot)
+    judge, (task, action) = TritonJudge(robot, MAX_STEPS, torch.device(device)), make_task(robot)
     last_action, step_num = torch.zeros(67, 12, device=device), task.step_num.to(device, copy=True)
     before = task.simulator.state()
     states = [getattr(before, name).to(device) for name in before.__dataclass_fields__]
     states[4] = states[4].T.contiguous().T  # one column after another, as a simulator may lay it out
     solver_failed = torch.arange(67, device=device) == 9
-    arguments = (*states, action.to(device), solver_failed, last_action, step_num)
-    observation, reward, *flags = (tensor.cpu() for tensor in judge.judge(*arguments))
+    state = RobotState(*states)
+    arguments = (state, action.to(device), solver_failed, last_action, step_num)
+    judged = judge.judge(*arguments)
+    observation, reward = judged.observation.cpu(), judged.reward.cpu()
+    flags = [flag.cpu() for flag in (judged.terminated, judged.truncated, judged.failed)]
     result = task.step(action)
     for flag, expected in zip(flags, (result.terminated, result.truncated, result.failed), strict=True):
         assert torch.equal(flag, expected) and flag.any() and not flag.all()
@@ -70,14 +60,18 @@ def check_judge(device):
     torch.testing.assert_close(observation[goes_on], result.observation[goes_on], atol=1e-6, rtol=1e-6)
     assert torch.equal(last_action.cpu(), action.clamp(-ACTION_CLIP, ACTION_CLIP))
 
-    again = judge.judge(*arguments)[1].cpu()  # the same action once more, which costs nothing
+    again = judge.judge(*arguments).reward.cpu()  # the same action once more, which costs nothing
     assert step_num.tolist() == [n % MAX_STEPS + 2 for n in range(67)]
-    expected = reward + DT_S * 0.005 * action.square().sum(1)
+    expected = reward + DT_S * ACTION_CHANGE_WEIGHT * action.square().sum(1)
     torch.testing.assert_close(again[10:], expected[10:], atol=TOLERANCE, rtol=TOLERANCE)
+
+    unknown = arguments[1].clone()
+    unknown[20, 4] = float("nan")
+    assert judge.judge(state, unknown, *arguments[2:]).reward.isnan().nonzero().tolist() == [[20]]
 
     shown = torch.zeros(67, 33, device=device)
     mask = torch.arange(67, device=device) % 3 == 1
-    judge.observe(*states, mask, shown)
+    judge.observe(state, mask, shown)
     assert not shown[~mask].any() and torch.equal(shown[mask].cpu()[4:], observation[mask.cpu()][4:])
 
 
@@ -86,15 +80,32 @@ def check_compiles():
 
     compiler = judge._judge_kernel = Compiler(judge._judge_kernel)
     robot = load_robot("go2")
-    states = [torch.zeros(2, n) for n in (3, 4, 3, 3, 12, 12, 12)]
-    flags = torch.zeros(2, dtype=torch.bool)
-    make_judge(robot).judge(*states, flags, torch.zeros(2, 12), torch.zeros(2, dtype=torch.int32))
+    state = RobotState(*(torch.zeros(2, n) for n in (3, 4, 3, 3, 12, 12)))
+    action, failed, step_num = torch.zeros(2, 12), torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int32)
+    TritonJudge(robot, MAX_STEPS, torch.device("cpu")).judge(state, action, failed, action.clone(), step_num)
     assert len(compiler.compiled) == 1
+
+
+def check_walk():
+    """A task that runs as on a GPU against the same as on a CPU; run in the interpreter, by the test below."""
+    robot = load_robot("go2")
+
+    def walk(masked):
+        task = WalkingTask(FakeSimulator(robot, 4, fall_after=(2, 5, 9, 3)), robot, MAX_STEPS, masked)
+        if masked:
+            task._judge = TritonJudge(robot, MAX_STEPS, task.device)
+        task.reset(seed=1, random_starts=True)
+        actions = 0.3 * torch.randn(16, 4, 12, generator=torch.Generator().manual_seed(0))
+        return [task.step(action) for action in actions]  # compared at the end: nothing may be written over
+
+    for expected, got in zip(walk(masked=False), walk(masked=True), strict=True):
+        for name in expected.__dataclass_fields__:
+            torch.testing.assert_close(getattr(got, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
 
 
 def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    interpret("import test_judge_kernel; test_judge_kernel.check_judge('cpu')")
+    interpret("from test_judge_kernel import *; check_judge('cpu'); check_walk()")
 
 
 def test_triton_kernel_compiles_for_a_gpu():

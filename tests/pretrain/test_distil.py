@@ -112,7 +112,7 @@ def noise(robot_name="go2", seed=1, **options):
 @pytest.mark.parametrize("robot_name", ["go2", "a1", "minicheetah"])
 def test_the_first_actions_reach_uniformly_over_the_joints_ranges(robot_name):
     robot = load_robot(robot_name)
-    action = noise(robot_name).apply(torch.full((4000, 12), 3.0)).numpy()
+    action = noise(robot_name).apply(torch.full((4000, 12), 3.0), 0).numpy()
     target = np.array(robot.default_pose_rad) + 0.25 * action  # what the walking task makes of an action, in rad
     lowest, highest = robot.joint_range_rad.T
     place = (target - lowest) / (highest - lowest)
@@ -128,7 +128,7 @@ def test_the_first_actions_reach_uniformly_over_the_joints_ranges(robot_name):
 def test_the_last_actions_are_exactly_the_experts():
     mixed = noise(steps_per_env=10, expert_fraction=0.5)
     expert = torch.randn(3, 12)
-    executed = [mixed.apply(expert) for _ in range(10)]
+    executed = [mixed.apply(expert, step) for step in range(10)]
     assert all(torch.equal(action, expert) for action in executed[5:])
     assert all((action != expert).all() for action in executed[:5])
 
@@ -136,9 +136,9 @@ def test_the_last_actions_are_exactly_the_experts():
 def test_noise_depends_on_its_seed_and_its_step():
     first, again, other = noise(seed=1), noise(seed=1), noise(seed=2)
     zero = torch.zeros(3, 12)
-    a, b, c = first.apply(zero), again.apply(zero), other.apply(zero)
+    a, b, c = (n.apply(zero, 0) for n in (first, again, other))
     assert torch.equal(a, b) and not torch.equal(a, c)
-    assert (first.apply(zero) != a).all()
+    assert (first.apply(zero, 1) != a).all()
 
 
 # -- what it leaves ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The rollout loop: which environment runs which episode, what the policy is shown, what is stored."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from fakes import FakeSimulator
 
 from vintix_fast.data import open_writer, read_trajectories
 from vintix_fast.errors import Interrupted
-from vintix_fast.rollout import Actor, Noise, collect, episodes_per_env, ladder
+from vintix_fast.rollout import Actor, HostCopies, Noise, collect, collector, episodes_per_env, ladder
 from vintix_fast.schema import EXTRA_FIELDS
 from vintix_fast.task import WalkingTask
 
@@ -31,11 +33,38 @@ class FakePolicy(Actor):
         self.remembered.append((action.clone(), reward.clone()))
 
 
-def run(robot, num_envs, num_episodes, *, max_steps=15, seed=1, policy=None, fall_after=(), faults=None, **options):
+class LastMomentCopies(HostCopies):
+    """Copies a step when the next one is pushed, as late as a GPU may."""
+
+    def __init__(self, device):
+        self._columns = {}
+
+    def push(self, columns):
+        arrived, self._columns = self.flush(), columns
+        return arrived
+
+    def flush(self):
+        columns, self._columns = self._columns, {}
+        return [{name: column.clone().numpy() for name, column in columns.items()}] if columns else []
+
+
+def run(
+    robot,
+    num_envs,
+    num_episodes,
+    *,
+    max_steps=15,
+    seed=1,
+    policy=None,
+    fall_after=(),
+    faults=None,
+    masked=None,
+    **options,
+):
     sim = FakeSimulator(robot, num_envs, fall_after=fall_after, faults=faults)
     options = {"random_starts": True, "keep": True} | options
     policy = policy or FakePolicy()
-    return collect(WalkingTask(sim, robot, max_steps), policy, num_episodes, seed=seed, **options), policy
+    return collect(WalkingTask(sim, robot, max_steps, masked), policy, num_episodes, seed=seed, **options), policy
 
 
 def assert_same_histories(left, right):
@@ -177,6 +206,39 @@ def test_stopping_from_on_step(go2):
     assert seen == [2, 4, 6, 8]
 
 
+# -- as on a GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [functools.partial(HostCopies, late=True), LastMomentCopies])
+@pytest.mark.parametrize(
+    ("num_episodes", "options"),
+    [
+        (7, {}),
+        (3, {"min_steps": 25}),  # three rounds of 12 steps
+        (5, {"min_steps": 40, "faults": {(4, 1): "nan", (30, 2): "solver"}}),
+        (0, {"steps_per_env": 23}),
+    ],
+)
+def test_steps_that_arrive_late_give_the_same(go2, tmp_path, monkeypatch, num_episodes, options, copies):
+    def noisy(path, **more):
+        seen = []
+        with open_writer(path, 3, {}) as writer:
+            collection, _ = run(
+                go2, 3, num_episodes, fall_after=(3, 5, 4), writer=writer, noise=Noise(ladder(3, 0.3), 12, 0),
+                on_step=lambda c: seen.append((c.env_steps, len(c.episodes))), **options, **more,
+            )  # fmt: skip
+        return collection, read_trajectories(path), seen
+
+    prompt, prompt_file, prompt_seen = noisy(tmp_path / "prompt.h5")
+    monkeypatch.setattr(collector, "HostCopies", copies)
+    late, late_file, late_seen = noisy(tmp_path / "late.h5", masked=True)
+    assert late.episodes == prompt.episodes and late.env_steps == prompt.env_steps
+    assert late_seen == prompt_seen
+    assert_same_histories(late.histories, prompt.histories)
+    assert_same_histories(late_file.histories, prompt_file.histories)
+    assert late_file.closed_cleanly and late_file.num_transitions == prompt.env_steps
+
+
 # -- exploration noise -------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +246,7 @@ def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
     sigma = torch.tensor([0.0, 0.05, 0.4])
     drawn = Noise(sigma, 12, 3)
     collection, _ = run(go2, 3, 3, noise=Noise(sigma, 12, 3))
-    noise = torch.stack([drawn.apply(torch.zeros(3, 12)) for _ in range(15)]).numpy()  # [T, N, A]
+    noise = torch.stack([drawn.apply(torch.zeros(3, 12), step) for step in range(15)]).numpy()  # [T, N, A]
     for history in collection.histories:
         added = history.action - history.extras["mean_action"]
         np.testing.assert_array_equal(history.extras["noise"], added)
@@ -196,7 +258,7 @@ def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
 def test_noise_has_its_strength_and_memory_from_the_first_step_on():
     sigma = ladder(200, 0.2)
     noise = Noise(sigma, 12, 0)
-    x = torch.stack([noise.apply(torch.zeros(200, 12)) for _ in range(1000)])  # [T, N, A]
+    x = torch.stack([noise.apply(torch.zeros(200, 12), step) for step in range(1000)])  # [T, N, A]
     loud = x[:, 40:] / sigma[40:, None]
     assert not x[:, :40].any()
     torch.testing.assert_close(loud.std(dim=(0, 2)), torch.ones(160), atol=0.06, rtol=0)
@@ -210,15 +272,23 @@ def test_noise_has_its_strength_and_memory_from_the_first_step_on():
 
 def test_noise_depends_on_its_seed():
     def first(seed):
-        return Noise(ladder(4, 0.2), 12, seed).apply(torch.zeros(4, 12))
+        return Noise(ladder(4, 0.2), 12, seed).apply(torch.zeros(4, 12), 0)
 
     assert torch.equal(first(1), first(1)) and not torch.equal(first(1), first(2))
+
+
+def test_a_step_that_is_made_again_gets_the_same_noise():
+    once, again = (Noise(ladder(4, 0.2), 12, 3) for _ in range(2))
+    for step in range(520):  # over two blocks
+        first = again.apply(torch.zeros(4, 12), step)
+        assert torch.equal(again.apply(torch.zeros(4, 12), step), first)
+        assert torch.equal(once.apply(torch.zeros(4, 12), step), first)
 
 
 def test_an_environments_noise_does_not_depend_on_its_neighbours():
     def drawn(num_envs, steps=600):
         noise = Noise(torch.full((num_envs,), 0.2), 12, 7)
-        return torch.stack([noise.apply(torch.zeros(num_envs, 12)) for _ in range(steps)])
+        return torch.stack([noise.apply(torch.zeros(num_envs, 12), step) for step in range(steps)])
 
     few, many = drawn(2), drawn(5)
     torch.testing.assert_close(few, many[:, :2], rtol=0, atol=0)

@@ -30,6 +30,7 @@ from vintix_fast.run import RunDirectory, versions, write_json
 from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
+from vintix_fast.upload import upload
 
 CARD_FILE, CURVE_FILE = "distil.json", "returns.png"
 CURVE_BINS = 20
@@ -57,15 +58,14 @@ class NoiseDistillation:
         lowest, highest = ((robot.joint_range_rad.T - robot.default_pose_rad) / ACTION_SCALE_RAD).astype(np.float32)
         self._lowest, self._span = torch.from_numpy(lowest), torch.from_numpy(highest - lowest)
         self._generator = torch.Generator().manual_seed(seed)
-        self._config, self._step = config, 0
+        self._config = config
 
-    def apply(self, action: torch.Tensor) -> torch.Tensor:
-        """The expert's action [N, 12] -> the one to execute."""
+    def apply(self, action: torch.Tensor, step: int) -> torch.Tensor:
+        """The expert's action [N, 12] in a step, counted from 0 -> the one to execute."""
         config = self._config
-        share = random_share(self._step, config.steps_per_env, config.power, config.expert_fraction)
-        self._step += 1
+        share = random_share(step, config.steps_per_env, config.power, config.expert_fraction)
         random = self._lowest + self._span * torch.rand(action.shape, generator=self._generator)
-        return share * random.to(action.device) + (1.0 - share) * action
+        return share * upload(random, action.device) + (1.0 - share) * action
 
 
 class _HistoryFiles:

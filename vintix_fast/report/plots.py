@@ -14,7 +14,7 @@ from vintix_fast.report.metrics import new_figure, save_figure
 from vintix_fast.report.record import RunRecord
 from vintix_fast.report.recording import SHOWN_STEPS, Recording
 from vintix_fast.robots import LEGS
-from vintix_fast.rollout.collector import episodes_per_env
+from vintix_fast.rollout import episodes_per_env
 from vintix_fast.sim import DT_S
 
 LEG_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")

@@ -1,6 +1,7 @@
 """Policy, exploration noise and the loop that runs them in N environments."""
 
-from vintix_fast.rollout.collector import Collection, Episode, collect, episodes_per_env
+from vintix_fast.rollout.books import Collection, Episode, episodes_per_env
+from vintix_fast.rollout.collector import collect
 from vintix_fast.rollout.compiled import CompiledPolicy
 from vintix_fast.rollout.engine import cache_bytes, make_policy
 from vintix_fast.rollout.graph import GraphPolicy

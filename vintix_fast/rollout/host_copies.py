@@ -1,13 +1,15 @@
 """From the device to the host: a step's columns, one step late, so that neither waits for the other.
 
 Owns the pinned buffers that the columns are copied to.  Knows nothing about what the columns mean; the collector pushes
-them, and keeps its books and feeds the writer with what comes out.
+them, and enters what comes out in its books.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+
+from vintix_fast.regions import region
 
 Columns = dict[str, np.ndarray]
 
@@ -61,7 +63,8 @@ class HostCopies:
             return []
         _, buffers, copied = self._pending
         if copied is not None:
-            copied.synchronize()
+            with region("wait"):
+                copied.synchronize()
         self._pending = None
         return [{name: buffer.numpy() for name, buffer in buffers.items()}]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from vintix_fast.upload import upload
+
 SMALLEST_SIGMA = 0.03
 CORRELATION = 0.7
 """Correlation of one step's noise with the next one's."""
@@ -41,20 +43,27 @@ class Noise:
     def __init__(self, sigma: torch.Tensor, action_dim: int, seed: int) -> None:
         self._sigma, self._action_dim = sigma[:, None], action_dim
         self._generators = [np.random.default_rng([seed, env]) for env in range(len(sigma))]
-        self._block, self._at = self._draw(), 1
-        self._noise = self._sigma * self._block[:, 0]
+        self._blocks_drawn = 0
 
-    def apply(self, action: torch.Tensor) -> torch.Tensor:
-        """The policy's action [N, A] -> the one to execute."""
-        noise = self._noise
-        if self._at == BLOCK:
-            self._block, self._at = self._draw(), 0
-        fresh = self._sigma * self._block[:, self._at]
-        self._at += 1
-        self._noise = CORRELATION * noise + (1.0 - CORRELATION**2) ** 0.5 * fresh
-        return action + noise.to(action.device)
+    def apply(self, action: torch.Tensor, step: int) -> torch.Tensor:
+        """The policy's action [N, A] -> the one to execute.
+
+        Args:
+            step: counted from 0: that of the last call again, or the next one.
+        """
+        block, at = divmod(step, BLOCK)
+        if block == self._blocks_drawn:
+            self._block = upload(self._draw(), action.device)
+            self._blocks_drawn += 1
+        return action + self._block[at]
 
     def _draw(self) -> torch.Tensor:
-        """Standard normal numbers [N, BLOCK, A]."""
+        """The next block of the process [BLOCK, N, A]; ``_last`` is its last step [N, A]."""
         shape = (BLOCK, self._action_dim)
-        return torch.from_numpy(np.stack([g.standard_normal(shape, dtype=np.float32) for g in self._generators]))
+        normal = np.stack([g.standard_normal(shape, dtype=np.float32) for g in self._generators], axis=1)
+        noise = self._sigma * torch.from_numpy(normal)
+        for step, fresh in enumerate(noise):
+            if step or self._blocks_drawn:
+                fresh.mul_((1.0 - CORRELATION**2) ** 0.5).add_(CORRELATION * self._last)
+            self._last = fresh
+        return noise

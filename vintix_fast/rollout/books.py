@@ -1,0 +1,148 @@
+"""What a rollout keeps account of: whose turn is whose, the episodes that ended, the transitions to store.
+
+Takes whole steps of all environments, as arrays on the host, in order; knows nothing of where they come from.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vintix_fast.data import History
+from vintix_fast.regions import region
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode."""
+
+    env: int
+    number: int
+    """Which of its environment's episodes, from 0: the length of the context it began with grows with it."""
+    return_: float
+    length: int
+    terminated: bool
+    failed: bool
+
+
+@dataclass
+class Collection:
+    """What a rollout gave."""
+
+    episodes: list[Episode] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
+    """One for each environment that ran an episode; empty when transitions were not kept."""
+    env_steps: int = 0
+    """Transitions that belong to an episode."""
+    seconds: float = 0.0
+
+    @property
+    def mean_return(self) -> float:
+        return float(np.mean([e.return_ for e in self.episodes]))
+
+    @property
+    def mean_length(self) -> float:
+        return float(np.mean([e.length for e in self.episodes]))
+
+    @property
+    def failures(self) -> int:
+        return sum(e.failed for e in self.episodes)
+
+
+def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
+    """How many episodes each environment runs, [N]: shared out before any starts.
+
+    Fixing them beforehand is what keeps short episodes from being over-represented: whoever falls early does not run
+    more.
+    """
+    base, extra = divmod(num_episodes, num_envs)
+    return np.array([base + (env < extra) for env in range(num_envs)])
+
+
+class Books:
+    """Which environment runs which of its episodes, and what came of them.
+
+    Args:
+        num_envs: N.
+        others: see `vintix_fast.rollout.collect`.
+    """
+
+    def __init__(
+        self, num_envs: int, num_episodes: int, min_steps: int, steps_per_env: int, writer: Any, keep: bool
+    ) -> None:
+        self.collection, self.steps = Collection(), 0
+        self._min_steps, self._steps_per_env = min_steps, steps_per_env
+        self._writer, self._keep, self._kept = writer, keep, []
+        self._share = episodes_per_env(num_episodes, num_envs)
+        self._quota, self._finished = self._share.copy(), np.zeros(num_envs, dtype=np.int64)
+        self._returns = np.zeros(num_envs)
+        self._started = time.perf_counter()
+
+    @property
+    def active(self) -> np.ndarray:
+        """Environments whose next step belongs to an episode: bool [N]."""
+        if self._steps_per_env:
+            return np.full(len(self._quota), self.steps < self._steps_per_env)
+        return self._finished < self._quota
+
+    def enter(self, step: dict[str, np.ndarray]) -> None:
+        """Take down one step of all environments; its arrays are on loan."""
+        active = self.active
+        if self._writer is not None:
+            with region("write"):
+                self._writer.append(step, active)
+        if self._keep:
+            self._kept.append(({name: column.copy() for name, column in step.items()}, active))
+        self.steps += 1
+        self._returns[active] += step["reward"][active]
+        self.collection.env_steps += int(active.sum())
+        for env in np.flatnonzero(active & (step["terminated"] | step["truncated"]).astype(bool)):
+            self.collection.episodes.append(
+                Episode(
+                    env=int(env),
+                    number=int(self._finished[env]),
+                    return_=float(self._returns[env]),
+                    length=int(step["step_num"][env]) + 1,
+                    terminated=bool(step["terminated"][env]),
+                    failed=bool(step["failed"][env]),
+                )
+            )
+            self._finished[env] += 1
+            self._returns[env] = 0.0
+        self.collection.seconds = time.perf_counter() - self._started
+
+    def ask_for_more(self) -> bool:
+        """Whether all episodes ended too early; every environment is then to run its share again."""
+        more = self.collection.env_steps < self._min_steps and not self.active.any()
+        if more:
+            self._quota += self._share
+        return more
+
+    def close(self) -> Collection:
+        """What all steps gave."""
+        if self._kept:
+            self.collection.histories = _histories(self._kept)
+        return self.collection
+
+
+def _histories(kept: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> list[History]:
+    active = np.stack([mask for _, mask in kept])  # [T, N]
+    columns = {name: np.stack([step[name] for step, _ in kept]) for name in kept[0][0]}  # [T, N, ...]
+    histories = []
+    for env in range(active.shape[1]):
+        rows = {name: column[active[:, env], env] for name, column in columns.items()}
+        if len(rows["reward"]):
+            histories.append(
+                History(
+                    observation=rows.pop("proprio_observation"),
+                    action=rows.pop("action"),
+                    reward=rows.pop("reward"),
+                    step_num=rows.pop("step_num"),
+                    extras=rows,
+                    env=env,
+                )
+            )
+    return histories
