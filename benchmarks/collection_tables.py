@@ -1,4 +1,4 @@
-"""How `vintix-fast bench` shows what `collection` and `writer` measured: tables for a terminal, and a picture."""
+"""How `vintix-fast bench` shows what its parts measured: tables for a terminal, and a picture."""
 
 from __future__ import annotations
 
@@ -52,6 +52,20 @@ def step_table(settings: list[dict[str, Any]]) -> Table:
             *(f"{s[key]:.1%}" for key in SHARES), f"{1e3 * s['decode_seconds']:.2f}",
             "" if fraction is None else f"{fraction:.0%}", "" if cache is None else f"{cache / 1e6:.1f}",
             f"{s['falls']}",
+        )  # fmt: skip
+    return table
+
+
+def training_table(result: dict[str, Any]) -> Table:
+    """The plain trainer, and each improvement added in turn."""
+    table = Table(title="Fine-tuning", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("")
+    for title in ("tokens/s", "x plain", "s a step", "of the multiplication peak"):
+        table.add_column(title, justify="right")
+    for row in result["rows"]:
+        table.add_row(
+            row["name"], f"{row['tokens_per_s']:,.0f}", f"{row['ratio']:.1f}", f"{row['step_s']:.3f}",
+            f"{row['matmul_peak_fraction']:.0%}",
         )  # fmt: skip
     return table
 

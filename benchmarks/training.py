@@ -24,26 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vintix_fast.benchmarks.plain import causal_bias
 from vintix_fast.config import BUILTIN_CHECKPOINT
 from vintix_fast.data import History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.model.layers import alibi_slopes
 from vintix_fast.model.transformer import Attention
 from vintix_fast.train import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
 from vintix_fast.train.finetune import action_loss, descend, hidden_states
 from vintix_fast.train.frozen import frozen
 
 STATUS = Path("/proc/self/status")
+dense_bias = functools.lru_cache(maxsize=1)(causal_bias)
 DEFAULT_STEPS = 1000
 """Of a loop of `adapt` at its defaults."""
-
-
-@functools.lru_cache(maxsize=1)
-def dense_bias(heads: int, length: int) -> Tensor:
-    """ALiBi and the causal mask, [H, T, T]."""
-    distance = torch.arange(length)[:, None] - torch.arange(length)
-    bias = -torch.tensor(alibi_slopes(heads))[:, None, None] * distance
-    return bias.masked_fill_(distance < 0, -torch.inf)
 
 
 class DenseAttention(nn.Module):

@@ -24,6 +24,7 @@ from vintix_fast.config import (
     DEFAULT_DROPPED_MASS,
     ENGINES,
     MAX_ENVS,
+    AdaptConfig,
     check_options,
     checkpoint_path,
 )
@@ -77,14 +78,14 @@ def bench(
         int, Option(min=0, help="steps written to compare with h5py; 0 leaves it out", rich_help_panel=PARTS)
     ] = 2000,
     training: Annotated[
-        bool, Option("--training", help="measure an optimiser step too", rich_help_panel=PARTS)
+        bool, Option("--training", help="measure fine-tuning instead of collection", rich_help_panel=PARTS)
     ] = False,
     png: Annotated[
         Path | None, Option(help="picture of steps/s against environments", rich_help_panel=RUN, show_default="none")
     ] = None,
     json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
 ) -> None:
-    """Measure collection, row by row: simulator, task, policy, writer, the plain way.
+    """Measure collection, row by row: simulator, task, policy, writer, the plain way; or --training.
 
     All rows repeat one walk with a full context. With the defaults this takes a few minutes.
     """
@@ -105,6 +106,9 @@ def bench(
 
     check_device(device)
     out, say = result_console(json), ConsoleProgress(console).say
+    if training:
+        _training(context_len, device, out, say, json)
+        return
     robot, model = load_robot(robot_type), load_checkpoint(checkpoint_path(pretrained_path), device)
     task_name, full = task_for(model, robot), check_context_len(context_len, model)
     config = BenchConfig(environments, steps, repeats, plain_steps, device, engine, cache_dtype, dropped_mass)
@@ -118,15 +122,30 @@ def bench(
     if writer_steps:
         result["writer"] = _writer(min(MAIN_ENVS, max(environments)), writer_steps)
         out.print(tables.writer_table(result["writer"]))
-    if training:
-        from vintix_fast.benchmarks.training import measure as measure_training
-
-        result["training"] = measure_training(context_len=full, batch_size=4, steps=10, say=say)
     if png is not None:
         tables.plot_scaling(png, settings, robot.name)
         out.print(f"Picture: {png}", highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(result)
+
+
+def _training(context_len: int | None, device: str, out: Any, say: Any, json: bool) -> None:
+    """Optimiser steps on windows of ``context_len``; needs no simulator."""
+    from vintix_fast.benchmarks.collection_tables import training_table
+    from vintix_fast.benchmarks.training import measure
+
+    result = measure(window_len=context_len or AdaptConfig.context_len, device=device, say=say)
+    out.print(training_table(result))
+    memory = result["peak_memory_bytes"]
+    out.print(
+        f"1000 steps of {result['batch_size']} x {result['window_len']} tokens take "
+        f"{result['seconds_1000_steps']:.0f} s by the median step"
+        + ("" if memory is None else f"; a step's memory: {memory / 1e9:.2f} GB"),
+        highlight=False,
+        soft_wrap=True,
+    )
+    if json:
+        print_json(result | _machine(device))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
