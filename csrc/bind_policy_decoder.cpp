@@ -120,7 +120,10 @@ std::unique_ptr<PolicyDecoder> make_decoder(
 
 void reset(PolicyDecoder& decoder, const py::handle& mask) {
   const std::uint8_t* flags = nullptr;
-  if (!mask.is_none()) flags = reinterpret_cast<const std::uint8_t*>(checked<bool>("mask", mask, {decoder.config().num_envs}));
+  if (!mask.is_none()) {
+    flags = reinterpret_cast<const std::uint8_t*>(checked<bool>("mask", mask, {decoder.config().num_envs}));
+  }
+  const py::gil_scoped_release release;
   decoder.reset(flags);
 }
 

@@ -75,8 +75,9 @@ static void encode(const Model& m, const Step& step, int first, int rows, float*
     copy(m.action_first ? row + m.action_emb + m.reward_emb : row, o + i * o_stride, m.observation_emb);
     for (int j = m.hidden; j < stride; ++j) row[j] = 0.0f;
     if (m.step_embedding != nullptr) {
-      const int place = number < m.step_rows ? number : m.step_rows - 1;
-      for (int j = 0; j < m.hidden; ++j) row[j] += m.step_embedding[static_cast<std::size_t>(place) * m.hidden + j];
+      const int past = number < m.step_rows ? number : m.step_rows - 1;
+      const float* embedding = m.step_embedding + static_cast<std::size_t>(past > 0 ? past : 0) * m.hidden;
+      for (int j = 0; j < m.hidden; ++j) row[j] += embedding[j];
     }
   }
 }

@@ -13,7 +13,7 @@ namespace vintix_fast {
 constexpr int kLanes = 16;          // floats that all implementations work on at a time, whatever registers they have
 constexpr int kPanel = 2 * kLanes;  // outputs of a linear layer that are computed together
 
-constexpr int padded(int size, int multiple) { return (size + multiple - 1) / multiple * multiple; }
+static constexpr int padded(int size, int multiple) { return (size + multiple - 1) / multiple * multiple; }
 
 enum class CacheType : std::uint8_t { float32, bfloat16, int8 };
 
@@ -42,9 +42,9 @@ struct Ring {
   int slots = 0;
   int window = 0;   // tokens that may be seen, this one included
   float slope = 0;  // ALiBi's
-  // All tokens of age a and more together weigh at most exp(reach - slope a) of dropped_mass; infinite where scores
-  // have no bound.
-  float reach = 0;
+  // exp(tail_bound - slope * a) bounds the weight of all tokens of age a and more, divided by dropped_mass; infinite
+  // where scores have no bound.
+  float tail_bound = 0;
 };
 
 struct Layer {

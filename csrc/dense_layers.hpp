@@ -54,7 +54,7 @@ static void normalise(const Norm& norm, const float* x, float* y) {
   const float scale = 1.0f / __builtin_sqrtf(sum(squares) / size + kEpsilon);
   for (int i = 0; i < size; i += kLanes) {
     const Vec scaled = (load(x + i) - mean) * scale * load(norm.weight + i);
-    store(y + i, norm.bias == nullptr ? scaled : scaled + load(norm.bias + i));
+    store(y + i, inside(norm.bias == nullptr ? scaled : scaled + load(norm.bias + i), i, size));
   }
 }
 

@@ -167,7 +167,7 @@ void PolicyDecoder::lay_out_cache() {
       ring.window = c.windows[layer][head];
       ring.slots = padded(ring.window, kLanes);
       ring.slope = c.slopes[head];
-      ring.reach = c.score_bounds[layer] - std::log(-std::expm1(-ring.slope)) - std::log(c.dropped_mass);
+      ring.tail_bound = c.score_bounds[layer] - std::log(-std::expm1(-ring.slope)) - std::log(c.dropped_mass);
       ring.keys = place(ring.slots * width * element);
       ring.values = place(ring.slots * width * element);
       ring.scales = c.cache_type == CacheType::int8 ? place(2 * ring.slots * sizeof(float)) : 0;
@@ -235,6 +235,8 @@ void PolicyDecoder::pack_weights(const std::map<std::string, Tensor>& weights) {
 }
 
 void PolicyDecoder::reset(const std::uint8_t* flags) {
+  if (begun_) pool_.finish();  // a step that was given up
+  begun_ = false;
   for (std::size_t env = 0; env < position_.size(); ++env) {
     if (flags == nullptr || flags[env] != 0) position_[env] = 0;
   }

@@ -51,7 +51,7 @@ class PolicyDecoder {
   // weights: by the names that policy_decoder.cpp asks for; copied.  Throws std::invalid_argument.
   PolicyDecoder(const DecoderConfig& config, const std::map<std::string, Tensor>& weights);
 
-  // Forgets all histories, or those of the environments whose flag is not 0.
+  // Forgets all histories, or those of the environments whose flag is not 0; and a step that was begun.
   void reset(const std::uint8_t* flags);
 
   // Shapes as in Step.  What is given is copied.

@@ -10,11 +10,14 @@ VF_INLINE int slot_of(const Ring& ring, std::int64_t position) {
   return ring.slots - 1 - static_cast<int>(position % ring.slots);
 }
 
-// What a level of the vector x [width] stands for, with levels from -127 to 127.
+// What a level of the vector x [width] stands for, with levels from -127 to 127; NaN if one of its numbers is.
 VF_INLINE float scale_of(const float* x, int width) {
-  Vec most = {};
-  for (int d = 0; d < width; d += kLanes) most = max(magnitude(load(x + d)), most);
-  return max(largest(most) / 127.0f, kSmallestScale);
+  Vec most = {}, nothing = {};
+  for (int d = 0; d < width; d += kLanes) {
+    most = max(magnitude(load(x + d)), most);
+    nothing += load(x + d) * 0.0f;
+  }
+  return max(largest(most) / 127.0f, kSmallestScale) + sum(nothing);
 }
 
 // key and value have head_padded entries, 0 past head_dim.
@@ -92,12 +95,12 @@ VF_INLINE Vec block_scores(const Ring& ring, const std::uint8_t* memory, int blo
     }
   } else {
     const std::uint8_t* keys = memory + ring.keys + first;
-    Int whole[2] = {};
+    Int sums[2] = {};
     for (int d = 0; d < width; d += 8) {
-      whole[0] = dot_bytes(whole[0], load_bits(keys + d * kLanes), fill_bytes(query.levels + d));
-      whole[1] = dot_bytes(whole[1], load_bits(keys + (d + 4) * kLanes), fill_bytes(query.levels + d + 4));
+      sums[0] = dot_bytes(sums[0], load_bits(keys + d * kLanes), fill_bytes(query.levels + d));
+      sums[1] = dot_bytes(sums[1], load_bits(keys + (d + 4) * kLanes), fill_bytes(query.levels + d + 4));
     }
-    const Int dot = whole[0] + whole[1] - kKeyOffset * query.level_sum;
+    const Int dot = sums[0] + sums[1] - kKeyOffset * query.level_sum;
     return to_float(dot) * query.scale * load(reinterpret_cast<const float*>(memory + ring.scales) + block * kLanes);
   }
   return (part[0] + part[1]) + (part[2] + part[3]);
@@ -109,15 +112,15 @@ template <CacheType type, int Columns>
 VF_INLINE void add_values(const Ring& ring, const std::uint8_t* memory, int first, int last, int width, int column,
                           const float* weight, const std::uint8_t* levels, float scale, float* out) {
   if constexpr (type == CacheType::int8) {
-    Int whole[Columns] = {};
+    Int sums[Columns] = {};
     for (int i = 0; i < kLanes; i += 4) {
       const std::uint8_t* values = memory + ring.values + static_cast<std::size_t>(last - kLanes + i) * width + 4 * column;
       const Bits four = fill_bytes(levels + i);
-      for (int c = 0; c < Columns; ++c) whole[c] = dot_bytes(whole[c], four, load_bits(values + 4 * c * kLanes));
+      for (int c = 0; c < Columns; ++c) sums[c] = dot_bytes(sums[c], four, load_bits(values + 4 * c * kLanes));
     }
     for (int c = 0; c < Columns; ++c) {
       float* sum = out + column + c * kLanes;
-      store(sum, load(sum) + to_float(whole[c]) * scale);
+      store(sum, load(sum) + to_float(sums[c]) * scale);
     }
     return;
   }
@@ -159,7 +162,7 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
   int read = 0;
   for (; read < in_use; ++read) {
     const int block = nth(read), age = read == 0 ? 0 : (newest + read) * kLanes - current;  // of its newest token
-    if (ring.reach - ring.slope * age < best) break;
+    if (ring.tail_bound - ring.slope * age < best) break;
     Int ages = lane_numbers() + (block * kLanes - current);
     ages = ages < 0 ? ages + slots : ages;
     Vec score = block_scores<type>(ring, memory, block, width, query) - to_float(ages) * ring.slope;
@@ -178,17 +181,17 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     const Vec score = load(weight + block * kLanes);
     if (largest(score) < negligible) continue;
     ++value_blocks;
-    Vec share = exponential(score - best);
-    total += share;
+    Vec probability = exponential(score - best);
+    total += probability;
     std::uint8_t levels[kLanes];
     float scale = 0.0f;
     if constexpr (type == CacheType::int8) {
       const Vec scales = load(reinterpret_cast<const float*>(memory + ring.scales) + slots + block * kLanes);
-      const Vec weights = share > 0.0f ? share * scales : Vec{};  // what was never written may have any scale
+      const Vec weights = probability > 0.0f ? probability * scales : Vec{};  // what was never written may have any scale
       scale = max(largest(weights) / 255.0f, kSmallestScale);
       store_bytes(levels, round(weights / scale));
     }
-    store(weight + block * kLanes, share);
+    store(weight + block * kLanes, probability);
     const int last = (block + 1) * kLanes;
     // What lies before it was never written, or by an older history; bfloat16 reads pairs, see store_token.
     const int lowest = type == CacheType::bfloat16 ? current / 2 * 2 : current;

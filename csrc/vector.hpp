@@ -18,7 +18,7 @@ VF_INLINE float max(float a, float b) { return a > b ? a : b; }
 VF_INLINE Vec magnitude(Vec v) { return max(v, -v); }
 // To the nearest integer, ties to even, below 2^22: 1.5 * 2^23 leaves no bits for what comes after the point.
 VF_INLINE Vec round_float(Vec v) { return v + 12582912.0f - 12582912.0f; }
-VF_INLINE Int round(Vec v) { return __builtin_convertvector(round_float(v), Int); }
+VF_INLINE Int round(Vec v) { return __builtin_convertvector(v == v ? round_float(v) : Vec{}, Int); }  // NaN: 0
 VF_INLINE Int lane_numbers() { return Int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 // Every lane gets the result: halves, quarters, ... are combined with one another.
@@ -87,9 +87,10 @@ VF_INLINE std::uint16_t to_bfloat16(float x) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// e^x with a relative error of 2e-7; 0 below -87.  Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
+// e^x with a relative error of 2e-7; 0 below -87, e^88 above 88, NaN of NaN.  Cephes' expf: 2^n times a polynomial on
+// [-ln 2 / 2, ln 2 / 2].
 VF_INLINE Vec exponential(Vec x) {
-  const Vec clamped = max(x, fill(-87.0f));
+  const Vec clamped = x < -87.0f ? fill(-87.0f) : (x > 88.0f ? fill(88.0f) : x);
   const Vec n = round_float(clamped * 1.44269504f);
   const Vec r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
   Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -98,7 +99,7 @@ VF_INLINE Vec exponential(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const Int exponent = (__builtin_convertvector(n, Int) + 127) << 23;
+  const Int exponent = (round(n) + 127) << 23;
   const Vec scaled = p * reinterpret_cast<const Vec&>(exponent);
   return x < -87.0f ? Vec{} : scaled;
 }

@@ -14,7 +14,8 @@ namespace vintix_fast {
 
 class WorkerPool {
  public:
-  // threads: who works in finish(), the caller included; with 1 nothing happens before it.
+  // threads: who works in finish(), the caller included; with 1 nothing happens before it.  Throws std::system_error
+  // where the system has no more.
   explicit WorkerPool(int threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
@@ -30,6 +31,7 @@ class WorkerPool {
 
  private:
   void run(int thread);
+  void stop();
   bool take(std::unique_lock<std::mutex>& lock, int thread);
 
   std::mutex mutex_;

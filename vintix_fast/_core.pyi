@@ -222,7 +222,7 @@ class PolicyDecoder:
         """
 
     def reset(self, mask: npt.NDArray[np.bool_] | None = None) -> None:
-        """Forgets the histories where ``mask`` [N] is true, or all."""
+        """Forgets the histories where ``mask`` [N] is true, or all; and a step that was begun."""
 
     def begin(
         self,

@@ -20,7 +20,7 @@ class FakePolicy(Actor):
     def __init__(self):
         self.seen, self.remembered, self.forgotten = [], [], 0
 
-    def forget(self):
+    def forget(self, mask=None):
         self.forgotten += 1
 
     def act(self, observation, step_num):

@@ -8,8 +8,9 @@ import torch
 from small_models import OPTIONS, forward_from, make_history, make_model
 
 from vintix_fast._core import PolicyDecoder, decode_implementations
+from vintix_fast.errors import UsageError
 from vintix_fast.model import load_checkpoint
-from vintix_fast.rollout import CompiledPolicy, Policy
+from vintix_fast.rollout import CompiledPolicy, Policy, cache_bytes
 from vintix_fast.rollout.compiled import decoder_weights
 
 BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
@@ -99,15 +100,67 @@ def test_neither_the_number_of_threads_nor_of_environments_changes_an_action():
     assert torch.equal(alone[0], one[30])
 
 
-def test_a_history_of_nan_is_gone_when_it_is_forgotten():
+@pytest.mark.parametrize("cache_dtype", TOLERANCE)
+def test_nan_stays_in_its_history_until_that_is_forgotten(cache_dtype):
     model = make_model()
-    for cache_dtype in TOLERANCE:
-        history = make_history(model, envs=3, steps=90)
-        history[0][1, 5:40] = torch.nan
-        policy = CompiledPolicy(model, "task", 3, 32, cache_dtype=cache_dtype)
-        acted = act_all(policy, history, [(40, 1)])
-        assert acted[[0, 2]].isfinite().all() and acted[1, :5].isfinite().all()
-        assert acted[1, 5:40].isnan().all() and acted[1, 40:].isfinite().all()
+    clean = make_history(model, envs=6, steps=90)
+    history = [x.clone() for x in clean]
+    history[0][1, 5:40] = torch.nan
+
+    def run(inputs):
+        return act_all(CompiledPolicy(model, "task", 6, 32, cache_dtype=cache_dtype, threads=1), inputs, [(40, 1)])
+
+    acted, expected = run(history), run(clean)
+    assert acted[1, 5:40].isnan().all()
+    acted[1, 5:40] = expected[1, 5:40]
+    assert torch.equal(acted, expected)
+
+
+def test_a_step_that_was_given_up_is_forgotten():
+    model = make_model()
+    history = make_history(model, envs=40, steps=5)
+    policy = CompiledPolicy(model, "task", 40, 32, threads=3)
+    expected = act_all(policy, history)
+    policy.begin(history[0][:, 0], history[3][:, 0])
+    policy.forget()
+    assert torch.equal(act_all(policy, history), expected)
+    policy.begin(history[0][:, 0], history[3][:, 0])  # nor does it keep the policy from being thrown away
+
+
+@pytest.mark.parametrize("value", [-100.0, 100.0])
+def test_activations_far_from_0_are_right(value):
+    model = make_model(mlp_class="LLaMAMLP")
+    for block in model.transformer.blocks:
+        torch.nn.init.constant_(block.mlp.fc_1.bias, value)
+    history = make_history(model, envs=1, steps=20)
+    acted = act_all(CompiledPolicy(model, "task", 1, 32, cache_dtype="float32"), history)
+    torch.testing.assert_close(acted[0], forward_from(model, history, 0, 0, 20), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropped_mass", [0.001, 0.01, 0.1])
+def test_leaving_tokens_out_changes_actions_by_no_more_than_their_weight(dropped_mass):
+    """Steep heads and a full ring, so that windows, the early stop and skipped blocks all leave something out."""
+    model = make_model(transformer_depth=1, transformer_heads=6)
+    history = make_history(model, envs=2, steps=250)
+
+    def run(mass):
+        policy = CompiledPolicy(model, "task", 2, 200, cache_dtype="float32", dropped_mass=mass)
+        return act_all(policy, history), policy.bytes_read
+
+    (exact, everything), (acted, read) = run(0.0), run(dropped_mass)
+    assert exact.abs().max() < 1
+    assert (acted - exact).abs().max() <= dropped_mass
+    assert read < 0.8 * everything
+
+
+def test_the_cache_is_as_large_as_was_said_before():
+    for options in ({}, {"transformer_heads": 6}, {"normalize_qk": False}):
+        model = make_model(**options)
+        for cache_dtype in TOLERANCE:
+            for context_len in (1, 20, 300):
+                said = cache_bytes(model, context_len, engine="auto", cache_dtype=cache_dtype, dropped_mass=0.01)
+                policy = CompiledPolicy(model, "task", 1, context_len, cache_dtype=cache_dtype, dropped_mass=0.01)
+                assert said == pytest.approx(policy.cache_bytes_per_env, abs=64 * 3 * 2 * 6)  # lines of 64 bytes
 
 
 def test_a_policy_keeps_the_weights_that_it_was_made_of():
@@ -126,8 +179,9 @@ def test_the_reference_can_take_its_place():
     model = make_model()
     history = make_history(model, envs=3, steps=30)
     plain, compiled = Policy(model, "task", 3, 32), CompiledPolicy(model, "task", 3, 32, cache_dtype="float32")
-    plain.forget_all, plain.forget = plain.forget, lambda mask: None
-    torch.testing.assert_close(act_all(compiled, history), act_all(plain, history), atol=1e-5, rtol=0)
+    resets = [(11, 2)]
+    expected = act_all(plain, history, resets)
+    torch.testing.assert_close(act_all(compiled, history, resets), expected, atol=1e-5, rtol=0)
 
 
 # -- what the core refuses ---------------------------------------------------------------------------------------------
@@ -168,13 +222,14 @@ def test_arrays_of_another_form_are_refused(change, error, message):
     ("change", "message"),
     [
         ({"cache_dtype": "float16"}, "cache_dtype: expected float32, bfloat16 or int8, got 'float16'"),
-        ({"dropped_mass": 1.0}, "dropped_mass: expected 0 to below 1"),
+        ({"dropped_mass": 1.0}, "dropped_mass is 1.0; it must be from 0 to below 1"),
+        ({"dropped_mass": -0.1}, "dropped_mass is -0.1"),
         ({"implementation": "sse9"}, "'sse9' is unknown"),
         ({"threads": -1}, "threads: expected a positive integer, got -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, UsageError), match=message):
         CompiledPolicy(make_model(), "task", 2, 32, **change)
 
 

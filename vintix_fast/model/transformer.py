@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vintix_fast.errors import UsageError
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import ModelConfig
 from vintix_fast.model.layers import NORM_EPS, alibi_slopes, make_mlp, make_norm
@@ -194,7 +195,12 @@ class Transformer(nn.Module):
         Args:
             context_len: no window is longer.
             dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything.
+
+        Raises:
+            UsageError: it is not from 0 to below 1.
         """
+        if not 0.0 <= dropped_mass < 1.0:
+            raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
         return [self._layer_windows(block.attention.score_bound(), context_len, dropped_mass) for block in self.blocks]
 
     def _layer_windows(self, bound: float, context_len: int, dropped_mass: float) -> list[int]:

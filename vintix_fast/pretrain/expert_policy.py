@@ -50,9 +50,8 @@ class ExpertPolicy(Actor):
         self._network = network.to(device).eval()
         self._last_action = torch.zeros(num_envs, ACTION_DIM, device=device)
 
-    def forget(self) -> None:
-        """Every environment starts anew."""
-        self._last_action.zero_()
+    def forget(self, mask: torch.Tensor | None = None) -> None:
+        self._last_action[slice(None) if mask is None else mask] = 0.0
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
         """The action [N, 12] for observation [N, 33] at steps step_num [N] of the running episodes."""

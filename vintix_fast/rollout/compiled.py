@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from vintix_fast._core import PolicyDecoder
+from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.errors import UsageError
 from vintix_fast.model import Vintix
 from vintix_fast.model.config import OWNER_TOKEN_ORDER
 from vintix_fast.rollout.policy import Actor
@@ -32,12 +34,13 @@ def decoder_weights(model: Vintix, task_name: str) -> dict[str, np.ndarray]:
         for prefix, ours in prefixes.items():
             if name.startswith(prefix):
                 found[ours + name.removeprefix(prefix)] = value
-    found["first_action"], found["first_reward"] = model.encoder.prev_acs_padding[0], model.encoder.prev_rew_padding[0]
+    found["first_action"] = model.encoder.prev_acs_padding[0].detach()
+    found["first_reward"] = model.encoder.prev_rew_padding[0].detach()
     if model.config.norm_obs:
         found["observation_mean"], found["observation_std"] = map(np.float32, (info.obs_mean, info.obs_std))
     if model.config.norm_acs:
         found["action_mean"], found["action_std"] = map(np.float32, (info.acs_mean, info.acs_std))
-    return {name: np.ascontiguousarray(getattr(v, "detach", lambda v=v: v)(), np.float32) for name, v in found.items()}
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in found.items()}
 
 
 class CompiledPolicy(Actor):
@@ -50,15 +53,18 @@ class CompiledPolicy(Actor):
         task_name: whose group and statistics to act with.
         num_envs: N.
         context_len: tokens (steps) of history that the model attends to.
-        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are stored; sums are in float32. int8 has one
-            scale for each token's key, and one for its value, in every head.
-        dropped_mass: attention may leave unread what weighs less than this, relative to the softmax's sum, by a bound
-            that holds for any input (see `Transformer.windows`).
+        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are stored. int8 has one scale for each
+            token's key, and one for its value, in every head; it also rounds queries, and in every 16 tokens the
+            softmax's weights, to 8 bits, and sums whole numbers. The others sum in float32.
+        dropped_mass: in every head the tokens that are left out weigh at most this, relative to the softmax's sum: half
+            of it old tokens, by a bound that holds for any input (see `Transformer.windows`), half of it values whose
+            scores were computed. Rounding comes on top.
         threads: who decode, the caller in `finish` included; None for as many as torch uses.
         implementation: "avx512", "avx2" or "portable"; None for the widest that the processor has.
 
     Raises:
-        ValueError: an argument is out of range.
+        UsageError: ``dropped_mass`` is not from 0 to below 1.
+        ValueError: another argument is out of range.
     """
 
     def __init__(
@@ -68,12 +74,15 @@ class CompiledPolicy(Actor):
         num_envs: int,
         context_len: int,
         *,
-        cache_dtype: str = "bfloat16",
-        dropped_mass: float = 1e-4,
+        cache_dtype: str = DEFAULT_CACHE_DTYPE,
+        dropped_mass: float = DEFAULT_DROPPED_MASS,
         threads: int | None = None,
         implementation: str | None = None,
     ) -> None:
         config, info, transformer = model.config, model.tasks[task_name], model.transformer
+        if not 0.0 <= dropped_mass < 1.0:
+            raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
+        half = dropped_mass / 2
         self._decoder = PolicyDecoder(
             decoder_weights(model, task_name),
             num_envs=num_envs,
@@ -91,9 +100,9 @@ class CompiledPolicy(Actor):
             reward_scale=info.reward_scale,
             slopes=transformer.slopes,
             score_bounds=[block.attention.score_bound() for block in transformer.blocks],
-            windows=transformer.windows(context_len, dropped_mass),
+            windows=transformer.windows(context_len, half),
             cache_dtype=cache_dtype,
-            dropped_mass=dropped_mass,
+            dropped_mass=half,
             threads=threads or torch.get_num_threads(),
             implementation=implementation or "",
         )
@@ -116,7 +125,6 @@ class CompiledPolicy(Actor):
         return self._decoder.stats["bytes_read"]
 
     def forget(self, mask: torch.Tensor | None = None) -> None:
-        """Start the histories anew where ``mask`` (bool [N]) is true, or all of them."""
         self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:

@@ -16,16 +16,24 @@ from vintix_fast.rollout.policy import Actor, Policy
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 SCALE_BYTES = 4
 """Of a vector of int8."""
+LANES = 16
+"""What the compiled policy pads windows and heads to."""
 
 
 def cache_bytes(model: Vintix, context_len: int, *, engine: str, cache_dtype: str, dropped_mass: float) -> int:
-    """Bytes that the policy of `make_policy` keeps for one environment's context, but for padding."""
+    """Bytes that the policy of `make_policy` keeps for one environment's context."""
     if engine == "torch":
         cache_dtype, dropped_mass = "float32", 0.0
-    if model.device.type == "cuda":
-        dropped_mass = 0.0  # its rings are as long as the context
-    vectors = 2 * sum(map(sum, model.transformer.windows(context_len, dropped_mass)))
-    return vectors * (model.config.head_dim * BYTES[cache_dtype] + SCALE_BYTES * (cache_dtype == "int8"))
+    compiled = engine != "torch" and model.device.type == "cpu"
+    unit = LANES if compiled else 1
+    windows = model.transformer.windows(context_len, dropped_mass / 2 if compiled else 0.0)
+    vectors = 2 * sum(_padded(window, unit) for layer in windows for window in layer)
+    head_dim = _padded(model.config.head_dim, unit)
+    return vectors * (head_dim * BYTES[cache_dtype] + SCALE_BYTES * (cache_dtype == "int8"))
+
+
+def _padded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def make_policy(

@@ -17,8 +17,8 @@ class Actor(ABC):
     """What a rollout drives: N environments' actions, decided between `begin` and `finish`."""
 
     @abstractmethod
-    def forget(self) -> None:
-        """Every environment's history starts anew."""
+    def forget(self, mask: torch.Tensor | None = None) -> None:
+        """Histories start anew where ``mask`` (bool [N]) is true, or all of them."""
 
     @abstractmethod
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
@@ -54,9 +54,8 @@ class Policy(Actor):
         self._last_action = torch.zeros(num_envs, model.tasks[task_name].action_dim, device=device)
         self._last_reward = torch.zeros(num_envs, device=device)
 
-    def forget(self) -> None:
-        """Start every environment's history anew."""
-        self._cache.reset()
+    def forget(self, mask: torch.Tensor | None = None) -> None:
+        self._cache.reset(mask)
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
         """The model's action [N, A] for observation [N, O] at steps step_num [N] of the running episodes."""
