@@ -82,14 +82,17 @@ def one_broken_environment_heals_alone(task):
 
 
 def views_are_what_the_public_calls_give(task):
-    """A rollout with falls and time-outs, with and without the views: the same bits; read side by side as well."""
+    """A rollout with falls and time-outs gives the same bits with the views, without, and as on a GPU: placed by mask.
+
+    Both ways of reading the state are held side by side as well.
+    """
     sim = task.simulator
     bound = sim._views
     assert bound is not None, "Genesis' arrays are no longer where views.py looks for them: it runs, but slower"
 
-    def rollout(views):
+    def rollout(views, masked=False):
         sim._views = views
-        short, generator = WalkingTask(sim, sim.robot, max_steps=7), torch.Generator().manual_seed(0)
+        short, generator = WalkingTask(sim, sim.robot, 7, masked), torch.Generator().manual_seed(0)
         rows, ended = [short.reset(2, random_starts=True)], 0
         for _ in range(20):
             result = short.step(torch.randn(NUM_ENVS, 12, generator=generator))
@@ -101,12 +104,12 @@ def views_are_what_the_public_calls_give(task):
         return rows, ended
 
     try:
-        (with_views, ended), (public, _) = rollout(bound), rollout(None)
+        (with_views, ended), (public, _), (masked, _) = rollout(bound), rollout(None), rollout(None, masked=True)
     finally:
         sim._views = bound
     assert ended >= 2 * NUM_ENVS
-    for step, (row, expected) in enumerate(zip(with_views, public, strict=True)):
-        assert torch.equal(row, expected), step
+    for step, (row, *others) in enumerate(zip(with_views, public, masked, strict=True)):
+        assert all(torch.equal(row, other) for other in others), step
 
 
 def a_state_stays_as_it_was_read(task):
@@ -149,8 +152,8 @@ def test_another_genesis_is_read_through_its_public_calls():
     elsewhere = SimpleNamespace(sim=SimpleNamespace(rigid_solver=SimpleNamespace()))
     for zero_copy in (False, True):
         gs = SimpleNamespace(use_zerocopy=zero_copy)
-        assert views.bind(gs, elsewhere, SimpleNamespace(base_link_idx=0), [0]) is None
-    assert views.bind(SimpleNamespace(), elsewhere, None, [0]) is None
+        assert views.bind(gs, elsewhere, SimpleNamespace(base_link_idx=0), torch.tensor([0])) is None
+    assert views.bind(SimpleNamespace(), elsewhere, None, torch.tensor([0])) is None
 
 
 AFTER_A_SCENE = """

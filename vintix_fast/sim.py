@@ -192,8 +192,9 @@ class Simulator:
             )
             self._scene.build(n_envs=self.num_envs)
         joints = [self._entity.get_joint(name) for name in robot.joints]
-        self._dofs = [joint.dofs_idx_local[0] for joint in joints]
-        self._qs = [joint.qs_idx_local[0] for joint in joints]
+        # Tensors: of a list, every call of Genesis would make one, and a GPU would be waited for.
+        self._dofs = torch.tensor([joint.dofs_idx_local[0] for joint in joints], device=self.device)
+        self._qs = torch.tensor([joint.qs_idx_local[0] for joint in joints], device=self.device)
         # A foot that is fixed to its calf has become a part of it.
         links = {link.name: link for link in self._entity.links}
         feet = robot.feet or ("",) * 4
@@ -203,7 +204,7 @@ class Simulator:
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
         self._take_control()
         self._scene.step()  # compiles what it needs, and gives the views something to be tried on
-        # On CUDA the task reads the state with kernels that want rows in one piece.
+        # Tried on a CPU only.
         self._views = views.bind(gs, self._scene, self._entity, self._dofs) if self.device.type == "cpu" else None
         self.reset_scene()
 

@@ -19,7 +19,7 @@ class StateViews:
     Valid as long as the scene: its arrays never move, not when it is reset either.
     """
 
-    def __init__(self, gs: Any, scene: Any, entity: Any, joint_dofs: list[int]) -> None:
+    def __init__(self, gs: Any, scene: Any, entity: Any, joint_dofs: torch.Tensor) -> None:
         solver, base = scene.sim.rigid_solver, entity.base_link_idx
         if not (solver._links_offset_pos_is_identity[base].all() and solver._links_offset_quat_is_identity[base].all()):
             raise NotImplementedError("the base link is moved against the robot's file")
@@ -44,7 +44,7 @@ class StateViews:
         self._qpos = view(solver.rigid_info.qpos)[:, entity.q_start : entity.q_start + entity.n_qs]
         self._all_vel = view(dofs.vel)[:, entity.dof_start : entity.dof_start + entity.n_dofs]
         self._error_code = view(solver._errno)
-        self._dofs = torch.tensor(joint_dofs, device=self._pos.device) + entity.dof_start
+        self._dofs = joint_dofs + entity.dof_start
 
     def read(self) -> tuple[torch.Tensor, ...]:
         """What `vintix_fast.sim.RobotState` holds, in its order; copies."""
@@ -89,13 +89,13 @@ class StateViews:
         return self._error_code > 0
 
 
-def bind(gs: Any, scene: Any, entity: Any, joint_dofs: list[int]) -> StateViews | None:
+def bind(gs: Any, scene: Any, entity: Any, joint_dofs: torch.Tensor) -> StateViews | None:
     """Views of a built scene; None where this Genesis keeps its state in another way, or not in memory to share.
 
     Tries them against the public calls, and moves the robots for that: best called in motion, and reset afterwards.
 
     Args:
-        joint_dofs: of the joints in the robot file's order, counted from the entity's first.
+        joint_dofs: [J] integers, of the joints in the robot file's order, counted from the entity's first.
     """
     if not getattr(gs, "use_zerocopy", False):
         return None
@@ -110,7 +110,7 @@ def bind(gs: Any, scene: Any, entity: Any, joint_dofs: list[int]) -> StateViews 
         return None
 
 
-def _read_alike(views: StateViews, entity: Any, joint_dofs: list[int]) -> bool:
+def _read_alike(views: StateViews, entity: Any, joint_dofs: torch.Tensor) -> bool:
     expected = (
         entity.get_pos(), entity.get_quat(), entity.get_vel(), entity.get_ang(),
         entity.get_dofs_position(joint_dofs), entity.get_dofs_velocity(joint_dofs),
