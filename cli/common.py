@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
+from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.errors import UsageError, VintixFastError
 
 ENGINE = "Engine"
@@ -22,10 +23,20 @@ Engine = Annotated[
     str, typer.Option(help="auto: the fastest policy; torch: the plain one, in float32", rich_help_panel=ENGINE)
 ]
 CacheDtype = Annotated[
-    str, typer.Option(help="float32, bfloat16 or int8: how the context is kept", rich_help_panel=ENGINE)
+    str | None,
+    typer.Option(
+        help="float32, bfloat16 or int8: how the context is kept",
+        rich_help_panel=ENGINE,
+        show_default=f"{DEFAULT_CACHE_DTYPE} with --engine auto",
+    ),
 ]
 DroppedMass = Annotated[
-    float, typer.Option(help="most attention, of 1, that may be left unread; 0 reads all", rich_help_panel=ENGINE)
+    float | None,
+    typer.Option(
+        help="most attention, of 1, that may be left unread; 0 reads all",
+        rich_help_panel=ENGINE,
+        show_default=f"{DEFAULT_DROPPED_MASS} with --engine auto",
+    ),
 ]
 
 console = Console(stderr=True)

@@ -108,6 +108,8 @@ CHOICES = {
     "adapt --token-order aro": "action-reward-observation, observation-action-reward",
     "eval --token-order aro": "action-reward-observation, observation-action-reward",
     "adapt --device tpu": "cpu, cuda",
+    "adapt --engine jax": "auto, torch",
+    "eval --cache-dtype float16": "float32, bfloat16, int8",
     "eval --device cuda:7": "cpu, cuda",
 }
 
@@ -116,6 +118,13 @@ CHOICES = {
 def test_unknown_names_are_answered_with_those_allowed(refuse, line, allowed):
     option, value = line.split()[1:]
     refuse(line, 2, f"{option} is '{value}'; it must be one of {allowed}")
+
+
+@pytest.mark.parametrize("command", ["adapt", "eval"])
+def test_options_that_the_plain_engine_does_not_have_are_refused(refuse, command):
+    plain = f"{command} --engine torch"
+    refuse(f"{plain} --cache-dtype int8", 2, "--cache-dtype is int8, but --engine torch", "leave one of the two out")
+    refuse(f"{plain} --dropped-mass 0.1", 2, "--dropped-mass is 0.1, but --engine torch", "leave one of the two out")
 
 
 @pytest.mark.parametrize("line", ["adapt --robot-type spot", "adapt --reference-robot spot", "eval --robot-type spot"])
