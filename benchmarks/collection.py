@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from vintix_fast.benchmarks.bandwidth import read_bandwidth
+from vintix_fast.benchmarks.config import BenchConfig
 from vintix_fast.benchmarks.plain import plain_steps_per_s
-from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.data import open_writer
 from vintix_fast.model import Vintix
 from vintix_fast.regions import recording
@@ -39,28 +39,6 @@ REGIONS = {
     "write_fraction": ("write",),
 }  # fmt: skip
 """What the collector's step is made of: `vintix_fast.rollout.collector`'s regions."""
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """What to measure."""
-
-    num_envs: tuple[int, ...] = (1, 16, 64, 256)
-    steps: int | None = None
-    """Of all environments in one timing, `WARM_UP` of them not timed; None: 20,000 transitions, 100 to 1000 steps."""
-    repeats: int = 2
-    """Every row's best of so many."""
-    plain_steps: int = 10
-    """Actions of the plain way; 0: leave it out."""
-    device: str = "cpu"
-    engine: str = "auto"
-    cache_dtype: str = DEFAULT_CACHE_DTYPE
-    dropped_mass: float = DEFAULT_DROPPED_MASS
-    """See `vintix_fast.rollout.make_policy`."""
-
-    def steps_of(self, num_envs: int) -> int:
-        """Steps of one timing with so many environments."""
-        return self.steps or min(1000, max(100, 20_000 // num_envs))
 
 
 @dataclass(frozen=True)
@@ -120,9 +98,7 @@ def measure(
             say("the plain way")
             plain = {c: plain_steps_per_s(model, task_name, task, c, config.plain_steps) for c in contexts}
         if num_envs in config.num_envs:
-            settings_of_policy = {"engine": config.engine, "cache_dtype": config.cache_dtype}
-            settings_of_policy["dropped_mass"] = config.dropped_mass
-            policy_with = functools.partial(make_policy, model, task_name, num_envs, **settings_of_policy)
+            policy_with = functools.partial(make_policy, model, task_name, num_envs, **config.engine_options)
             walk = record_walk(task, policy_with(contexts[0]), config.steps_of(num_envs))
             for context in contexts:
                 say(f"{num_envs} environments, context {context}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vintix_fast.benchmarks.config import BenchConfig
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
 from vintix_fast.errors import UsageError
 
@@ -95,7 +96,11 @@ def test_windows_are_no_longer_than_what_the_policy_sees():
         adapt_config(window_len=65, context_len=64)
 
 
-@pytest.mark.parametrize("make", [adapt_config, eval_config])
+def bench_config(**options):
+    return BenchConfig(**options)
+
+
+@pytest.mark.parametrize("make", [adapt_config, eval_config, bench_config])
 def test_the_engine_is_recorded_as_it_acts(make):
     assert make().engine_options == {"engine": "auto", "cache_dtype": "int8", "dropped_mass": 0.01}
     given = {"engine": "auto", "cache_dtype": "bfloat16", "dropped_mass": 0.0}
