@@ -88,9 +88,11 @@ def bench(
     from vintix_fast.benchmarks import collection_tables as tables
     from vintix_fast.benchmarks.collection import measure
     from vintix_fast.evaluate import check_context_len, check_device, task_for
+    from vintix_fast.memory import check_memory
     from vintix_fast.model import load_checkpoint
     from vintix_fast.report.console import ConsoleProgress
     from vintix_fast.robots import load_robot
+    from vintix_fast.rollout import cache_bytes
 
     check_device(device)
     out, say = result_console(json), ConsoleProgress(console).say
@@ -99,6 +101,7 @@ def bench(
         return
     robot, model = load_robot(robot_type), load_checkpoint(checkpoint_path(pretrained_path), device)
     task_name, full = task_for(model, robot), check_context_len(context_len, model)
+    check_memory(max(environments), cache_bytes(model, full, **config.engine_options), device)
     settings = measure(model, task_name, robot, full, config, say)
 
     out.print(tables.speed_table(settings))

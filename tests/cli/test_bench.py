@@ -9,6 +9,7 @@ import pytest
 from fakes import FakeSimulator
 from typer.testing import CliRunner
 
+from vintix_fast import memory
 from vintix_fast.benchmarks import bandwidth, collection
 from vintix_fast.cli import app
 
@@ -82,6 +83,12 @@ def test_parts_can_be_left_out(bench):
 def test_the_plain_engine_is_measured_when_asked_for(bench):
     words = ("--num-envs", 2, "--plain-steps", 0, "--writer-steps", 0, "--context-len", 8, "--engine", "torch")
     assert json.loads(bench(*words, "--json").stdout)["read_bytes_per_step"] is None  # only the compiled one counts
+
+
+def test_too_many_environments_for_the_memory_are_refused(bench, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10_000_000)
+    result = bench("--num-envs", "2,64")
+    assert result.exit_code == 2 and "--num-envs 64 needs" in result.stderr and bench.built == []
 
 
 def test_training_is_measured_when_asked_for(bench, monkeypatch):

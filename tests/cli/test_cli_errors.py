@@ -289,6 +289,30 @@ def test_inspect_says_what_is_wrong_with_a_path(refuse, tmp_path):
     refuse("inspect text.h5", 4, "text.h5: not an HDF5 file", "again")
 
 
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def out_of_device_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation")
+
+
+def out_of_cpp_memory():
+    raise MemoryError("std::bad_alloc")
+
+
+@pytest.mark.parametrize(
+    ("allocate", "said"),
+    [
+        (out_of_device_memory, "(CUDA out of memory. Tried to allocate 2.00 GiB.)"),
+        (out_of_cpp_memory, "std::bad_alloc"),
+        (lambda: torch.empty(10**15), "you tried to allocate 4000000000000000 bytes"),
+    ],
+)
+def test_too_little_memory_is_said_with_the_options_that_need_less(refuse, monkeypatch, allocate, said):
+    monkeypatch.setattr(importlib.import_module("vintix_fast.evaluate"), "load_checkpoint", lambda *_: allocate())
+    refuse("eval", 1, "not enough memory", said, "fewer --num-envs or a shorter --context-len")
+
+
 # -- output directories ------------------------------------------------------------------------------------------------
 
 
