@@ -1,8 +1,9 @@
 """Environment steps a second: the bare simulator, and what the task, the policy and the writer cost on top of it.
 
-All rows of one number of environments replay one walk: a first rollout records what the robots saw and did, the
-simulator alone and the task alone are driven by those actions, and the policy's context is filled with it until it
-is full.  So every row simulates the same motion, and no row is measured on a context that is still short.
+A first rollout of one number of environments records a walk: what the robots saw and did.  The simulator alone and the
+task alone repeat it, driven by its actions.  The policy's context is filled with it until it is full, and then the
+policy walks on by itself, so that no row is measured on a context that is still short.  Only the simulator alone never
+places fallen robots anew; where any fall, its row simulates another motion.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 
 from vintix_fast.benchmarks.bandwidth import read_bandwidth
+from vintix_fast.benchmarks.config import BenchConfig
 from vintix_fast.benchmarks.plain import plain_steps_per_s
-from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.data import open_writer
 from vintix_fast.model import Vintix
 from vintix_fast.regions import recording
@@ -39,28 +40,6 @@ REGIONS = {
     "write_fraction": ("write",),
 }  # fmt: skip
 """What the collector's step is made of: `vintix_fast.rollout.collector`'s regions."""
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """What to measure."""
-
-    num_envs: tuple[int, ...] = (1, 16, 64, 256)
-    steps: int | None = None
-    """Of all environments in one timing, `WARM_UP` of them not timed; None: 20,000 transitions, 100 to 1000 steps."""
-    repeats: int = 2
-    """Every row's best of so many."""
-    plain_steps: int = 10
-    """Actions of the plain way; 0: leave it out."""
-    device: str = "cpu"
-    engine: str = "auto"
-    cache_dtype: str = DEFAULT_CACHE_DTYPE
-    dropped_mass: float = DEFAULT_DROPPED_MASS
-    """See `vintix_fast.rollout.make_policy`."""
-
-    def steps_of(self, num_envs: int) -> int:
-        """Steps of one timing with so many environments."""
-        return self.steps or min(1000, max(100, 20_000 // num_envs))
 
 
 @dataclass(frozen=True)
@@ -120,9 +99,7 @@ def measure(
             say("the plain way")
             plain = {c: plain_steps_per_s(model, task_name, task, c, config.plain_steps) for c in contexts}
         if num_envs in config.num_envs:
-            settings_of_policy = {"engine": config.engine, "cache_dtype": config.cache_dtype}
-            settings_of_policy["dropped_mass"] = config.dropped_mass
-            policy_with = functools.partial(make_policy, model, task_name, num_envs, **settings_of_policy)
+            policy_with = functools.partial(make_policy, model, task_name, num_envs, **config.engine_options)
             walk = record_walk(task, policy_with(contexts[0]), config.steps_of(num_envs))
             for context in contexts:
                 say(f"{num_envs} environments, context {context}")
@@ -199,7 +176,7 @@ def run_rows(task: WalkingTask, policy: Actor, walk: Walk) -> dict[str, dict[str
 
 
 def bare_seconds(task: WalkingTask, walk: Walk) -> float:
-    """A step of the simulator alone, on the walk's targets."""
+    """A step of the simulator alone, on the walk's targets; who falls stays down."""
     default = torch.tensor(task.robot.default_pose_rad, device=task.device)
     idle = torch.zeros(1, task.num_envs, ACTION_DIM, device=task.device)
     targets = default + ACTION_SCALE_RAD * torch.cat([idle, walk.action[:-1]])

@@ -62,8 +62,8 @@ def adapt(
     ] = 0,
     device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
     engine: Engine = "auto",
-    cache_dtype: CacheDtype = AdaptConfig.cache_dtype,
-    dropped_mass: DroppedMass = AdaptConfig.dropped_mass,
+    cache_dtype: CacheDtype = None,
+    dropped_mass: DroppedMass = None,
     improver: Annotated[
         str,
         Option(

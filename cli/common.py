@@ -15,17 +15,28 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from vintix_fast.errors import UsageError, VintixFastError
+from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.errors import UsageError, VintixFastError, cause
 
 ENGINE = "Engine"
 Engine = Annotated[
     str, typer.Option(help="auto: the fastest policy; torch: the plain one, in float32", rich_help_panel=ENGINE)
 ]
 CacheDtype = Annotated[
-    str, typer.Option(help="float32, bfloat16 or int8: how the context is kept", rich_help_panel=ENGINE)
+    str | None,
+    typer.Option(
+        help="float32, bfloat16 or int8: how the context is kept",
+        rich_help_panel=ENGINE,
+        show_default=f"{DEFAULT_CACHE_DTYPE} with --engine auto",
+    ),
 ]
 DroppedMass = Annotated[
-    float, typer.Option(help="most attention, of 1, that may be left unread; 0 reads all", rich_help_panel=ENGINE)
+    float | None,
+    typer.Option(
+        help="most attention, of 1, that may be left unread; 0 reads all",
+        rich_help_panel=ENGINE,
+        show_default=f"{DEFAULT_DROPPED_MASS} with --engine auto",
+    ),
 ]
 
 console = Console(stderr=True)
@@ -67,16 +78,30 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (VintixFastError, OSError) as error:
-            if os.environ.get("VINTIX_FAST_TRACEBACK") == "1":
+        except Exception as error:
+            message = _message(error)
+            if message is None or os.environ.get("VINTIX_FAST_TRACEBACK") == "1":
                 raise
-            console.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
         except KeyboardInterrupt:
             console.print("stopped")
             raise typer.Exit(130) from None
 
     return wrapped
+
+
+def _message(error: Exception) -> str | None:
+    """What a user is told of an error; None of a defect."""
+    if isinstance(error, VintixFastError | OSError):
+        return str(error)
+    torch = sys.modules.get("torch")  # unless it is loaded, nothing of it failed
+    ran_out = isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    # On a CPU torch raises a plain RuntimeError.
+    if ran_out or "DefaultCPUAllocator: can't allocate memory" in str(error):
+        said = f" ({cause(error)})" if str(error) else ""
+        return f"not enough memory{said}; give fewer --num-envs or a shorter --context-len"
+    return None
 
 
 def _escape(text: str) -> str:

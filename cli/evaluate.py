@@ -57,8 +57,8 @@ def evaluate(
     seed: Annotated[int, Option(help="seed of the random starts", rich_help_panel=EPISODES)] = 5,
     device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
     engine: Engine = "auto",
-    cache_dtype: CacheDtype = EvalConfig.cache_dtype,
-    dropped_mass: DroppedMass = EvalConfig.dropped_mass,
+    cache_dtype: CacheDtype = None,
+    dropped_mass: DroppedMass = None,
     token_order: Annotated[
         str | None,
         Option(

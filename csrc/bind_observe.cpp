@@ -1,10 +1,7 @@
 // vintix_fast._core.WalkingJudge: checks arrays, releases the GIL; no logic of its own.
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <string>
+#include <array>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -16,47 +13,21 @@ namespace py = pybind11;
 namespace vintix_fast {
 namespace {
 
-std::string text(const py::handle& object) { return py::cast<std::string>(py::str(object)); }
-
-void check_shape(const char* name, const py::array& array, const std::vector<py::ssize_t>& shape) {
-  if (std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) == shape) return;
-  throw py::value_error(std::string(name) + ": expected shape " + text(py::tuple(py::cast(shape))) + ", got " +
-                        text(array.attr("shape")));
-}
-
-template <typename Element>
-void check_dtype(const char* name, const py::array& array) {
-  if (!py::isinstance<py::array_t<Element>>(array)) {
-    throw py::type_error(std::string(name) + ": expected dtype " + text(py::dtype::of<Element>()) + ", got " +
-                         text(array.dtype()));
-  }
-}
-
 // A float32 matrix with strides of its own.
 Rows rows(const char* name, const py::array& array, py::ssize_t num_rows, py::ssize_t num_columns) {
-  check_dtype<float>(name, array);
-  check_shape(name, array, {num_rows, num_columns});
+  const Shape shape{num_rows, num_columns};
   constexpr py::ssize_t size = sizeof(float);
-  const py::ssize_t row = array.strides(0), column = array.strides(1);
-  if (row % size != 0 || column % size != 0 || reinterpret_cast<std::uintptr_t>(array.data()) % size != 0) {
-    throw py::value_error(std::string(name) + ": expected elements aligned to 4 bytes, got strides " +
-                          text(array.attr("strides")));
-  }
-  return {static_cast<const float*>(array.data()), row / size, column / size};
+  bool fits = has_shape(typed<float>(name, array), shape);
+  fits = fits && array.strides(0) % size == 0 && array.strides(1) % size == 0;
+  fits = fits && reinterpret_cast<std::uintptr_t>(array.data()) % size == 0;
+  if (!fits) throw_layout_error(name, "an array, aligned to 4 bytes,", shape, array);
+  return {static_cast<const float*>(array.data()), array.strides(0) / size, array.strides(1) / size};
 }
 
-template <typename Element>
-const Element* contiguous(const char* name, const py::array& array, const std::vector<py::ssize_t>& shape) {
-  check_dtype<Element>(name, array);
-  check_shape(name, array, shape);
-  if (!(array.flags() & py::array::c_style)) throw py::value_error(std::string(name) + ": expected C-contiguous");
-  return static_cast<const Element*>(array.data());
-}
-
-template <typename Element>
-Element* writeable(const char* name, py::array& array, const std::vector<py::ssize_t>& shape) {
-  contiguous<Element>(name, array, shape);
-  return static_cast<Element*>(array.mutable_data());  // throws ValueError where it is read-only
+template <typename T>
+T* writeable(const char* name, py::array& array, const Shape& shape) {
+  checked<T>(name, array, shape);
+  return static_cast<T*>(array.mutable_data());  // throws ValueError where it is read-only
 }
 
 RobotStates states(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
@@ -81,7 +52,7 @@ py::tuple judge_arrays(const TaskConstants& task, const py::array& base_pos_m, c
       states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
   const auto n = static_cast<py::ssize_t>(state.num_envs), joints = static_cast<py::ssize_t>(task.num_joints());
   const Rows action_rows = rows("action", action, n, joints);
-  const bool* const solver_failed_data = contiguous<bool>("solver_failed", solver_failed, {n});
+  const bool* const solver_failed_data = checked<bool>("solver_failed", solver_failed, {n});
   float* const last_action_data = writeable<float>("last_action", last_action, {n, joints});
   std::int32_t* const step_num_data = writeable<std::int32_t>("step_num", step_num, {n});
 
@@ -104,7 +75,7 @@ void observe_arrays(const TaskConstants& task, const py::array& base_pos_m, cons
   const RobotStates state =
       states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
   const auto n = static_cast<py::ssize_t>(state.num_envs);
-  const bool* const mask_data = contiguous<bool>("mask", mask, {n});
+  const bool* const mask_data = checked<bool>("mask", mask, {n});
   float* const out =
       writeable<float>("observation", observation, {n, static_cast<py::ssize_t>(task.observation_dim())});
   py::gil_scoped_release release;

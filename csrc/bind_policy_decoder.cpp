@@ -1,9 +1,5 @@
 // vintix_fast._core.PolicyDecoder: checks arguments, releases the GIL around calls that compute; no logic of its own.
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -19,29 +15,6 @@ namespace py = pybind11;
 
 namespace vintix_fast {
 namespace {
-
-using Shape = std::vector<py::ssize_t>;
-
-std::string text(const py::handle& object) { return py::cast<std::string>(py::str(object)); }
-
-// The data of a C-contiguous array of exactly this type and shape.
-template <typename T>
-const T* checked(const char* name, const py::handle& object, const Shape& shape) {
-  if (!py::isinstance<py::array_t<T>>(object)) {
-    const std::string got = py::isinstance<py::array>(object) ? "dtype " + text(object.attr("dtype"))
-                                                              : text(py::type::of(object).attr("__name__"));
-    throw py::type_error(std::string(name) + ": expected a numpy array of dtype " + text(py::dtype::of<T>()) + ", got " +
-                         got);
-  }
-  const auto array = py::reinterpret_borrow<py::array>(object);
-  bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size()) && (array.flags() & py::array::c_style);
-  for (std::size_t axis = 0; fits && axis < shape.size(); ++axis) fits = array.shape(axis) == shape[axis];
-  if (!fits) {
-    throw py::value_error(std::string(name) + ": expected a C-contiguous array of shape " + text(py::cast(shape)) +
-                          ", got shape " + text(array.attr("shape")) + " and strides " + text(array.attr("strides")));
-  }
-  return static_cast<const T*>(array.data());
-}
 
 int positive(const char* name, std::int64_t value) {
   if (value < 1 || value > std::numeric_limits<int>::max() / 16) {

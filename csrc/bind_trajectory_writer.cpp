@@ -27,8 +27,6 @@ namespace {
 constexpr std::size_t kMaxFields = 64;
 constexpr std::int64_t kMaxEnvs = 8000;  // an int64 for each must fit into one HDF5 attribute, 64 KB at most
 
-std::string text(const py::handle& object) { return py::cast<std::string>(py::str(object)); }
-
 const char* dtype_name(ElementType type) {
   switch (type) {
     case ElementType::float32: return "float32";

@@ -16,7 +16,7 @@ from vintix_fast.data import read_trajectories
 from vintix_fast.evaluate import Evaluation
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
-from vintix_fast.rollout import Episode
+from vintix_fast.rollout import Episode, make_policy
 
 TASK, GROUP = "minicheetah_walking_ad", "minicheetah_locomotion"
 SMALL = dict(
@@ -95,3 +95,20 @@ def script_evaluations(monkeypatch, returns: list[float]) -> None:
         return Evaluation(task.robot.name, [episode], env_steps=7, seconds=1.0)
 
     monkeypatch.setattr(importlib.import_module("vintix_fast.gate"), "measure", measure)
+
+
+ENGINE_OPTIONS = {"engine": "auto", "cache_dtype": "bfloat16", "dropped_mass": 0.25}
+"""All of them other than what a policy has by itself."""
+
+
+def spy_on_policies(monkeypatch, *modules: str) -> list[dict]:
+    """The options with which these modules make their policies."""
+    seen = []
+
+    def make(*args, **options):
+        seen.append(options)
+        return make_policy(*args, **options)
+
+    for module in modules:
+        monkeypatch.setattr(importlib.import_module(f"vintix_fast.{module}"), "make_policy", make)
+    return seen

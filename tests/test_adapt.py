@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fakes import FakeSimulator, save_tiny
 from runs import (
+    ENGINE_OPTIONS,
     GROUP,
     SMALL,
     TASK,
@@ -19,6 +20,7 @@ from runs import (
     run_small,
     script_evaluations,
     small_config,
+    spy_on_policies,
     tree,
 )
 
@@ -56,6 +58,13 @@ def test_output_tree(finished):
     assert tree(out) == models | data | {"config.json", "state.json", "metrics.jsonl", "curve.png"}
     assert result.last_model == out / "models/loop_02" and result.best_model == out / "models/best"
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_policies_have_the_engine_that_was_asked_for(tmp_path, tiny_checkpoint, monkeypatch):
+    seen = spy_on_policies(monkeypatch, "adapt", "gate")
+    run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1, **ENGINE_OPTIONS)
+    assert seen == [ENGINE_OPTIONS] * 3  # the initial model's evaluation, the loop's collection and evaluation
+    assert json.loads((tmp_path / "run/config.json").read_text())["options"].items() >= ENGINE_OPTIONS.items()
 
 
 def test_trajectories_are_what_public_readers_expect(finished):

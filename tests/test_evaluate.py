@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from fakes import FakeSimulator, save_tiny
+from runs import ENGINE_OPTIONS, spy_on_policies
 
 from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
@@ -57,6 +58,15 @@ def test_files(tiny_checkpoint, tmp_path):
     assert [int(r["length"]) for r in rows] == [6, 6, 9, 9, 12, 12]
     assert [int(r["terminated"]) for r in rows] == [1, 1, 1, 1, 0, 0]
     assert np.mean([float(r["return"]) for r in rows]) == pytest.approx(evaluation.mean_return)
+
+
+def test_the_policy_has_the_engine_that_was_asked_for(tiny_checkpoint, tmp_path, monkeypatch):
+    seen = spy_on_policies(monkeypatch, "evaluate")
+    run(tiny_checkpoint, **ENGINE_OPTIONS)
+    run(tiny_checkpoint, engine="torch", output_dir=tmp_path)
+    plain = {"engine": "torch", "cache_dtype": "float32", "dropped_mass": 0.0}
+    assert seen == [ENGINE_OPTIONS, plain]
+    assert json.loads((tmp_path / "eval.json").read_text())["options"].items() >= plain.items()
 
 
 def test_an_earlier_evaluation_is_replaced_only_on_request(tiny_checkpoint, tmp_path):

@@ -160,14 +160,14 @@ def misaligned(array):
 @pytest.mark.parametrize(
     ("name", "change", "error"),
     [
-        ("base_quat", lambda a: a[:, :3], "base_quat: expected shape (3, 4), got (3, 3)"),
-        ("joint_pos_rad", lambda a: a[:2], "joint_pos_rad: expected shape (3, 12), got (2, 12)"),
-        ("base_pos_m", lambda a: a.ravel(), "base_pos_m: expected shape (9, 3), got (9,)"),
-        ("action", lambda a: a.astype(np.float64), "action: expected dtype float32, got float64"),
-        ("base_lin_vel_m_s", misaligned, "base_lin_vel_m_s: expected elements aligned to 4 bytes"),
-        ("solver_failed", lambda a: a.astype(np.uint8), "solver_failed: expected dtype bool, got uint8"),
-        ("last_action", lambda a: np.asfortranarray(a), "last_action: expected C-contiguous"),
-        ("step_num", lambda a: a.astype(np.int64), "step_num: expected dtype int32, got int64"),
+        ("base_quat", lambda a: a[:, :3], "base_quat: expected an array, aligned to 4 bytes, of shape [3, 4], got"),
+        ("joint_pos_rad", lambda a: a[:2], "of shape [3, 12], got shape (2, 12)"),
+        ("base_pos_m", lambda a: a.ravel(), "of shape [9, 3], got shape (9,)"),
+        ("action", lambda a: a.astype(np.float64), "action: expected a numpy array of dtype float32, got dtype float64"),
+        ("base_lin_vel_m_s", misaligned, "base_lin_vel_m_s: expected an array, aligned to 4 bytes, of shape [3, 3]"),
+        ("solver_failed", lambda a: a.astype(np.uint8), "solver_failed: expected a numpy array of dtype bool, got"),
+        ("last_action", lambda a: np.asfortranarray(a), "last_action: expected a C-contiguous array of shape [3, 12]"),
+        ("step_num", lambda a: a.astype(np.int64), "step_num: expected a numpy array of dtype int32, got dtype int64"),
     ],
 )
 def test_arrays_of_another_form_are_refused_and_nothing_is_written(go2, name, change, error):

@@ -25,3 +25,19 @@ def test_free_memory_is_that_of_this_machine(monkeypatch):
         check_memory(1, MB)
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)  # a system that does not say
     check_memory(10**6, MB)
+
+
+def test_a_containers_limit_counts_where_it_is_less(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_free_on_host", lambda: 10**6)
+
+    def free(limit):
+        content = {"memory.max": f"{limit}\n", "memory.current": "5000\n", "memory.stat": "anon 3\ninactive_file 70\n"}
+        for name, text in content.items():
+            (tmp_path / name).write_text(text)
+        return memory.free_bytes("cpu")
+
+    assert memory.free_bytes("cpu") == 10**6  # no control group
+    assert [free("max"), free(2**50), free(6000), free(4000)] == [10**6, 10**6, 1070, 0]
+    monkeypatch.setattr(memory, "_free_on_host", lambda: None)
+    assert free(6000) == 1070

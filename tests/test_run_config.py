@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from vintix_fast.benchmarks.config import BenchConfig
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
 from vintix_fast.errors import UsageError
 
@@ -41,6 +43,7 @@ OUT_OF_RANGE = [
     ("train_on", "first"), ("train", "encoder"), ("replay", "some"), ("improvement_step", -0.1),
     ("target_return", math.nan), ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"),
     ("seed", 2**63), ("num_envs", 8001), ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
+    ("engine", "jax"), ("cache_dtype", "float16"), ("dropped_mass", -0.1), ("dropped_mass", 0.6),
 ]  # fmt: skip
 
 
@@ -55,8 +58,11 @@ def test_bad_values_are_refused_by_name_and_value(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_envs", 0), ("max_steps", -1), ("episodes_per_env", 0), ("context_len", 0), ("seed", -2), ("device", "gpu")],
-)
+    [
+        ("num_envs", 0), ("max_steps", -1), ("episodes_per_env", 0), ("context_len", 0), ("seed", -2),
+        ("device", "gpu"), ("engine", "jax"), ("cache_dtype", "float16"), ("dropped_mass", 0.6),
+    ],
+)  # fmt: skip
 def test_bad_values_of_an_evaluation_are_refused(name, value):
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is .*{value}.*must be"):
         eval_config(**{name: value})
@@ -88,6 +94,24 @@ def test_windows_are_no_longer_than_what_the_policy_sees():
     assert adapt_config(window_len=64, context_len=64).window_len == 64
     with pytest.raises(UsageError, match="--window-len is 65.*--context-len 64"):
         adapt_config(window_len=65, context_len=64)
+
+
+def bench_config(**options):
+    return BenchConfig(**options)
+
+
+@pytest.mark.parametrize("make", [adapt_config, eval_config, bench_config])
+def test_the_engine_is_recorded_as_it_acts(make):
+    assert make().engine_options == {"engine": "auto", "cache_dtype": "int8", "dropped_mass": 0.01}
+    given = {"engine": "auto", "cache_dtype": "bfloat16", "dropped_mass": 0.0}
+    assert make(**given).engine_options == given
+    plain = {"engine": "torch", "cache_dtype": "float32", "dropped_mass": 0.0}
+    config = make(engine="torch")
+    assert config.engine_options == plain == replace(config).engine_options
+    for name, value in (("cache_dtype", "int8"), ("dropped_mass", 0.1)):
+        option = "--" + name.replace("_", "-")
+        with pytest.raises(UsageError, match=f"{option} is {value}, but --engine torch keeps .* float32 and reads all"):
+            make(engine="torch", **{name: value})
 
 
 def test_resume_and_overwrite_exclude_each_other():

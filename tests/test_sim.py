@@ -147,6 +147,18 @@ def test_only_long_runs_compile_kernels_of_their_own(num_envs, planned_steps, pa
     assert performance_mode_pays(num_envs, planned_steps) is pays
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_only_the_first_simulator_of_a_process_announces_kernels_of_its_own(monkeypatch, started):
+    said, modes = [], []
+    monkeypatch.delenv("GS_ENABLE_NDARRAY", raising=False)
+    monkeypatch.setitem(sys.modules, "genesis", SimpleNamespace(_initialized=started))
+    monkeypatch.setattr("vintix_fast.sim._start_genesis", lambda device, mode: modes.append(mode))
+    monkeypatch.setattr(Simulator, "_build", lambda self: setattr(self, "_views", "some"))
+    Simulator(load_robot("go2"), 64, say=said.append, planned_steps=200_000)
+    assert modes == [not started]
+    assert any("worth a minute of compiling" in line for line in said) is not started
+
+
 def test_another_genesis_is_read_through_its_public_calls():
     """Its arrays may have other names, or memory that cannot be shared: no error, no views."""
     elsewhere = SimpleNamespace(sim=SimpleNamespace(rigid_solver=SimpleNamespace()))

@@ -136,8 +136,30 @@ class RunConfig:
             raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
 
 
-def _engine_options(config: Any) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in ("engine", "cache_dtype", "dropped_mass")}
+class EngineOptions:
+    """How the policy acts: ``engine``, ``cache_dtype`` and ``dropped_mass``; a base of dataclasses that have them."""
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """The options of `vintix_fast.rollout.make_policy`."""
+        return {name: getattr(self, name) for name in ("engine", "cache_dtype", "dropped_mass")}
+
+    def _settle_engine(self) -> None:
+        """Check the three, and put what the engine uses where they are None, so that what is recorded is true."""
+        check_options(self, {"dropped_mass": 0.0}, {"engine": ENGINES, "cache_dtype": CACHE_DTYPES})
+        plain = self.engine == "torch"
+        used = {
+            "cache_dtype": "float32" if plain else DEFAULT_CACHE_DTYPE,
+            "dropped_mass": 0.0 if plain else DEFAULT_DROPPED_MASS,
+        }
+        for name, value in used.items():
+            given = getattr(self, name)
+            if plain and given not in (None, value):
+                raise UsageError(
+                    f"{_option(name)} is {given}, but --engine torch keeps the context in float32 and reads all of it; "
+                    "leave one of the two out"
+                )
+            object.__setattr__(self, name, value if given is None else given)
 
 
 def _plain(value: Any) -> Any:
@@ -147,7 +169,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class AdaptConfig(RunConfig):
+class AdaptConfig(RunConfig, EngineOptions):
     """One adaptation run.  The first block is the slow script's, with its defaults; the rest is this engine's.
 
     Raises:
@@ -179,8 +201,9 @@ class AdaptConfig(RunConfig):
     device: str = "cpu"
     engine: str = "auto"
     """How the policy acts; this and the next two: see `vintix_fast.rollout.make_policy`."""
-    cache_dtype: str = DEFAULT_CACHE_DTYPE
-    dropped_mass: float = DEFAULT_DROPPED_MASS
+    cache_dtype: str | None = None
+    """None, here and in the next: what ``engine`` uses."""
+    dropped_mass: float | None = None
     improver: str = "critic"
     noise: float = 0.3
     """Largest standard deviation of the exploration ladder, in action units (0.25 rad)."""
@@ -221,13 +244,14 @@ class AdaptConfig(RunConfig):
                 "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
                 "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
                 "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0.0, "seed": 0,
-                "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6, "dropped_mass": 0.0,
+                "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6,
             },
             one_of={
                 "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "train": TRAIN, "replay": REPLAY,
-                "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"), "engine": ENGINES, "cache_dtype": CACHE_DTYPES,
+                "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"),
             },
         )  # fmt: skip
+        self._settle_engine()
         if self.window_len is not None and self.window_len > self.context_len:
             raise UsageError(
                 f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
@@ -240,11 +264,6 @@ class AdaptConfig(RunConfig):
         if self.target_return is not None and not self.gate:
             raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")
         self._check_run()
-
-    @property
-    def engine_options(self) -> dict[str, Any]:
-        """The options of `vintix_fast.rollout.make_policy`."""
-        return _engine_options(self)
 
     @property
     def envs(self) -> int:
@@ -266,7 +285,7 @@ class AdaptConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(EngineOptions):
     """One evaluation: ``episodes_per_env`` episodes in each of ``num_envs`` environments, no exploration noise.
 
     Raises:
@@ -288,8 +307,8 @@ class EvalConfig:
     seed: int = 5
     device: str = "cpu"
     engine: str = "auto"
-    cache_dtype: str = DEFAULT_CACHE_DTYPE
-    dropped_mass: float = DEFAULT_DROPPED_MASS
+    cache_dtype: str | None = None
+    dropped_mass: float | None = None
     """How the policy acts, as in `AdaptConfig`."""
     token_order: str | None = None
     output_dir: Path | None = None
@@ -302,16 +321,7 @@ class EvalConfig:
             object.__setattr__(self, "output_dir", Path(self.output_dir))
         check_options(
             self,
-            at_least={
-                "num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0, "dropped_mass": 0.0,
-            },
-            one_of={
-                "token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda"), "engine": ENGINES,
-                "cache_dtype": CACHE_DTYPES,
-            },
-        )  # fmt: skip
-
-    @property
-    def engine_options(self) -> dict[str, Any]:
-        """The options of `vintix_fast.rollout.make_policy`."""
-        return _engine_options(self)
+            at_least={"num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0},
+            one_of={"token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda")},
+        )
+        self._settle_engine()

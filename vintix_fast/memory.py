@@ -12,17 +12,35 @@ import torch
 from vintix_fast.errors import UsageError
 
 SIMULATOR_BYTES_PER_ENV = 200_000
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container sees the limits of its own control group (version 2)."""
 
 
 def free_bytes(device: str) -> int | None:
     """Memory that can still be had on ``device``; None where the system does not say."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(torch.device(device))[0]
+    known = [free for free in (_free_on_host(), _free_in_container()) if free is not None]
+    return min(known, default=None)
+
+
+def _free_on_host() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _free_in_container() -> int | None:
+    """What the control group's limit leaves; None without a limit."""
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    # Files that were read or written count as used, but the kernel drops them when memory runs short.
+    return None if limit == "max" else max(0, int(limit) - int(used) + int(stat.get("inactive_file", 0)))
 
 
 def check_memory(num_envs: int, cache_bytes_per_env: int, device: str = "cpu") -> None:

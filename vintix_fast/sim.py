@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -80,10 +81,14 @@ def _said(error: Exception) -> str:
     return f"{text}; {DRAWING_REMEDY}" if "EGL" in text or "OpenGL" in text else text
 
 
+def _genesis_started() -> bool:
+    return getattr(sys.modules.get("genesis"), "_initialized", False)
+
+
 def _start_genesis(device: torch.device, performance_mode: bool = False) -> Any:
     """Genesis, initialised; the first call in a process decides for all."""
     gs = _import_genesis()
-    if not getattr(gs, "_initialized", False):
+    if not _genesis_started():
         gs.init(
             backend=gs.cpu if device.type == "cpu" else gs.cuda,
             logging_level="error",
@@ -132,7 +137,8 @@ class Simulator:
         say: called with a line of text before and after the scene is built, which takes long the first time.
         planned_steps: how many steps the whole run will take, what a resumed one has behind it included: a CPU then
             gets kernels of its own for this scene where that pays (Genesis' performance mode), which round in another
-            way.  GS_ENABLE_NDARRAY=0 in the environment asks for them, =1 for the cached ones.
+            way.  GS_ENABLE_NDARRAY=0 in the environment asks for them, =1 for the cached ones; the first simulator of
+            a process decides for the later ones.
 
     Raises:
         UsageError: CUDA was asked for and is absent.
@@ -153,8 +159,8 @@ class Simulator:
         cache = kernel_cache_dir()
         first = "about 10 s from the kernel cache" if cache.is_dir() else "1 to 3 minutes the first time, 10 s later"
         say(f"Building {num_envs} x {robot.name} in Genesis: {first} (kernel cache: {cache})")
-        free_to_choose = self.device.type == "cpu" and "GS_ENABLE_NDARRAY" not in os.environ
-        performance_mode = free_to_choose and performance_mode_pays(num_envs, planned_steps)
+        chosen = self.device.type != "cpu" or "GS_ENABLE_NDARRAY" in os.environ or _genesis_started()
+        performance_mode = not chosen and performance_mode_pays(num_envs, planned_steps)
         if performance_mode:
             say(
                 f"{planned_steps} steps are worth a minute of compiling kernels for this scene; GS_ENABLE_NDARRAY=1 "

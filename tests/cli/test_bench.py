@@ -9,6 +9,7 @@ import pytest
 from fakes import FakeSimulator
 from typer.testing import CliRunner
 
+from vintix_fast import memory
 from vintix_fast.benchmarks import bandwidth, collection
 from vintix_fast.cli import app
 
@@ -79,6 +80,17 @@ def test_parts_can_be_left_out(bench):
     assert "plain_steps_per_s" not in content and "writer" not in content
 
 
+def test_the_plain_engine_is_measured_when_asked_for(bench):
+    words = ("--num-envs", 2, "--plain-steps", 0, "--writer-steps", 0, "--context-len", 8, "--engine", "torch")
+    assert json.loads(bench(*words, "--json").stdout)["read_bytes_per_step"] is None  # only the compiled one counts
+
+
+def test_too_many_environments_for_the_memory_are_refused(bench, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10_000_000)
+    result = bench("--num-envs", "2,64")
+    assert result.exit_code == 2 and "--num-envs 64 needs" in result.stderr and bench.built == []
+
+
 def test_training_is_measured_when_asked_for(bench, monkeypatch):
     asked = {}
     row = {"name": "plain", "tokens_per_s": 7.0, "ratio": 1.0, "step_s": 2.0, "matmul_peak_fraction": 0.5}
@@ -102,3 +114,15 @@ def test_bad_options_name_themselves(bench, words):
     result = bench(*words)
     assert result.exit_code == 2 and words[0] in result.stderr
     assert bench.built == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--engine", "jax"), ("--cache-dtype", "float16"), ("--dropped-mass", 0.6),
+        ("--cache-dtype", "int8", "--engine", "torch"), ("--dropped-mass", 0.1, "--engine", "torch"),
+    ],
+)  # fmt: skip
+def test_bad_engine_options_are_refused_before_the_checkpoint_is_read(bench, words):
+    result = bench(*words, "--pretrained-path", "no/such/folder")  # exit code 4
+    assert result.exit_code == 2 and words[0] in result.stderr

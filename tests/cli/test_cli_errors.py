@@ -108,6 +108,8 @@ CHOICES = {
     "adapt --token-order aro": "action-reward-observation, observation-action-reward",
     "eval --token-order aro": "action-reward-observation, observation-action-reward",
     "adapt --device tpu": "cpu, cuda",
+    "adapt --engine jax": "auto, torch",
+    "eval --cache-dtype float16": "float32, bfloat16, int8",
     "eval --device cuda:7": "cpu, cuda",
 }
 
@@ -116,6 +118,13 @@ CHOICES = {
 def test_unknown_names_are_answered_with_those_allowed(refuse, line, allowed):
     option, value = line.split()[1:]
     refuse(line, 2, f"{option} is '{value}'; it must be one of {allowed}")
+
+
+@pytest.mark.parametrize("command", ["adapt", "eval"])
+def test_options_that_the_plain_engine_does_not_have_are_refused(refuse, command):
+    plain = f"{command} --engine torch"
+    refuse(f"{plain} --cache-dtype int8", 2, "--cache-dtype is int8, but --engine torch", "leave one of the two out")
+    refuse(f"{plain} --dropped-mass 0.1", 2, "--dropped-mass is 0.1, but --engine torch", "leave one of the two out")
 
 
 @pytest.mark.parametrize("line", ["adapt --robot-type spot", "adapt --reference-robot spot", "eval --robot-type spot"])
@@ -278,6 +287,30 @@ def test_inspect_says_what_is_wrong_with_a_path(refuse, tmp_path):
     refuse("inspect checkpoint/model.pth", 4, "give the directory that it is in")
     (tmp_path / "text.h5").write_text("hello")
     refuse("inspect text.h5", 4, "text.h5: not an HDF5 file", "again")
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def out_of_device_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation")
+
+
+def out_of_cpp_memory():
+    raise MemoryError("std::bad_alloc")
+
+
+@pytest.mark.parametrize(
+    ("allocate", "said"),
+    [
+        (out_of_device_memory, "(CUDA out of memory. Tried to allocate 2.00 GiB.)"),
+        (out_of_cpp_memory, "std::bad_alloc"),
+        (lambda: torch.empty(10**15), "you tried to allocate 4000000000000000 bytes"),
+    ],
+)
+def test_too_little_memory_is_said_with_the_options_that_need_less(refuse, monkeypatch, allocate, said):
+    monkeypatch.setattr(importlib.import_module("vintix_fast.evaluate"), "load_checkpoint", lambda *_: allocate())
+    refuse("eval", 1, "not enough memory", said, "fewer --num-envs or a shorter --context-len")
 
 
 # -- output directories ------------------------------------------------------------------------------------------------
