@@ -44,12 +44,12 @@ class DenseAttention(nn.Module):
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.attention, self.score_bound = attention, attention.score_bound
+        self.attention = attention
 
-    def forward(self, x: Tensor, windows: list[int], first: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """x [N, T, F] -> [N, T, F], of one history a row, padded at its end."""
         q, k, v = (part.transpose(1, 2) for part in self.attention._project(x))  # [N, H, T, D]
-        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + dense_bias(q.shape[1], q.shape[2])
+        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + dense_bias(q.shape[1], q.shape[2]).to(x.device)
         return self.attention.out_proj((score.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 

@@ -6,7 +6,7 @@ from fakes import tiny_model
 
 from vintix_fast.kernels import causal_attention as kernel
 from vintix_fast.model.layers import alibi_slopes
-from vintix_fast.model.transformer import _attend
+from vintix_fast.model.transformer import _attend, _attend_fused
 from vintix_fast.train.frozen import frozen
 
 needs_kernel = pytest.mark.skipif(not kernel.supported(32, 0.0), reason="this processor multiplies no bfloat16")
@@ -44,7 +44,7 @@ def error(value, truth):
 
 @pytest.mark.parametrize("histories", [1, 4])
 @pytest.mark.parametrize("length", [1, 127, 128, 300])
-def test_blocks_and_bands_are_dense_attention_with_its_gradients(length, histories):
+def test_blocks_bands_and_torchs_own_are_dense_attention_with_its_gradients(length, histories):
     torch.manual_seed(0)
     parts = [torch.randn(2, length, 4, 16) for _ in range(3)]
     grad = torch.randn(2, length, 4, 16)
@@ -52,13 +52,18 @@ def test_blocks_and_bands_are_dense_attention_with_its_gradients(length, histori
     # Scores of unit vectors are within 1: beyond 100 keys the steep head's weights are below exp(2 - 25).
     q, k, v = (x / x.norm(dim=-1, keepdim=True) * 2 for x in parts)
     results = []
-    for attend in (lambda *x: _attend(*x, [100, length, length, length], first, 0.0), lambda *x: dense(*x, first)):
+    for attend in (
+        lambda *x: _attend(*x, [100, length, length, length], first, 0.0),
+        lambda *x: _attend_fused(*x, first, 0.0),
+        lambda *x: dense(*x, first),
+    ):
         inputs = [x.clone().requires_grad_() for x in (q, k, v)]
         out = attend(*inputs)
         out.backward(grad)
         results.append([out.detach(), *(x.grad for x in inputs)])
-    for blocked, plain in zip(*results, strict=True):
+    for blocked, fused, plain in zip(*results, strict=True):
         torch.testing.assert_close(blocked, plain, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(fused, plain, atol=2e-6, rtol=1e-5)
 
 
 def kernel_and_truth(shape, first, dropped_mass=kernel.DROPPED_MASS):
@@ -173,7 +178,7 @@ def test_the_kernel_refuses_what_it_would_compute_wrongly():
     assert not kernel.supported(16, 1.0) and not kernel.supported(64, float("inf"))
 
 
-@pytest.mark.parametrize("heads", [1, 2], ids=["heads of 64: the kernel", "heads of 32: the kernel"])
+@pytest.mark.parametrize("heads", [1, 2], ids=["one head of 64", "two of 32"])
 def test_the_frozen_transformer_is_the_models_and_leaves_it_alone(heads):
     model = tiny_model(hidden_dim=64, action_emb_dim=31, observation_emb_dim=31, transformer_heads=heads)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -26,13 +26,13 @@ QUERY_BLOCK = 128
 
 
 @functools.lru_cache(maxsize=8)
-def _bias_strip(heads: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """ALiBi's bias and the causal mask for a block of queries at the end of ``length`` keys: [H, QUERY_BLOCK, length].
+def _alibi(heads: int, queries: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """ALiBi's bias and the causal mask, for the last ``queries`` of ``length`` tokens: [H, queries, length].
 
-    The entries depend on the distance alone, so columns further right serve any other block.
+    The entries depend on the distance alone, so columns further right serve any other block of queries.
     """
     with torch.inference_mode(False), torch.no_grad():  # made in inference mode, training could not use it
-        query = torch.arange(length - QUERY_BLOCK, length, device=device)
+        query = torch.arange(length - queries, length, device=device)
         distance = query[:, None] - torch.arange(length, device=device)
         slopes = torch.tensor(alibi_slopes(heads), device=device)[:, None, None]
         return (-slopes * distance).masked_fill_(distance < 0, -math.inf).to(dtype)
@@ -49,7 +49,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, windows: list[int], first: Tensor |
         first: [N, T], see `Transformer.forward`.
     """
     length, heads = q.shape[1], q.shape[2]
-    strip = _bias_strip(heads, QUERY_BLOCK * -(-length // QUERY_BLOCK), q.dtype, q.device)
+    strip = _alibi(heads, QUERY_BLOCK, QUERY_BLOCK * -(-length // QUERY_BLOCK), q.dtype, q.device)
     q, k, v = (part.permute(2, 0, 1, 3).contiguous() for part in (q * q.shape[-1] ** -0.5, k, v))  # [H, N, T, D]
     blocks = []
     for start in range(0, length, QUERY_BLOCK):
@@ -71,10 +71,33 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, windows: list[int], first: Tensor |
     return torch.cat(blocks, dim=2).permute(1, 2, 0, 3)
 
 
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, dropout: float) -> Tensor:
+    """`_attend` for GPUs, in torch's fused attention: reads no value back, so that a CUDA graph can capture it."""
+    mask = _alibi(q.shape[2], q.shape[1], q.shape[1], q.dtype, q.device)[None]  # [1, H, T, T]
+    if first is not None:
+        mask = mask.masked_fill(torch.arange(q.shape[1], device=q.device) < first[:, None, :, None], -math.inf)
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
+
+
 def _runs(values: list[int]) -> list[tuple[int, int]]:
     """Runs of equal neighbours: [first, last) positions."""
     edges = [i for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
     return list(zip(edges, [*edges[1:], len(values)], strict=True))
+
+
+def windows_for(bound: float, slopes: list[float], context_len: int, dropped_mass: float) -> list[int]:
+    """For each head, how many of the latest tokens it must read; see `Transformer.windows`.
+
+    Args:
+        bound: of all scores, before ALiBi.
+    """
+    if math.isinf(bound) or dropped_mass == 0.0:
+        return [context_len] * len(slopes)
+    needed = [
+        math.ceil((2 * bound - math.log(dropped_mass) - math.log(-math.expm1(-slope))) / slope) for slope in slopes
+    ]
+    return [min(context_len, max(1, window)) for window in needed]
 
 
 class Attention(nn.Module):
@@ -99,9 +122,14 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v
 
-    def forward(self, x: Tensor, windows: list[int], first: Tensor | None = None) -> Tensor:
-        """Attend within whole windows: x [N, T, F] -> [N, T, F]; the rest as for `_attend`."""
-        out = _attend(*self._project(x), windows, first, self.dropout if self.training else 0.0)
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """Attend within whole windows: x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
+        dropout = self.dropout if self.training else 0.0
+        if x.is_cuda:
+            out = _attend_fused(*self._project(x), first, dropout)
+        else:
+            windows = windows_for(self.score_bound(), alibi_slopes(self.heads), x.shape[1], NEGLIGIBLE_MASS)
+            out = _attend(*self._project(x), windows, first, dropout)
         return self.out_proj(out.flatten(2))
 
     def decode(self, x: Tensor, cache: ContextCache, layer: int) -> Tensor:
@@ -143,10 +171,10 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.norm2(x))
 
-    def forward(self, x: Tensor, windows: list[int], first: Tensor | None) -> Tensor:
-        """x [N, T, F] -> [N, T, F]; the rest as for `_attend`."""
+    def forward(self, x: Tensor, first: Tensor | None) -> Tensor:
+        """x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
         normed = self.norm1(x)
-        return self._finish(x, normed, self.attention(normed, windows, first))
+        return self._finish(x, normed, self.attention(normed, first))
 
     def decode(self, x: Tensor, cache: ContextCache, layer: int) -> Tensor:
         """x [N, F] -> [N, F]; stores this token's key and value in the cache."""
@@ -174,8 +202,8 @@ class Transformer(nn.Module):
         Returns:
             [N, T, F].
         """
-        for block, windows in zip(self.blocks, self.windows(x.shape[1]), strict=True):
-            x = block(x, windows, first)
+        for block in self.blocks:
+            x = block(x, first)
         return self.ln_f(x)
 
     def decode(self, x: Tensor, cache: ContextCache) -> Tensor:
@@ -201,13 +229,5 @@ class Transformer(nn.Module):
         """
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
-        return [self._layer_windows(block.attention.score_bound(), context_len, dropped_mass) for block in self.blocks]
-
-    def _layer_windows(self, bound: float, context_len: int, dropped_mass: float) -> list[int]:
-        if math.isinf(bound) or dropped_mass == 0.0:
-            return [context_len] * len(self.slopes)
-        needed = [
-            math.ceil((2 * bound - math.log(dropped_mass) - math.log(-math.expm1(-slope))) / slope)
-            for slope in self.slopes
-        ]
-        return [min(context_len, max(1, window)) for window in needed]
+        bounds = [block.attention.score_bound() for block in self.blocks]
+        return [windows_for(bound, self.slopes, context_len, dropped_mass) for bound in bounds]

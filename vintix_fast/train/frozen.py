@@ -60,11 +60,8 @@ class _KernelAttention(nn.Module):
         super().__init__()
         self._attention, self._slopes = attention, torch.tensor(slopes)
 
-    def score_bound(self) -> float:
-        return self._attention.score_bound()
-
-    def forward(self, x: Tensor, windows: list[int], first: Tensor | None = None) -> Tensor:
-        """x [N, T, F] bfloat16 -> [N, T, F]; ``windows`` are for others: the kernel sees what it need not read."""
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """x [N, T, F] bfloat16 -> [N, T, F]; ``first`` as for `Transformer.forward`."""
         attention = self._attention
         qkv = attention.in_proj(x).unflatten(-1, (3, attention.heads, attention.head_dim))
         out = kernel.causal_attention(qkv, self._slopes, attention.q_norm, attention.k_norm, first)
