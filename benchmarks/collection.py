@@ -1,8 +1,9 @@
 """Environment steps a second: the bare simulator, and what the task, the policy and the writer cost on top of it.
 
-All rows of one number of environments replay one walk: a first rollout records what the robots saw and did, the
-simulator alone and the task alone are driven by those actions, and the policy's context is filled with it until it
-is full.  So every row simulates the same motion, and no row is measured on a context that is still short.
+A first rollout of one number of environments records a walk: what the robots saw and did.  The simulator alone and the
+task alone repeat it, driven by its actions.  The policy's context is filled with it until it is full, and then the
+policy walks on by itself, so that no row is measured on a context that is still short.  Only the simulator alone never
+places fallen robots anew; where any fall, its row simulates another motion.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def run_rows(task: WalkingTask, policy: Actor, walk: Walk) -> dict[str, dict[str
 
 
 def bare_seconds(task: WalkingTask, walk: Walk) -> float:
-    """A step of the simulator alone, on the walk's targets."""
+    """A step of the simulator alone, on the walk's targets; who falls stays down."""
     default = torch.tensor(task.robot.default_pose_rad, device=task.device)
     idle = torch.zeros(1, task.num_envs, ACTION_DIM, device=task.device)
     targets = default + ACTION_SCALE_RAD * torch.cat([idle, walk.action[:-1]])
