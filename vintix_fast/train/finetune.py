@@ -153,12 +153,14 @@ def finetune(
         model.encoder.requires_grad_(False)
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
     log = _go_on(state_file, parameters, optimiser)
-    loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
+    draw, loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
 
     saved = time.monotonic()
     for step in range(len(log), config.steps):
+        with region("load"):
+            drawn = draw(np.random.default_rng([seed, step]))
         with region("forward"), torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            loss = loss_of(np.random.default_rng([seed, step]))
+            loss = loss_of(drawn)
         log.append(descend(loss, optimiser, step, config))
         try:
             on_step(log[-1])
@@ -171,10 +173,11 @@ def finetune(
     return log
 
 
-Loss = Callable[[np.random.Generator], torch.Tensor]
+Draw, Loss = Callable[[np.random.Generator], Any], Callable[[Any], torch.Tensor]
+"""What a step is about, and its loss."""
 
 
-def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> Loss:
+def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
     transformer = frozen(model.transformer, config.bf16)
 
     def loss(batch: Batch) -> torch.Tensor:
@@ -182,24 +185,17 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
 
     if model.device.type == "cuda":
         loss = capture(loss, model, windows.batch(config.batch_size, np.random.default_rng(0)), windows.window_len)
-
-    def drawn(rng: np.random.Generator) -> torch.Tensor:
-        with region("load"):
-            batch = windows.batch(config.batch_size, rng, pack=True)
-        return loss(batch)
-
-    return drawn
+    return lambda rng: windows.batch(config.batch_size, rng, pack=True), loss
 
 
-def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> Loss:
+def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
     """The decoder sees constants: the transformer runs once over everything."""
     hidden = hidden_states(model, task_name, windows, config.bf16)
 
-    def loss(rng: np.random.Generator) -> torch.Tensor:
-        rows = windows.rows(config.batch_size, rng)
+    def loss(rows: torch.Tensor) -> torch.Tensor:
         return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], windows.weight[rows])
 
-    return loss
+    return lambda rng: windows.rows(config.batch_size, rng), loss
 
 
 def _save(
