@@ -128,6 +128,7 @@ def test_tensorboard_has_the_usual_tags(finished):
     tags = set(events.Tags()["scalars"])
     assert tags >= {"Train/mean_reward", "Train/mean_episode_length", "Eval/mean_reward", "Loss/action", "Loss/critic"}
     collected = events.Scalars("Train/mean_reward")
+    collected = sorted(collected, key=lambda e: e.step)  # files of one second are read in no certain order
     assert [e.step for e in collected] == [row["total_env_steps"] for row in result.rows[1:]]
     assert [e.value for e in collected] == pytest.approx([row["mean_return"] for row in result.rows[1:]])
     assert [e.step for e in events.Scalars("Loss/action")] == list(range(10))
