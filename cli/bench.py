@@ -78,15 +78,9 @@ def bench(
 ) -> None:
     """Measure collection, row by row: simulator, task, policy, writer, the plain way; or --training.
 
-<<<<<<< HEAD
-    Simulator and task repeat a recorded walk; the policy walks on, live, from a full context of it. The bare simulator
-    leaves robots where they fall: with falls, see the last column, its row is of another motion. With the defaults this
-    takes a few minutes.
-=======
     Simulator and task repeat a recorded walk; the policy walks on live, from a
     full context. The bare simulator leaves robots where they fall: with falls,
     see the last column, its row differs. The defaults take a few minutes.
->>>>>>> fixes
     """
     environments = _numbers(num_envs)
     config = BenchConfig(environments, steps, repeats, plain_steps, device, engine, cache_dtype, dropped_mass)

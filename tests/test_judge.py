@@ -163,15 +163,7 @@ def misaligned(array):
         ("base_quat", lambda a: a[:, :3], "base_quat: expected an array, aligned to 4 bytes, of shape [3, 4], got"),
         ("joint_pos_rad", lambda a: a[:2], "of shape [3, 12], got shape (2, 12)"),
         ("base_pos_m", lambda a: a.ravel(), "of shape [9, 3], got shape (9,)"),
-<<<<<<< HEAD
-        (
-            "action",
-            lambda a: a.astype(np.float64),
-            "action: expected a numpy array of dtype float32, got dtype float64",
-        ),
-=======
         ("action", lambda a: a.astype(np.float64), "action: expected a numpy array of dtype float32, got dtype"),
->>>>>>> fixes
         ("base_lin_vel_m_s", misaligned, "base_lin_vel_m_s: expected an array, aligned to 4 bytes, of shape [3, 3]"),
         ("solver_failed", lambda a: a.astype(np.uint8), "solver_failed: expected a numpy array of dtype bool, got"),
         ("last_action", lambda a: np.asfortranarray(a), "last_action: expected a C-contiguous array of shape [3, 12]"),
