@@ -127,11 +127,14 @@ def test_tensorboard_has_the_usual_tags(finished):
     events = event_accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
     tags = set(events.Tags()["scalars"])
     assert tags >= {"Train/mean_reward", "Train/mean_episode_length", "Eval/mean_reward", "Loss/action", "Loss/critic"}
-    collected = events.Scalars("Train/mean_reward")
-    collected = sorted(collected, key=lambda e: e.step)  # files of one second are read in no certain order
+
+    def scalars(tag):
+        return sorted(events.Scalars(tag), key=lambda e: e.step)  # files of one second are read in no certain order
+
+    collected = scalars("Train/mean_reward")
     assert [e.step for e in collected] == [row["total_env_steps"] for row in result.rows[1:]]
     assert [e.value for e in collected] == pytest.approx([row["mean_return"] for row in result.rows[1:]])
-    assert [e.step for e in events.Scalars("Loss/action")] == list(range(10))
+    assert [e.step for e in scalars("Loss/action")] == list(range(10))
 
 
 # -- what it changes ---------------------------------------------------------------------------------------------------
