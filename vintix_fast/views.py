@@ -22,7 +22,7 @@ class StateViews:
     def __init__(self, gs: Any, scene: Any, entity: Any, joint_dofs: torch.Tensor) -> None:
         solver, base = scene.sim.rigid_solver, entity.base_link_idx
         if not (solver._links_offset_pos_is_identity[base].all() and solver._links_offset_quat_is_identity[base].all()):
-            raise NotImplementedError("the base link is moved against the robot's file")
+            raise ValueError("the base link is moved against the robot's file")
 
         def view(array: Any) -> torch.Tensor:
             return gs.utils.misc.qd_to_torch(array, transpose=True, copy=False)  # [N, ...]
@@ -106,7 +106,7 @@ def bind(gs: Any, scene: Any, entity: Any, joint_dofs: torch.Tensor) -> StateVie
         views.place(torch.ones(scene.n_envs, dtype=torch.bool), qpos)
         placed = torch.equal(entity.get_pos(), qpos[:, :3]) and not entity.get_vel().any()
         return views if moving and placed and _read_alike(views, entity, joint_dofs) else None
-    except Exception:  # whatever another version of Genesis says to names that it does not have
+    except Exception:  # not as known here: also whatever another Genesis says to names that it does not have
         return None
 
 
