@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from vintix_fast.cli import adapt, bench, distil, doctor, evaluate, expert, inspect, models, pretrain, profile, report
@@ -29,6 +31,12 @@ app.command("inspect", cls=Command)(inspect.inspect)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 
+# Torch's threads wait actively for their next piece of work, by default for milliseconds; what else runs on the same cores
+# (the compiled kernels' own threads, other programs) waits with them.  So many turns are some 50 microseconds.
+SPIN_COUNT = "3000"
+
+
 def main() -> None:
     """Entry point of the ``vintix-fast`` script."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read once, when torch is imported
     app()

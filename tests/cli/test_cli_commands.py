@@ -4,6 +4,7 @@ import csv
 import ctypes
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from vintix_fast.adapt import AdaptResult
-from vintix_fast.cli import app, doctor
+from vintix_fast.cli import app, doctor, main
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
 from vintix_fast.data import open_writer
 from vintix_fast.evaluate import Evaluation
@@ -112,6 +113,16 @@ except SystemExit as end:
 @pytest.mark.parametrize("words", [("-h",), *[(command, "--help") for command in COMMANDS]])
 def test_help_imports_nothing_heavy(words):
     subprocess.run([sys.executable, "-c", LIGHT.format(action=HELP), *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_torchs_threads_wait_passively_unless_the_user_chose(monkeypatch):
+    seen = []
+    monkeypatch.setattr("vintix_fast.cli.app", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    main()
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    main()
+    assert seen[0] == "7" and 0 < int(seen[1]) < 100_000
 
 
 def test_importing_the_package_imports_nothing_heavy():
