@@ -9,12 +9,19 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from fakes import make_history
+from fakes import TINY, make_history
 
 from vintix_fast.data import History, open_writer
+from vintix_fast.pretrain.config import PretrainConfig
 from vintix_fast.report.progress import Progress
 from vintix_fast.schema import FIELDS
 
+TINY_MODEL = TINY.to_dict()
+NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}
+SMALL = dict(
+    model=TINY_MODEL, steps=6, batch_size=4, window_len=8, long_steps=0, lr=3e-3, warmup_steps=2, eval_interval=2,
+    eval_batches=1,
+)  # fmt: skip
 TASKS = {"go1": "go1_walking_ad", "go2": "go2_walking_ad", "minicheetah": "minicheetah_walking_ad"}
 
 
@@ -114,3 +121,11 @@ class Watcher(Progress):
     def on_validation(self, row):
         self.rows.append(dict(row))
         self._count("on_validation")
+
+
+def config(out, data, **options):
+    return PretrainConfig(data=data, output_dir=out, **(SMALL | options))
+
+
+def comparable(rows):
+    return [{key: value for key, value in row.items() if key != "tokens_per_s"} for row in rows]
