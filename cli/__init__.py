@@ -31,8 +31,8 @@ app.command("inspect", cls=Command)(inspect.inspect)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 
-# Torch's threads wait actively for their next piece of work, by default for milliseconds; what else runs on the same cores
-# (the compiled kernels' own threads, other programs) waits with them.  So many turns are some 50 microseconds.
+# Torch's threads wait for their next piece of work in a loop, by default for milliseconds, and keep the cores from the
+# compiled kernels' own threads and from other programs.  So many turns are some 50 microseconds.
 SPIN_COUNT = "3000"
 
 

@@ -8,7 +8,7 @@ import torch
 from fakes import quaternion
 
 from vintix_fast.sim import RobotState
-from vintix_fast.task import ACTION_CLIP, MAX_TILT_RAD, CompiledJudge, PlainJudge
+from vintix_fast.task import ACTION_CLIP, MAX_TILT_RAD, PlainJudge, compiled_judge
 
 MAX_STEPS = 50
 ATOL, RTOL = 2e-6, 2e-6
@@ -47,7 +47,7 @@ def compare(robot, state, step, spread=1.0):
     """Both judges on the same step; returns the plain one's result."""
     memory = [[tensor.clone() for tensor in step[2:]] for _ in range(2)]
     plain = PlainJudge(robot, MAX_STEPS, torch.device("cpu")).judge(state, *step[:2], *memory[0])
-    compiled = CompiledJudge(robot, MAX_STEPS).judge(state, *step[:2], *memory[1])
+    compiled = compiled_judge(robot, MAX_STEPS).judge(state, *step[:2], *memory[1])
     for name in plain.__dataclass_fields__:
         expected, got = getattr(plain, name), getattr(compiled, name)
         assert got.dtype == expected.dtype and got.shape == expected.shape, name
@@ -127,7 +127,7 @@ def test_an_action_that_is_no_number_stays_one(go2):
 def test_only_the_rows_of_the_mask_are_observed_anew(go2):
     state, mask = random_state(go2, 6), torch.tensor([True, False, False, True, True, False])
     made = []
-    for judge in (PlainJudge(go2, MAX_STEPS, torch.device("cpu")), CompiledJudge(go2, MAX_STEPS)):
+    for judge in (PlainJudge(go2, MAX_STEPS, torch.device("cpu")), compiled_judge(go2, MAX_STEPS)):
         observation = torch.full((6, 33), 7.0)
         judge.observe(state, mask, observation)
         assert (observation[~mask] == 7.0).all() and (observation[mask] != 7.0).any(dim=1).all()
@@ -137,7 +137,7 @@ def test_only_the_rows_of_the_mask_are_observed_anew(go2):
 
 def test_the_same_step_gives_the_same_bits(go2):
     state, step = random_state(go2, 50), random_step(50)
-    results = [CompiledJudge(go2, MAX_STEPS).judge(state, *(t.clone() for t in step)) for _ in range(2)]
+    results = [compiled_judge(go2, MAX_STEPS).judge(state, *(t.clone() for t in step)) for _ in range(2)]
     for name in results[0].__dataclass_fields__:
         assert torch.equal(*(getattr(result, name) for result in results)), name
 
@@ -174,7 +174,7 @@ def test_arrays_of_another_form_are_refused_and_nothing_is_written(go2, name, ch
     arrays = arguments(go2)
     before = {key: array.copy() for key, array in arrays.items()}
     with pytest.raises((TypeError, ValueError)) as raised:
-        CompiledJudge(go2, MAX_STEPS)._judge.judge(**arrays | {name: change(arrays[name])})
+        compiled_judge(go2, MAX_STEPS)._judge.judge(**arrays | {name: change(arrays[name])})
     assert error in str(raised.value)
     for key, array in arrays.items():
         np.testing.assert_array_equal(array, before[key])
@@ -184,4 +184,4 @@ def test_a_read_only_output_is_refused(go2):
     arrays = arguments(go2)
     arrays["step_num"].flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):
-        CompiledJudge(go2, MAX_STEPS)._judge.judge(**arrays)
+        compiled_judge(go2, MAX_STEPS)._judge.judge(**arrays)

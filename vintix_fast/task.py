@@ -4,13 +4,14 @@ Data flows simulator -> state -> (observation, reward, end of episode).  Constan
 the pretrained models were trained in.  Knows nothing about policies, files or Genesis; the simulator is anything with
 the methods of `vintix_fast.sim.Simulator`.
 
-`PlainJudge` is the task in plain torch, the reference; `CompiledJudge` is the same in one pass of C++ over tensors on a
-CPU, `TritonJudge` in one launch over tensors on a GPU.
+`PlainJudge` is the task in plain torch, the reference; `FusedJudge` is the same in one pass of C++ over tensors on a CPU,
+and in one Triton launch over tensors on a GPU.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,55 +160,39 @@ def _constants(robot: Robot, max_steps: int) -> dict[str, Any]:
     }
 
 
-class CompiledJudge:
-    """`PlainJudge` for tensors on a CPU, compiled: the same methods, the same numbers but for rounding."""
+class FusedJudge:
+    """`PlainJudge` in one pass over the environments: the same methods, the same numbers but for rounding.
 
-    def __init__(self, robot: Robot, max_steps: int) -> None:
-        self._judge = _core.WalkingJudge(**_constants(robot, max_steps))
+    Args:
+        judge: has the same methods, over the parts of a state.
+        enter, leave: make of a tensor what the judge takes, and of what it gives a tensor.
+    """
 
-    def judge(
-        self,
-        state: RobotState,
-        action: torch.Tensor,
-        solver_failed: torch.Tensor,
-        last_action: torch.Tensor,
-        step_num: torch.Tensor,
-    ) -> StepResult:
+    def __init__(self, judge: Any, enter: Callable[[torch.Tensor], Any], leave: Callable[[Any], torch.Tensor]) -> None:
+        self._judge, self._enter, self._leave = judge, enter, leave
+
+    def judge(self, state: RobotState, action: torch.Tensor, *rest: torch.Tensor) -> StepResult:
         """See `PlainJudge.judge`."""
-        tensors = (*_parts(state), action.detach(), solver_failed, last_action, step_num)
-        return StepResult(*map(torch.from_numpy, self._judge.judge(*(tensor.numpy() for tensor in tensors))))
+        return StepResult(*map(self._leave, self._judge.judge(*self._parts(state, action.detach(), *rest))))
 
     def observe(self, state: RobotState, mask: torch.Tensor, observation: torch.Tensor) -> None:
         """See `PlainJudge.observe`."""
-        self._judge.observe(*(tensor.numpy() for tensor in (*_parts(state), mask, observation)))
+        self._judge.observe(*self._parts(state, mask, observation))
+
+    def _parts(self, state: RobotState, *others: torch.Tensor) -> list[Any]:
+        return [self._enter(t) for t in (*(getattr(state, name) for name in state.__dataclass_fields__), *others)]
 
 
-class TritonJudge:
-    """`PlainJudge` for tensors on a GPU, in one launch: the same methods, the same numbers but for rounding."""
-
-    def __init__(self, robot: Robot, max_steps: int, device: torch.device) -> None:
-        from vintix_fast.kernels.judge import WalkingJudge  # triton is not installed everywhere
-
-        self._judge = WalkingJudge(device, **_constants(robot, max_steps))
-
-    def judge(
-        self,
-        state: RobotState,
-        action: torch.Tensor,
-        solver_failed: torch.Tensor,
-        last_action: torch.Tensor,
-        step_num: torch.Tensor,
-    ) -> StepResult:
-        """See `PlainJudge.judge`."""
-        return StepResult(*self._judge.judge(*_parts(state), action.detach(), solver_failed, last_action, step_num))
-
-    def observe(self, state: RobotState, mask: torch.Tensor, observation: torch.Tensor) -> None:
-        """See `PlainJudge.observe`."""
-        self._judge.observe(*_parts(state), mask, observation)
+def compiled_judge(robot: Robot, max_steps: int) -> FusedJudge:
+    """For tensors on a CPU: one pass of C++."""
+    return FusedJudge(_core.WalkingJudge(**_constants(robot, max_steps)), torch.Tensor.numpy, torch.from_numpy)
 
 
-def _parts(state: RobotState) -> tuple[torch.Tensor, ...]:
-    return tuple(getattr(state, name) for name in state.__dataclass_fields__)
+def triton_judge(robot: Robot, max_steps: int, device: torch.device) -> FusedJudge:
+    """For tensors on a GPU: one launch."""
+    from vintix_fast.kernels.judge import WalkingJudge  # triton is not installed everywhere
+
+    return FusedJudge(WalkingJudge(device, **_constants(robot, max_steps)), lambda t: t, lambda t: t)
 
 
 class WalkingTask:
@@ -226,7 +211,7 @@ class WalkingTask:
         self.num_envs, self.device = simulator.num_envs, torch.device(simulator.device)
         on_gpu = self.device.type == "cuda"
         self._masked = on_gpu if masked is None else masked
-        self._judge = TritonJudge(robot, max_steps, self.device) if on_gpu else CompiledJudge(robot, max_steps)
+        self._judge = triton_judge(robot, max_steps, self.device) if on_gpu else compiled_judge(robot, max_steps)
         self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
         self._last_action = torch.zeros(self.num_envs, len(self._default), device=self.device)
         self.step_num = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)

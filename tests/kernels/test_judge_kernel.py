@@ -9,7 +9,7 @@ from interpreter import Compiler, interpret, run_python
 
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S, RobotState
-from vintix_fast.task import ACTION_CHANGE_WEIGHT, ACTION_CLIP, TritonJudge, WalkingTask
+from vintix_fast.task import ACTION_CHANGE_WEIGHT, ACTION_CLIP, WalkingTask, triton_judge
 
 MAX_STEPS = 7
 TOLERANCE = 2e-6
@@ -40,7 +40,7 @@ def make_task(robot, num_envs=67):
 def check_judge(device):
     """Compares the kernel with the task; also run in the interpreter, by the test below."""
     robot = load_robot("go2")
-    judge, (task, action) = TritonJudge(robot, MAX_STEPS, torch.device(device)), make_task(robot)
+    judge, (task, action) = triton_judge(robot, MAX_STEPS, torch.device(device)), make_task(robot)
     last_action, step_num = torch.zeros(67, 12, device=device), task.step_num.to(device, copy=True)
     before = task.simulator.state()
     states = [getattr(before, name).to(device) for name in before.__dataclass_fields__]
@@ -82,7 +82,7 @@ def check_compiles():
     robot = load_robot("go2")
     state = RobotState(*(torch.zeros(2, n) for n in (3, 4, 3, 3, 12, 12)))
     action, failed, step_num = torch.zeros(2, 12), torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int32)
-    TritonJudge(robot, MAX_STEPS, torch.device("cpu")).judge(state, action, failed, action.clone(), step_num)
+    triton_judge(robot, MAX_STEPS, torch.device("cpu")).judge(state, action, failed, action.clone(), step_num)
     assert len(compiler.compiled) == 1
 
 
@@ -93,7 +93,7 @@ def check_walk():
     def walk(masked):
         task = WalkingTask(FakeSimulator(robot, 4, fall_after=(2, 5, 9, 3)), robot, MAX_STEPS, masked)
         if masked:
-            task._judge = TritonJudge(robot, MAX_STEPS, task.device)
+            task._judge = triton_judge(robot, MAX_STEPS, task.device)
         task.reset(seed=1, random_starts=True)
         actions = 0.3 * torch.randn(16, 4, 12, generator=torch.Generator().manual_seed(0))
         return [task.step(action) for action in actions]  # compared at the end: nothing may be written over
