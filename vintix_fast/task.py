@@ -4,8 +4,8 @@ Data flows simulator -> state -> (observation, reward, end of episode).  Constan
 the pretrained models were trained in.  Knows nothing about policies, files or Genesis; the simulator is anything with
 the methods of `vintix_fast.sim.Simulator`.
 
-`PlainJudge` is the task in plain torch, the reference; `FusedJudge` is the same in one pass of C++ over tensors on a CPU,
-and in one Triton launch over tensors on a GPU.
+`PlainJudge` is the task in plain torch, the reference; `FusedJudge` is the same in one pass, compiled for tensors on a
+CPU, one Triton launch for those on a GPU.
 """
 
 from __future__ import annotations
