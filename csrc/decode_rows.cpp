@@ -111,7 +111,7 @@ static std::size_t attend_rows(const Model& m, const Layer& layer, const Step& s
       for (int d = 0; d < width; d += kLanes) store(query.numbers + d, load(query.numbers + d) * scale);
       if constexpr (type == CacheType::int8) round_query(query, width);
       store_token(type, layer.rings[h], memory, position, width, key, value);
-      bytes += attend<type>(layer.rings[h], memory, position, width, m.log_dropped_mass, query, weight, out);
+      bytes += attend<type>(layer.rings[h], memory, position, width, m.dropped_mass, query, weight, out);
       copy(attended + r * stride + h * m.head_dim, out, m.head_dim);
     }
   }

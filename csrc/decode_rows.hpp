@@ -76,7 +76,7 @@ struct Model {
   Norm last_norm;
   Linear decoder[4];
   CacheType cache_type;
-  float log_dropped_mass;  // of what attention may leave unread, relative to the softmax's sum; -inf: nothing
+  float dropped_mass;  // of what attention may leave unread, relative to the softmax's sum
 };
 
 // One step of all N environments.

@@ -231,7 +231,7 @@ void PolicyDecoder::pack_weights(const std::map<std::string, Tensor>& weights) {
                                l < 3 ? c.hidden_dim : c.action_dim);
   }
   m.cache_type = c.cache_type;
-  m.log_dropped_mass = std::log(c.dropped_mass);
+  m.dropped_mass = c.dropped_mass;
 }
 
 void PolicyDecoder::reset(const std::uint8_t* flags) {

@@ -146,11 +146,11 @@ VF_INLINE void add_values(const Ring& ring, const std::uint8_t* memory, int firs
 // Attend from one token to its head's history, this token included: query [width] -> out [width].  weight has room for
 // ring.slots.  Returns the bytes of keys and values read.
 //
-// Blocks are read from the newest to the oldest, until all tokens that are left weigh less than dropped_mass of the best
-// one so far.  Of what was scored, values whose tokens weigh less than that together are not read.
+// Blocks are read from the newest to the oldest, until all tokens that are left weigh less than dropped_mass of those
+// read.  Then the values, from the newest until the tokens left weigh less than dropped_mass of all that were scored.
 template <CacheType type>
 VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::int64_t position, int width,
-                             float log_dropped_mass, const Query& query, float* weight, float* out) {
+                             float dropped_mass, const Query& query, float* weight, float* out) {
   const int slots = ring.slots, current = slot_of(ring, position);
   const std::int64_t held = position + 1;
   const int visible = static_cast<int>(held < ring.window ? held : ring.window);
@@ -158,30 +158,39 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
   const int blocks = slots / kLanes, newest = current / kLanes, in_use = held < slots ? blocks - newest : blocks;
   const auto nth = [=](int i) { return newest + i < blocks ? newest + i : newest + i - blocks; };
 
+  const float log_visible = __builtin_logf(static_cast<float>(visible));
   float best = -__builtin_inff();
+  Vec total = {};  // of exp(score - best)
   int read = 0;
   for (; read < in_use; ++read) {
     const int block = nth(read), age = read == 0 ? 0 : (newest + read) * kLanes - current;  // of its newest token
-    if (ring.tail_bound - ring.slope * age < best) break;
+    const float tail = ring.tail_bound - ring.slope * age - best;
+    if (tail < log_visible && tail < __builtin_logf(sum(total))) break;  // the former is cheap, and no smaller
     Int ages = lane_numbers() + (block * kLanes - current);
     ages = ages < 0 ? ages + slots : ages;
     Vec score = block_scores<type>(ring, memory, block, width, query) - to_float(ages) * ring.slope;
     score = ages < visible ? score : fill(-__builtin_inff());
     store(weight + block * kLanes, score);
     const float top = largest(score);
-    best = top > best ? top : best;
+    if (top > best) {
+      total = total * exponential(fill(best - top));
+      best = top;
+    }
+    total += exponential(score - best);
+  }
+
+  int kept = read;
+  const float negligible = dropped_mass * sum(total);
+  for (Vec rest = {}; kept > 0; --kept) {
+    rest += exponential(load(weight + nth(kept - 1) * kLanes) - best);
+    if (!(sum(rest) <= negligible)) break;  // so is NaN
   }
 
   for (int d = 0; d < width; d += kLanes) store(out + d, Vec{});
-  const float negligible = best + log_dropped_mass - __builtin_logf(static_cast<float>(visible));
-  Vec total = {};
-  std::size_t value_blocks = 0;
-  for (int i = 0; i < read; ++i) {
+  total = Vec{};
+  for (int i = 0; i < kept; ++i) {
     const int block = nth(i);
-    const Vec score = load(weight + block * kLanes);
-    if (largest(score) < negligible) continue;
-    ++value_blocks;
-    Vec probability = exponential(score - best);
+    const Vec probability = exponential(load(weight + block * kLanes) - best);
     total += probability;
     std::uint8_t levels[kLanes];
     float scale = 0.0f;
@@ -207,5 +216,5 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
   const float inverse = 1.0f / sum(total);
   for (int d = 0; d < width; d += kLanes) store(out + d, load(out + d) * inverse);
   constexpr std::size_t bytes = type == CacheType::float32 ? 4 : type == CacheType::bfloat16 ? 2 : 1;
-  return (read + value_blocks) * kLanes * (width * bytes + (type == CacheType::int8 ? sizeof(float) : 0));
+  return static_cast<std::size_t>(read + kept) * kLanes * (width * bytes + (type == CacheType::int8 ? sizeof(float) : 0));
 }
