@@ -25,7 +25,7 @@ from vintix_fast.data import open_writer
 from vintix_fast.model import Vintix
 from vintix_fast.regions import recording
 from vintix_fast.robots import Robot
-from vintix_fast.rollout import Actor, collect, make_policy
+from vintix_fast.rollout import Actor, cache_bytes, collect, make_policy
 from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
@@ -104,7 +104,11 @@ def measure(
             for context in contexts:
                 say(f"{num_envs} environments, context {context}")
                 policy = policy_with(context)
-                settings.append(measure_setting(task, policy, walk, context, config.repeats))
+                setting = measure_setting(task, policy, walk, context, config.repeats)
+                kept = setting["cache_bytes_per_env"] = cache_bytes(model, context, **config.engine_options)
+                if config.engine == "torch":  # it reads all that it keeps
+                    setting["read_bytes_per_step"] = num_envs * kept
+                settings.append(setting)
                 bandwidth = max(bandwidth, read_bandwidth(config.device))
     for setting in settings:
         read = setting["read_bytes_per_step"]
@@ -144,7 +148,6 @@ def measure_setting(task: WalkingTask, policy: Actor, walk: Walk, context_len: i
         **best["collection"]["fractions"],
         "writer_queue_depth": best["collection"]["queue_depth"],
         **min((decode_alone(policy, walk) for _ in range(repeats)), key=lambda run: run["decode_seconds"]),
-        "cache_bytes_per_env": getattr(policy, "cache_bytes_per_env", None),
         "falls": max(run["collection"]["falls"] for run in runs),
     }
 

@@ -46,11 +46,11 @@ def step_table(settings: list[dict[str, Any]]) -> Table:
     for title in ("\nenvs", "\ncontext", "step\nms", *SHARES.values(), *decoding, "\nfalls"):
         table.add_column(title, justify="right")
     for s in settings:
-        fraction, cache = s["decode_bandwidth_fraction"], s["cache_bytes_per_env"]
+        fraction = s["decode_bandwidth_fraction"]
         table.add_row(
             f"{s['num_envs']}", f"{s['context_len']}", f"{1e3 * s['step_seconds']:.2f}",
             *(f"{s[key]:.1%}" for key in SHARES), f"{1e3 * s['decode_seconds']:.2f}",
-            "" if fraction is None else f"{fraction:.0%}", "" if cache is None else f"{cache / 1e6:.1f}",
+            "" if fraction is None else f"{fraction:.0%}", f"{s['cache_bytes_per_env'] / 1e6:.1f}",
             f"{s['falls']}",
         )  # fmt: skip
     return table

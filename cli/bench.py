@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
 from vintix_fast.benchmarks.config import BenchConfig
 from vintix_fast.cli.common import (
@@ -24,10 +24,12 @@ from vintix_fast.errors import UsageError
 MAIN, PARTS, RUN = "Main", "Parts", "Run"
 MAIN_ENVS = 64
 """The setting whose numbers stand at the top of --json."""
+TRAINING_OPTIONS = ("training", "context_len", "device", "json")
 
 
 @reports_errors
 def bench(
+    context: Context,
     num_envs: Annotated[
         str, Option(help="numbers of environments to measure, with commas", rich_help_panel=MAIN)
     ] = "1,16,64,256",
@@ -82,6 +84,8 @@ def bench(
     full context. The bare simulator leaves robots where they fall: with falls,
     see the last column, its row differs. The defaults take a few minutes.
     """
+    if training:
+        _refuse_options_of_collection(context)
     environments = _numbers(num_envs)
     config = BenchConfig(environments, steps, repeats, plain_steps, device, engine, cache_dtype, dropped_mass)
     if png is not None:
@@ -118,6 +122,16 @@ def bench(
         out.print(f"Picture: {png}", highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(result)
+
+
+def _refuse_options_of_collection(context: Context) -> None:
+    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+    for name in given:
+        if name not in TRAINING_OPTIONS:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {context.params[name]} means nothing to --training; leave it out "
+                f"(--training takes {', '.join('--' + n.replace('_', '-') for n in TRAINING_OPTIONS[1:])})"
+            )
 
 
 def _training(context_len: int | None, device: str, out: Any, say: Any, json: bool) -> None:

@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeSimulator
+from fakes import TINY, FakeSimulator
 from typer.testing import CliRunner
 
 from vintix_fast import memory
@@ -35,7 +35,8 @@ def bench(monkeypatch, tmp_path, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        words = ("bench", "--pretrained-path", tiny_checkpoint, *SMALL, *words)
+        of_collection = () if "--training" in words else ("--pretrained-path", tiny_checkpoint, *SMALL)
+        words = ("bench", *of_collection, *words)
         return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "80"})
 
     run.built = built
@@ -82,7 +83,11 @@ def test_parts_can_be_left_out(bench):
 
 def test_the_plain_engine_is_measured_when_asked_for(bench):
     words = ("--num-envs", 2, "--plain-steps", 0, "--writer-steps", 0, "--context-len", 8, "--engine", "torch")
-    assert json.loads(bench(*words, "--json").stdout)["read_bytes_per_step"] is None  # only the compiled one counts
+    content = json.loads(bench(*words, "--json").stdout)
+    # Float32 keys and values of 8 steps in each layer, of which it reads all.
+    assert content["cache_bytes_per_env"] == 2 * TINY.transformer_depth * 8 * TINY.hidden_dim * 4
+    assert content["read_bytes_per_step"] == 2 * content["cache_bytes_per_env"]
+    assert content["decode_bandwidth_fraction"] > 0
 
 
 def test_too_many_environments_for_the_memory_are_refused(bench, monkeypatch):
@@ -100,6 +105,14 @@ def test_training_is_measured_when_asked_for(bench, monkeypatch):
     content = json.loads(bench("--context-len", 64, "--training", "--json").stdout)
     assert content.items() >= numbers.items() and asked["window_len"] == 64
     assert bench.built == []  # needs no simulator
+
+
+@pytest.mark.parametrize(
+    "words", [("--engine", "torch"), ("--num-envs", 64), ("--plain-steps", 0), ("--png", "speed.png")], ids=str
+)
+def test_options_of_collection_mean_nothing_to_training(bench, words):
+    result = bench("--training", *words)
+    assert result.exit_code == 2 and f"{words[0]} {words[1]} means nothing to --training" in result.stderr
 
 
 @pytest.mark.parametrize(
