@@ -1,5 +1,9 @@
 """Environments that do not fit into the memory are refused before anything is built."""
 
+import ctypes
+import subprocess
+import sys
+
 import pytest
 
 from vintix_fast import memory
@@ -41,3 +45,24 @@ def test_a_containers_limit_counts_where_it_is_less(monkeypatch, tmp_path):
     assert [free("max"), free(2**50), free(6000), free(4000)] == [10**6, 10**6, 1070, 0]
     monkeypatch.setattr(memory, "_free_on_host", lambda: None)
     assert free(6000) == 1070
+
+
+FAULTS = """
+import resource
+import numpy as np
+from vintix_fast.memory import keep_freed_memory
+
+keep_freed_memory()
+def use():
+    [np.ones(2 << 20, np.float32) for _ in range(20)]  # 8 MB each
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_freed_memory_is_used_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True)
+    assert int(done.stdout) < 100  # of 40,000 pages

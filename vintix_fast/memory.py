@@ -1,10 +1,11 @@
-"""Whether a run's environments fit into the machine's memory, said before anything is built.
+"""Whether a run's environments fit into the machine's memory, said before anything is built; and what was freed.
 
 Knows nothing about models or Genesis: bytes are handed in.
 """
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -12,6 +13,9 @@ import torch
 from vintix_fast.errors import UsageError
 
 SIMULATOR_BYTES_PER_ENV = 200_000
+KEPT_BYTES = 1 << 30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+LARGEST_MMAP_THRESHOLD = 32 << 20
 CGROUP = Path("/sys/fs/cgroup")
 """Where a container sees the limits of its own control group (version 2)."""
 
@@ -52,3 +56,14 @@ def check_memory(num_envs: int, cache_bytes_per_env: int, device: str = "cpu") -
             f"but {free / 1e9:.1f} GB are free on {device}; give at most {free // bytes_per_env}, or a shorter "
             "--context-len"
         )
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep up to a gigabyte that it freed, for its next tensors; without glibc, do nothing.
+
+    By default tensors of some megabytes go back to the system at once, and every new one costs a thousand page faults.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

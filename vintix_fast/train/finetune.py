@@ -18,6 +18,7 @@ import torch
 
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
 from vintix_fast.regions import region
 from vintix_fast.run import load_tensors, save_tensors
@@ -145,6 +146,7 @@ def finetune(
         VintixFastError: the loss is not finite, or the disk refuses.
         InputFileError: the state file is broken.
     """
+    keep_freed_memory()
     model.eval()
     group = model.tasks[task_name].group_name
     parameters = freeze_all_but_group(model, group)
