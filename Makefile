@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 BIN := .venv/bin
+# As the vintix-fast command sets it (cli/__init__.py): on a busy machine torch's waiting threads slow tests down tenfold.
+export GOMP_SPINCOUNT ?= 3000
 # What a change of means that the package must be installed anew.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
