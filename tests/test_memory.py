@@ -1,4 +1,4 @@
-"""Environments that do not fit into the memory are refused before anything is built."""
+"""Environments that do not fit into the memory are refused before anything is built; freed memory is used again."""
 
 import ctypes
 import subprocess

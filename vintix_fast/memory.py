@@ -1,4 +1,4 @@
-"""Whether a run's environments fit into the machine's memory, said before anything is built; and what was freed.
+"""Memory: whether a run's environments fit, said before anything is built; and keeping what was freed.
 
 Knows nothing about models or Genesis: bytes are handed in.
 """
