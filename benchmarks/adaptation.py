@@ -16,9 +16,10 @@ import hashlib
 import json
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from adaptation_rivals import RIVALS, Scenes, measure_expert
 from adaptation_tables import markdown, write_csv
@@ -31,8 +32,11 @@ from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
 from vintix_fast.robots import load_robot
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.sim import Simulator
+from vintix_fast.train import CriticConfig
 
 ROBOTS = ("minicheetah", "go2", "go1", "a1")
+WEAK = ("minicheetah", "go2")
+"""The robots on which the unseen model leaves most to gain."""
 SEEDS = (5, 6, 7)
 COMMON: dict[str, Any] = {
     "num_improvement_loops": 5, "episodes_per_loop": 50, "min_steps_per_loop": 8000,
@@ -55,6 +59,8 @@ class Spec:
     options: dict[str, Any]
     """Of `AdaptConfig`, over ``COMMON``; none: the default run, which is done once whatever studies call it."""
     limits: tuple[int, ...]
+    critic: dict[str, Any] = field(default_factory=dict)
+    """Of `CriticConfig`, where it differs: what no option of a run chooses."""
 
     def __str__(self) -> str:
         return f"{self.robot}, {self.study}: {self.variant}, seed {self.seed}"
@@ -80,16 +86,29 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "reference go1": TWO_LOOPS | {"reference_robot": "go1"},
     "reference a1": TWO_LOOPS | {"reference_robot": "a1"},
 }
+CRITICS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "default": ({}, {}),
+    "step 0.2": (TWO_LOOPS | {"improvement_step": 0.2}, {}),
+    "4000 updates": (TWO_LOOPS | {"critic_updates": 4000}, {}),
+    "discount 0.98": (TWO_LOOPS, {"gamma": 0.98}),
+    "one-step returns": (TWO_LOOPS, {"n_steps": 1}),
+}
 SHORT, LONG = (50_000, 100_000), (100_000, 250_000)
 SPECS = (
     *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in SEEDS),
     *(Spec("main", r, "one small loop", s, SMALL_LOOP, (10_000,)) for r in ROBOTS for s in SEEDS),
-    *(Spec("operators", r, name, 5, o, SHORT) for r in ("minicheetah", "go2") for name, o in OPERATORS.items()),
-    Spec("operators", "minicheetah", "plain copy", 5, TWO_LOOPS | {"init_map": "none"}, SHORT),
+    *(Spec("operators", r, name, s, o, SHORT) for r in WEAK for name, o in OPERATORS.items() for s in SEEDS),
+    *(Spec("operators", "minicheetah", "plain copy", s, TWO_LOOPS | {"init_map": "none"}, SHORT) for s in SEEDS),
+    *(
+        Spec("critics", r, name, s, o, SHORT, critic)
+        for r in WEAK
+        for name, (o, critic) in CRITICS.items()
+        for s in SEEDS
+    ),
     # The rivals give the number of loops that they leave, from which their runs are known to be done.
-    *(Spec("rivals", r, "from scratch", 5, {"num_improvement_loops": 5}, LONG) for r in ("minicheetah", "go2")),
-    *(Spec("rivals", r, "PPO from expert", 5, TWO_LOOPS, (0, *LONG)) for r in ("minicheetah", "go2")),
-    *(Spec("ablations", "minicheetah", name, 5, options, SHORT) for name, options in ABLATIONS.items()),
+    *(Spec("rivals", r, "from scratch", s, {"num_improvement_loops": 5}, LONG) for r in WEAK for s in SEEDS),
+    *(Spec("rivals", r, "PPO from expert", s, TWO_LOOPS, (0, *LONG)) for r in WEAK for s in SEEDS),
+    *(Spec("ablations", "minicheetah", name, s, options, SHORT) for name, options in ABLATIONS.items() for s in SEEDS),
 )
 STUDIES = tuple(dict.fromkeys(spec.study for spec in SPECS))
 COLUMNS = (
@@ -191,7 +210,8 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
     if spec.variant in RIVALS:
         RIVALS[spec.variant](config, spec.limits, scenes, experts)
     else:
-        adapt(replace(config, resume=begun), simulator=scenes(config.envs))
+        with patch("vintix_fast.adapt.CriticConfig", functools.partial(CriticConfig, **spec.critic)):
+            adapt(replace(config, resume=begun), simulator=scenes(config.envs))
     if rows := read_rows(config):
         print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {seconds(rows):.0f} s", flush=True)
 
