@@ -3,20 +3,19 @@
 The plain trainer is the slow script's: float32, attention with its scores, bias and weights written out, gradients of
 all parameters.  Weights are the bundled model's, histories are random numbers: nothing here depends on what they say.
 
-`vintix-fast bench --training` prints what `measure` returns.  Timings are of single steps, after one that is not
-counted: the fastest, which other programs on the machine disturbed least, and for the time of many steps the median.
+`vintix-fast bench --training` prints what `measure` returns.  Each row is a process of its own, as a run is: what one
+leaves in the allocator and the caches slows the next.  Timings are of single steps, after one that is not counted: the
+fastest, which other programs on the machine disturbed least, and for the time of many steps the median.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
-import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -159,63 +158,48 @@ def measure(
         ``peak_memory_bytes`` (of the process, less what it held before the first step), ``process_memory_bytes``,
         ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated from the median step),
         ``hidden_states_tokens_per_s``, ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
-        ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``.
+        ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``, and the memory.
     """
-    model = load_checkpoint(BUILTIN_CHECKPOINT, device)
-    task_name = next(iter(model.tasks))
-    windows = made_windows(8, 2 * window_len, window_len, device)
     bf16 = multiplies_bf16(device)
     peak = matmul_peak(torch.bfloat16 if bf16 else torch.float32, device)
     tokens = batch_size * window_len
     rows: list[dict[str, Any]] = []
 
-    def time_steps(name: str, train: Callable, count: int, **settings: Any) -> float:
+    def add_row(name: str, train: Callable, count: int, **settings: Any) -> dict[str, Any]:
         config = FinetuneConfig(steps=count + 1, batch_size=batch_size, **settings)
-        times: list[float] = []
-        train(copy.deepcopy(model), task_name, windows, config, 0, lambda step: times.append(_now(device)))
-        step_s, median_s = np.diff(times).min().item(), statistics.median(np.diff(times))
-        operations = step_operations(model, batch_size, window_len, config.decoder_only)
-        plain_s = rows[0]["step_s"] if rows else step_s
-        rows.append(
-            {
-                "name": name,
-                "step_s": step_s,
-                "median_step_s": median_s,
-                "tokens_per_s": tokens / step_s,
-                "ratio": plain_s / step_s,
-                "matmul_peak_fraction": operations / step_s / peak,
-            }
-        )
-        say(f"{name}: {step_s:.3f} s a step (median {median_s:.3f})")
-        return tokens / step_s
+        timed = _in_own_process(time_steps, train, config, window_len, device)
+        step_s = timed["step_s"]
+        timed |= {
+            "name": name,
+            "tokens_per_s": tokens / step_s,
+            "ratio": (rows[0]["step_s"] if rows else step_s) / step_s,
+            "matmul_peak_fraction": timed.pop("operations") / step_s / peak,
+        }
+        rows.append(timed)
+        say(f"{name}: {step_s:.3f} s a step (median {timed['median_step_s']:.3f})")
+        return timed
 
     blocked = functools.partial(plain_finetune, dense=False)
     constant = functools.partial(plain_finetune, dense=False, every_gradient=False)
-    plain = time_steps("plain: float32, dense attention, every gradient", plain_finetune, plain_steps)
-    time_steps("attention in blocks, no dense bias", blocked, plain_steps)
-    time_steps("transformer frozen", constant, plain_steps)
+    plain = add_row("plain: float32, dense attention, every gradient", plain_finetune, plain_steps)
+    add_row("attention in blocks, no dense bias", blocked, plain_steps)
+    add_row("transformer frozen", constant, plain_steps)
     if bf16:
-        time_steps("bfloat16 (autocast)", constant, plain_steps, bf16=True)
-        fast = time_steps("attention kernel, weights held in bfloat16: the trainer", finetune, steps, bf16=True)
+        add_row("bfloat16 (autocast)", constant, plain_steps, bf16=True)
+        fast = add_row("attention kernel, weights held in bfloat16: the trainer", finetune, steps, bf16=True)
     else:
-        fast = time_steps("the trainer", finetune, steps)
-    decoder = time_steps("decoder only", finetune, 4 * steps, bf16=bf16, decoder_only=True)
-
-    started = _now(device)
-    hidden_states(model, task_name, windows, bf16)
-    hidden_rate = len(windows.weight) / (_now(device) - started)
-    memory = {"peak_memory_bytes": None, "process_memory_bytes": None}
-    if device == "cpu" and STATUS.is_file():
-        memory = _memory_in_subprocess(batch_size, window_len)
+        fast = add_row("the trainer", finetune, steps)
+    decoder = add_row("decoder only", finetune, 4 * steps, bf16=bf16, decoder_only=True)
     return {
-        "tokens_per_s": fast,
-        "plain_tokens_per_s": plain,
-        "decoder_only_tokens_per_s": decoder,
-        "matmul_peak_fraction": rows[-2]["matmul_peak_fraction"],
+        "tokens_per_s": fast["tokens_per_s"],
+        "plain_tokens_per_s": plain["tokens_per_s"],
+        "decoder_only_tokens_per_s": decoder["tokens_per_s"],
+        "matmul_peak_fraction": fast["matmul_peak_fraction"],
         "matmul_peak_flops": peak,
-        "seconds_1000_steps": DEFAULT_STEPS * rows[-2]["median_step_s"],
-        "hidden_states_tokens_per_s": hidden_rate,
-        **memory,
+        "seconds_1000_steps": DEFAULT_STEPS * fast["median_step_s"],
+        "hidden_states_tokens_per_s": _in_own_process(hidden_states_rate, window_len, device),
+        "peak_memory_bytes": fast["peak_memory_bytes"],
+        "process_memory_bytes": fast["process_memory_bytes"],
         "bf16": bf16,
         "threads": torch.get_num_threads(),
         "batch_size": batch_size,
@@ -225,29 +209,51 @@ def measure(
     }
 
 
+def _in_own_process(function: Callable, *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def time_steps(train: Callable, config: FinetuneConfig, window_len: int, device: str) -> dict[str, Any]:
+    """Train the bundled model on random histories.
+
+    Returns:
+        ``step_s`` of the fastest step, ``median_step_s``, ``operations`` of one, ``peak_memory_bytes`` and
+        ``process_memory_bytes`` as `measure` has them, None on CUDA.
+    """
+    model = load_checkpoint(BUILTIN_CHECKPOINT, device)
+    windows = made_windows(8, 2 * window_len, window_len, device)
+    before = _memory("VmRSS", device)
+    times: list[float] = []
+    train(model, next(iter(model.tasks)), windows, config, 0, lambda step: times.append(_now(device)))
+    peak = _memory("VmHWM", device)  # and not getrusage's, in which a child process begins with its parent's
+    return {
+        "step_s": np.diff(times).min().item(),
+        "median_step_s": statistics.median(np.diff(times)),
+        "operations": step_operations(model, config.batch_size, window_len, config.decoder_only),
+        "peak_memory_bytes": None if peak is None else peak - before,
+        "process_memory_bytes": peak,
+    }
+
+
+def hidden_states_rate(window_len: int, device: str) -> float:
+    """Tokens a second of the transformer's only run in decoder-only training."""
+    model = load_checkpoint(BUILTIN_CHECKPOINT, device)
+    windows = made_windows(8, 2 * window_len, window_len, device)
+    started = _now(device)
+    hidden_states(model, next(iter(model.tasks)), windows, multiplies_bf16(device))
+    return len(windows.weight) / (_now(device) - started)
+
+
 def _now(device: str) -> float:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def _memory_in_subprocess(batch_size: int, window_len: int) -> dict[str, int]:
-    code = f"from vintix_fast.benchmarks.training import print_memory; print_memory({batch_size}, {window_len})"
-    done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _status_bytes(key: str) -> int:
+def _memory(key: str, device: str) -> int | None:
+    """Bytes of this process; None where the system does not tell, and on CUDA, where the process holds little."""
+    if torch.device(device).type == "cuda" or not STATUS.is_file():
+        return None
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
     return 1024 * int(line.split()[1])
-
-
-def print_memory(batch_size: int, window_len: int) -> None:
-    """Train three steps and print what memory they took, as JSON; in a process of its own."""
-    model = load_checkpoint(BUILTIN_CHECKPOINT)
-    windows = made_windows(8, 2 * window_len, window_len)
-    before = _status_bytes("VmRSS")
-    config = FinetuneConfig(steps=3, batch_size=batch_size, bf16=multiplies_bf16("cpu"))
-    finetune(model, next(iter(model.tasks)), windows, config, 0)
-    peak = _status_bytes("VmHWM")  # and not getrusage's, in which a child process begins with its parent's
-    print(json.dumps({"peak_memory_bytes": peak - before, "process_memory_bytes": peak}))

@@ -6,7 +6,9 @@
 //   weights     exp(score + bias), not yet divided by their sum, kept for the backward pass in bfloat16. No maximum is
 //               subtracted: normalised queries and keys bound every score, which the caller checks;
 //   tiles       64 queries by 64 keys. A tile of queries reads keys from its own backwards, and stops where everything
-//               older is provably below dropped_mass of the softmax's sum: ALiBi's steep heads stop early.
+//               older is provably below dropped_mass of the softmax's sum: ALiBi's steep heads stop early. The backward
+//               pass knows the weights, far lighter than the proof has it, and leaves out the oldest tiles that
+//               together weigh no more than dropped_mass of what was read.
 //
 // A sequence may hold several histories one after another: first[t] is the token at which token t's history begins.
 //
@@ -28,7 +30,7 @@ struct CausalAttention {
   const float* slopes;         // [H]
   const float *q_weight, *q_bias, *k_weight, *k_bias;  // [D], of the norms
   float norm_eps;
-  float dropped_mass;  // most that a query may leave unread, relative to its softmax's sum
+  float dropped_mass;  // most that a query may leave out in either pass, relative to its softmax's sum
   std::size_t threads;
 };
 
@@ -38,7 +40,8 @@ bool causal_attention_supported();
 // Elements of `weights` for these sizes; those of tiles that are never read are never touched.
 std::size_t causal_attention_weights(std::size_t batch, std::size_t length, std::size_t heads);
 
-// out [B, T, H, D] bfloat16; weights, or null where no backward pass follows; sums [B, H, T], and stops [B, H, tiles]: the oldest tile of keys that was read.
+// out [B, T, H, D] bfloat16; weights, or null where no backward pass follows; sums [B, H, T], and stops [B, H, tiles]:
+// the oldest tile of keys that the backward pass needs.
 void causal_attention_forward(const CausalAttention& task, std::uint16_t* out, std::uint16_t* weights, float* sums,
                               std::int32_t* stops);
 

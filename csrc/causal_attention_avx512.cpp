@@ -108,8 +108,8 @@ class Forward {
  public:
   explicit Forward(const ForwardHeads& work)
       : work_(work), head_(work.task), dim_(head_.dim), keys_(head_.padded * dim_ / 2),
-        values_(head_.padded * dim_ / 2), copied_(head_.padded * dim_ / 2), rows_(kTile * kPairs), totals_(kTile * 16),
-        summed_(kTile * dim_) {}
+        values_(head_.padded * dim_ / 2), copied_(head_.padded * dim_ / 2), rows_(kTile * kPairs),
+        totals_((head_.count + 1) * kTile * 16), summed_(kTile * dim_) {}
 
   void run(std::size_t item) {
     head_.load(item);
@@ -119,7 +119,7 @@ class Forward {
     sums_ = work_.sums + item * head_.task.length;
     weights_ = work_.weights == nullptr ? nullptr : words(work_.weights + item * attention_weights(head_.task.length));
     for (std::size_t query = 0; query < head_.count; ++query) {
-      std::memset(totals_, 0, kTile * 16 * sizeof(float));
+      std::memset(totals(query + 1), 0, kTile * 16 * sizeof(float));
       std::memset(summed_, 0, kTile * dim_ * sizeof(float));
       std::size_t key = query;
       for (;; --key) {
@@ -127,8 +127,8 @@ class Forward {
         accumulate(kTile, dim_, rows_, kPairs, values_ + key * kPairs * dim_, dim_, kPairs, summed_, dim_);
         if (key == 0 || enough(query, key)) break;
       }
-      work_.stops[item * head_.count + query] = static_cast<std::int32_t>(key);
-      finish(query);
+      finish(query, key);
+      work_.stops[item * head_.count + query] = static_cast<std::int32_t>(heavy(query, key));
     }
   }
 
@@ -160,10 +160,10 @@ class Forward {
       if (!whole) hide(block, first_query + row, first_key);
 #pragma GCC unroll 8
       for (int r = 0; r < 4; ++r) {
-        float* total = totals_ + (row + r) * 16;
         const __m512 sum =
             _mm512_add_ps(_mm512_add_ps(block[r][0], block[r][1]), _mm512_add_ps(block[r][2], block[r][3]));
-        _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), sum));
+        const __m512 younger = _mm512_load_ps(totals(key + 1) + (row + r) * 16);
+        _mm512_store_ps(totals(key) + (row + r) * 16, _mm512_add_ps(younger, sum));
       }
       store_both<true>(block, zipper_, rows_ + row * kPairs, paired == nullptr ? nullptr : paired + row / 2 * kTile);
     }
@@ -186,22 +186,35 @@ class Forward {
     if (head_.first(query * kTile) >= key * kTile) return true;
     const float rest = head_.log2_rest(query, key) - std::log2(head_.task.dropped_mass);
     for (std::size_t row = 0; row < kTile; ++row)
-      if (rest > std::log2(total(row))) return false;
+      if (rest > std::log2(total(row, key))) return false;
     return true;
   }
 
-  void finish(std::size_t query) {
+  // The oldest tile that the backward pass needs: what is older weighs no more than it may leave out, for every query.
+  std::size_t heavy(std::size_t query, std::size_t oldest) const {
+    const std::size_t rows = std::min(head_.task.length - query * kTile, kTile);
+    for (std::size_t key = oldest; key < query; ++key)
+      for (std::size_t row = 0; row < rows; ++row)
+        if (total(row, key + 1) < (1.0f - head_.task.dropped_mass) * total(row, oldest)) return key;
+    return query;
+  }
+
+  void finish(std::size_t query, std::size_t oldest) {
     const std::size_t end = std::min(head_.task.length - query * kTile, kTile);
     for (std::size_t row = 0; row < end; ++row) {
       const std::size_t t = query * kTile + row;
-      sums_[t] = total(row);
+      sums_[t] = total(row, oldest);
       const __m512 share = _mm512_set1_ps(1.0f / sums_[t]);
       for (std::size_t d = 0; d < dim_; d += 16)
         narrow(_mm512_mul_ps(_mm512_load_ps(summed_ + row * dim_ + d), share), work_.out + head_.out_row(t) + d);
     }
   }
 
-  float total(std::size_t row) const { return _mm512_reduce_add_ps(_mm512_load_ps(totals_ + row * 16)); }
+  // Weights of a tile of keys and all younger ones, of each query 16 sums to be added up.
+  float* totals(std::size_t key) { return totals_ + key * kTile * 16; }
+  float total(std::size_t row, std::size_t key) const {
+    return _mm512_reduce_add_ps(_mm512_load_ps(totals_ + (key * kTile + row) * 16));
+  }
 
   const ForwardHeads& work_;
   Head head_;
@@ -212,7 +225,7 @@ class Forward {
   Words values_;                      // paired [padded / 2][dim]
   Words copied_;                      // values, rows [padded][dim / 2]
   Words rows_;                        // [kTile][kPairs]
-  Floats totals_;                     // [kTile][16], to be added up
+  Floats totals_;                     // [tiles + 1][kTile][16]
   Floats summed_;                     // [kTile][dim]
   const Zipper zipper_;
 };

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vintix_fast import _core
 
 DROPPED_MASS = 1e-2
-"""Most of a softmax's sum that may stay unread, by a bound that real scores stay far below; the rollout's default."""
+"""Most of a softmax's sum that may be left out; the rollout's default.  The forward pass keeps to it by a bound that
+real scores stay far below, the backward pass by the weights themselves."""
 LARGEST_SCORE = 40.0
 """The kernel subtracts no maximum: 2048 weights of exp(40) and their products are far from float32's largest."""
 
@@ -40,7 +41,7 @@ def causal_attention(
         slopes: [H] float32, positive.
         q_norm, k_norm: over D; float32 and frozen.
         first: [N, T] int32: the token at which each token's history begins; None: token 0.
-        dropped_mass: most of a softmax's sum that may stay unread.
+        dropped_mass: most of a softmax's sum that may be left out, unread in the forward pass or in the backward pass.
 
     Returns:
         [N, T, H, D] bfloat16.
