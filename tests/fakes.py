@@ -69,6 +69,8 @@ class FakeSimulator:
         self._gain = 1.0 + torch.arange(num_envs) / num_envs
         self.reset_scene()
 
+    compiles_each_scene = False
+
     def reset_scene(self) -> None:
         n = self.num_envs
         self.pos, self.lin, self.ang = torch.zeros(n, 3), torch.zeros(n, 3), torch.zeros(n, 3)

@@ -24,6 +24,7 @@ from runs import (
     tree,
 )
 
+from vintix_fast import calibrate
 from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
@@ -181,13 +182,13 @@ def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
         built.append((robot.name, num_envs, device))
         return FakeSimulator(robot, num_envs, device, say)
 
-    monkeypatch.setattr(adapt_module, "Simulator", build)
+    monkeypatch.setattr(calibrate, "Simulator", build)
     adapt_module.adapt(small_config(tmp_path / "run", tiny_checkpoint))
     assert built == [("minicheetah", 3, "cpu")]
 
 
 def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
-    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a second scene"))
+    monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a second scene"))
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
 
 
@@ -391,7 +392,7 @@ def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, ti
 def test_what_does_not_fit_is_said_before_anything_is_written(
     monkeypatch, tmp_path, tiny_checkpoint, options, error, words
 ):
-    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a scene first"))
+    monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a scene first"))
     options = {"pretrained_path": tiny_checkpoint} | SMALL | options
     with pytest.raises(error, match=words):
         adapt_module.adapt(adapt_module.AdaptConfig(output_dir=tmp_path / "run", **options))

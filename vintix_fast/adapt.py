@@ -7,13 +7,14 @@ episodes are run `rollout/`'s.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from vintix_fast.calibrate import build_simulator
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
@@ -30,7 +31,6 @@ from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
-from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 from vintix_fast.train import (
     AwrImprover,
@@ -80,6 +80,7 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
     check_device(config.device)
     run = Run(config)
     run.check()
+    config = run.config
     robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
     with region("start-up"):
         model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
@@ -89,11 +90,12 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
     )  # fmt: skip
 
-    check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
+    fit = check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
 
     with stop_on_interrupt() as progress.check:
         with region("compile"):
-            simulator = simulator or Simulator(robot, config.envs, config.device, progress.say, config.planned_steps)
+            simulator = simulator or build_simulator(config, robot, fit, progress.say)
+        config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         run.begin()
         save_checkpoint(model, run.model_dir(0))

@@ -65,6 +65,8 @@ def checkpoint_path(value: str | Path) -> Path:
 
 
 MAX_ENVS = 8000
+ENVS_ON_A_CPU = 64
+"""Beyond this two cores hardly step faster; `calibrate` finds out about more."""
 """What one trajectory file takes."""
 MAX_SEED = 2**63 - 1
 
@@ -99,11 +101,12 @@ class RunConfig:
     """What the options of every command that fills an output directory have in common; a base of dataclasses.
 
     ``command`` fills the directory; ``may_change`` names the options that a resumed run may give differently,
-    ``inputs`` those that are paths to read.
+    ``settled`` those that are the earlier run's where they are None, ``inputs`` those that are paths to read.
     """
 
     command: ClassVar[str]
     may_change: ClassVar[tuple[str, ...]] = ()
+    settled: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +117,8 @@ class RunConfig:
     def changed_options(self, old: dict[str, Any]) -> list[str]:
         """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`."""
         new = self.to_json()
-        names = [name for name in new if name not in ("output_dir", *self.may_change)]
+        left = [name for name in self.settled if new[name] is None]
+        names = [name for name in new if name not in ("output_dir", *self.may_change, *left)]
         return [
             f"{_option(n)} {f'was {old[n]}' if n in old else 'did not exist'}, now {new[n]}"
             for n in names
@@ -178,6 +182,7 @@ class AdaptConfig(RunConfig, EngineOptions):
 
     command = "adapt"
     may_change = ("num_improvement_loops", "target_return")
+    settled = ("num_envs",)
     inputs = ("pretrained_path", "obs_stats")
 
     robot_type: str
@@ -194,8 +199,8 @@ class AdaptConfig(RunConfig, EngineOptions):
     seed: int = 5
 
     num_envs: int | None = None
-    """None: half as many as there are episodes in a loop, so that the others begin with a warm context; on a CPU at
-    most 64, after which steps a second hardly rise."""
+    """None: ``most_envs``; on a CPU 64 of them, or more where a trial shows that more are faster.  The run records the
+    number, and a resumed one takes it."""
     min_steps_per_loop: int = 0
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
@@ -266,14 +271,14 @@ class AdaptConfig(RunConfig, EngineOptions):
         self._check_run()
 
     @property
-    def envs(self) -> int:
-        """The number of environments.
+    def most_envs(self) -> int:
+        """Half as many environments as a loop has episodes, so that the others begin with a warm context."""
+        return min(-(-self.episodes_per_loop // 2), MAX_ENVS)
 
-        Not timed: it decides which episodes begin with a warm context, and a run must not depend on how busy the
-        machine was.
-        """
-        most = 64 if self.device == "cpu" else MAX_ENVS
-        return self.num_envs or min(-(-self.episodes_per_loop // 2), most)
+    @property
+    def envs(self) -> int:
+        """The number of environments, before more are tried."""
+        return self.num_envs or min(self.most_envs, ENVS_ON_A_CPU if self.device == "cpu" else MAX_ENVS)
 
     @property
     def planned_steps(self) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class RunDirectory:
         self.config, self.path, self._entries = config, config.output_dir, (*entries, OPTIONS_FILE)
 
     def check(self) -> None:
-        """Raise before anything is written if this directory cannot be used as asked.
+        """Raise before anything is written if this directory cannot be used as asked; settle a resumed run's options.
 
         Raises:
             UsageError: it is in use and neither --resume nor --overwrite was given, or the options differ from those
@@ -140,12 +141,15 @@ class RunDirectory:
                     f"--resume: {path} holds no run of `{config.command}` to go on with (no config.json with its "
                     "options); leave the option out to begin one"
                 )
-            differences = config.changed_options(self._read(OPTIONS_FILE, ("options",))["options"])
+            options = self._read(OPTIONS_FILE, ("options",))["options"]
+            differences = config.changed_options(options)
             if differences:
                 raise UsageError(
                     f"--resume: {path} was begun with other options ({'; '.join(differences)}). Give the same, or "
                     "another --output-dir"
                 )
+            settled = {name: options.get(name) for name in config.settled if getattr(config, name) is None}
+            self.config = replace(config, **settled)
         elif used and not self._holds_run():
             raise UsageError(
                 f"--output-dir {path} is not empty and holds no run of `vintix-fast {config.command}`, so it is left "

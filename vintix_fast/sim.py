@@ -177,6 +177,11 @@ class Simulator:
             say("This Genesis keeps its state in another way: reading it through its public calls, which is slower")
         say(f"Built in {time.perf_counter() - started:.0f} s")
 
+    @property
+    def compiles_each_scene(self) -> bool:
+        """Whether another scene would take as long to build as this one: kernels are made for one, not cached."""
+        return not self._gs.use_ndarray
+
     def _build(self) -> None:
         gs, robot = self._gs, self.robot
         self._scene = gs.Scene(
