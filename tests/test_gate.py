@@ -1,0 +1,85 @@
+"""What the gate decides in whole runs in a fake simulator."""
+
+import importlib
+
+import numpy as np
+import pytest
+from runs import SMALL, TASK, assert_same_model, run_small, script_evaluations
+
+from vintix_fast.data import read_trajectories
+from vintix_fast.model import load_checkpoint
+
+adapt_module = importlib.import_module("vintix_fast.adapt")
+
+
+@pytest.fixture(autouse=True)
+def plots_are_empty(monkeypatch):
+    """Half of a small run's time is its plot."""
+    monkeypatch.setattr(adapt_module, "write_curve", lambda path, rows: path.touch())
+
+
+def acted_by(model_dir, trajectories):
+    """Whether a model's own actions are those of a collection."""
+    model = load_checkpoint(model_dir)
+    history = read_trajectories(trajectories).histories[0]
+    n = min(len(history), SMALL["context_len"])
+    prev_action, prev_reward = np.zeros_like(history.action), np.zeros_like(history.reward)
+    prev_action[1:], prev_reward[1:] = history.action[:-1], history.reward[:-1]
+    acted = model.predict_actions(
+        history.observation[:n], prev_action[:n], prev_reward[:n], history.step_num[:n], task_name=TASK
+    )
+    return np.allclose(acted, history.extras["mean_action"][:n], atol=1e-4, rtol=0)
+
+
+def test_the_gate_undoes_a_worse_loop_and_keeps_the_best(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 3.0, 6.0, 5.5])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, num_improvement_loops=3)
+    assert [row["accepted"] for row in result.rows] == [True, False, True, False]
+    assert [row["eval_return"] for row in result.rows] == [5.0, 3.0, 6.0, 5.5]
+    assert_same_model(out / "models/best", out / "models/loop_02")
+    models, data = out / "models", "trajectories.h5"
+    assert acted_by(models / "initial", out / "loop_00" / data)
+    # The second collection was made by the initial policy again, the third by the accepted one.
+    assert acted_by(models / "initial", out / "loop_01" / data)
+    assert not acted_by(models / "loop_01", out / "loop_01" / data)
+    assert acted_by(models / "loop_02", out / "loop_02" / data)
+    # A rejected loop makes the next one more careful.
+    steps = [row["improvement_step"] for row in result.rows[1:]]
+    assert steps[1] / steps[0] < steps[2] / steps[1] < 1
+
+
+def test_a_tie_is_no_improvement(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 5.0])
+    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
+    assert [row["accepted"] for row in result.rows] == [True, False]
+    assert_same_model(result.best_model, tmp_path / "run/models/initial")
+
+
+def test_without_the_gate_every_loop_goes_on_from_the_last(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, gate=False)
+    assert [row["loop"] for row in result.rows] == [1, 2] and not (out / "models/best").exists()
+    assert result.best_model == result.last_model == out / "models/loop_02"
+    assert acted_by(out / "models/loop_01", out / "loop_01/trajectories.h5")
+    assert not acted_by(out / "models/initial", out / "loop_01/trajectories.h5")
+
+
+def test_the_gate_measures_cold_and_warm_contexts_from_the_same_starts(tmp_path, tiny_checkpoint):
+    result = run_small(tmp_path / "run", tiny_checkpoint, gate_episodes=6, num_improvement_loops=1)
+    for row in result.rows:
+        assert row["eval_return"] == pytest.approx((row["eval_cold_return"] + row["eval_warm_return"]) / 2)
+        assert row["eval_cold_return"] != row["eval_warm_return"]
+    once = run_small(tmp_path / "once", tiny_checkpoint, gate_episodes=3, num_improvement_loops=1)
+    assert "eval_warm_return" not in once.rows[0], "an episode each: no context was warm"
+
+
+def test_a_run_stops_when_it_reaches_the_target_return(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 6.0, 8.0])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, target_return=6.0, num_improvement_loops=5)
+    assert [row["eval_return"] for row in result.rows] == [5.0, 6.0] and result.best_model == out / "models/best"
+    # A resumed run may aim higher.
+    result = run_small(out, tiny_checkpoint, target_return=7.0, num_improvement_loops=5, resume=True)
+    assert [row["eval_return"] for row in result.rows] == [5.0, 6.0, 8.0]
