@@ -93,6 +93,12 @@ CRITICS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "discount 0.98": (TWO_LOOPS, {"gamma": 0.98}),
     "one-step returns": (TWO_LOOPS, {"n_steps": 1}),
 }
+GUIDES_WINDOWS = {"batch_size": 4, "window_len": None, "lr": 1e-4}
+FINETUNING: dict[str, dict[str, Any]] = {
+    "200 steps of 16 x 128": {},
+    "20 steps of 4 x 2048": TWO_LOOPS | GUIDES_WINDOWS | {"finetune_steps_per_loop": 20},
+    "100 steps of 4 x 2048": TWO_LOOPS | GUIDES_WINDOWS | {"finetune_steps_per_loop": 100},
+}
 SHORT, LONG = (50_000, 100_000), (100_000, 250_000)
 SPECS = (
     *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in SEEDS),
@@ -105,6 +111,7 @@ SPECS = (
         for name, (o, critic) in CRITICS.items()
         for s in SEEDS
     ),
+    *(Spec("fine-tuning", r, name, s, o, SHORT) for r in WEAK for name, o in FINETUNING.items() for s in SEEDS),
     # The rivals give the number of loops that they leave, from which their runs are known to be done.
     *(Spec("rivals", r, "from scratch", s, {"num_improvement_loops": 5}, LONG) for r in WEAK for s in SEEDS),
     *(Spec("rivals", r, "PPO from expert", s, TWO_LOOPS, (0, *LONG)) for r in WEAK for s in SEEDS),
