@@ -41,6 +41,7 @@ SEEDS = (5, 6, 7)
 COMMON: dict[str, Any] = {
     "num_improvement_loops": 5, "episodes_per_loop": 50, "min_steps_per_loop": 8000,
     "finetune_steps_per_loop": 200, "batch_size": 16, "window_len": 128, "lr": 5e-4,
+    "improvement_step": 0.4,
 }  # fmt: skip
 """Options of every run, over which a spec's own go; where they changed, begun runs are refused, not mixed."""
 EVALUATION = {"num_envs": 100, "max_steps": 1000, "seed": 5}

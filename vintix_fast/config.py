@@ -215,7 +215,7 @@ class AdaptConfig(RunConfig, EngineOptions):
     noise_ladder: bool = True
     """False: every environment explores with ``noise``."""
     critic_updates: int = 2000
-    improvement_step: float = 0.4
+    improvement_step: float = 0.2
     """How far targets move in the first loop, in action units; see `vintix_fast.train.ImproverConfig`."""
     replay: str = "current"
     """Collections to learn from.  current: those that the loop's own model made, more than one after an undone loop."""

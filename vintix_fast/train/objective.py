@@ -100,7 +100,7 @@ class ImproverConfig:
     """
 
     critic: CriticConfig = field(default_factory=CriticConfig)
-    step: float = 0.4
+    step: float = 0.2
     gradient_steps: int = 4
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
