@@ -65,9 +65,9 @@ def checkpoint_path(value: str | Path) -> Path:
 
 
 MAX_ENVS = 8000
+"""What one trajectory file takes."""
 ENVS_ON_A_CPU = 64
 """Beyond this two cores hardly step faster; `calibrate` finds out about more."""
-"""What one trajectory file takes."""
 MAX_SEED = 2**63 - 1
 
 
