@@ -1,6 +1,6 @@
 # make demo and make test do all of the set-up themselves; see README.md.
-PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
-	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 # As the vintix-fast command sets it (cli/__init__.py): on a busy machine torch's waiting threads slow tests down tenfold.
 export GOMP_SPINCOUNT ?= 3000
@@ -32,9 +32,8 @@ lint: install
 install: .venv/installed
 
 .venv/installed: $(SOURCES)
-	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python" >&2; exit 1; }
-	@sh csrc/ensure_system.sh
-	$(PYTHON) -m venv .venv
+	@sh csrc/ensure_system.sh $(PYTHON)
+	$(or $(PYTHON),python3) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -1,11 +1,21 @@
 #!/bin/sh
-# Makes sure that a C++ compiler, HDF5's headers and EGL are here: installs what is missing where that is possible
-# without asking anybody, otherwise prints the command that does.  Only EGL may stay missing: nothing is built with it.
+# ensure_system.sh [PYTHON]: makes sure that Python with venv and its headers, a C++ compiler, HDF5's headers and EGL are
+# here: installs what is missing where that is possible without asking anybody, otherwise prints the command that does.
+# Only EGL may stay missing: nothing is built with it.
 set -u
+python=${1:-python3}
 
 any_exists() {
     for path in "$@"; do [ -e "$path" ] && return 0; done
     return 1
+}
+
+has_python() { "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
+
+# Some systems leave them out of their Python.
+has_venv_and_headers() {
+    "$python" -c 'import ensurepip, os, sysconfig as s, venv
+raise SystemExit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' >/dev/null 2>&1
 }
 
 has_compiler() { command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1; }
@@ -42,6 +52,13 @@ install() {
     fi
 }
 
+has_python || install "python3 python3-venv python3-dev" "python3 python3-devel" python@3.13
+if ! has_python; then
+    echo "Python 3.11, 3.12 or 3.13 is needed; where it has another name: make PYTHON=/path/to/python" >&2
+    exit 1
+fi
+name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+has_venv_and_headers || install "$name-venv $name-dev" python3-devel "$name"
 { has_compiler && has_hdf5; } || install "g++ libhdf5-dev" "gcc-c++ hdf5-devel" hdf5
 has_egl || install "libegl1 libgl1 libgl1-mesa-dri" "mesa-libEGL mesa-libGL mesa-dri-drivers"
 
@@ -50,12 +67,13 @@ Warning: EGL is missing, through which the simulator opens OpenGL. Install it wi
   Debian, Ubuntu:  sudo apt-get install libegl1 libgl1 libgl1-mesa-dri
   Fedora:          sudo dnf install mesa-libEGL mesa-libGL mesa-dri-drivers
 TEXT
-has_compiler && has_hdf5 && exit 0
+has_venv_and_headers && has_compiler && has_hdf5 && exit 0
 
 cat >&2 <<'TEXT'
-A C++ compiler or the HDF5 headers are missing. Install them with the line of your system, then run make again:
-  Debian, Ubuntu:  sudo apt-get install g++ libhdf5-dev
-  Fedora:          sudo dnf install gcc-c++ hdf5-devel
+Python's venv or headers, a C++ compiler or the HDF5 headers are missing. Install them with the line of your system, then
+run make again:
+  Debian, Ubuntu:  sudo apt-get install python3-venv python3-dev g++ libhdf5-dev
+  Fedora:          sudo dnf install python3-devel gcc-c++ hdf5-devel
   macOS:           xcode-select --install; brew install hdf5
   conda:           conda install -c conda-forge cxx-compiler hdf5
 TEXT
