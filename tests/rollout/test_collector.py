@@ -82,14 +82,12 @@ def assert_same_histories(left, right):
 
 @pytest.mark.parametrize(
     ("num_envs", "num_episodes", "shares"),
-    [(8, 3, [1, 1, 1]), (3, 3, [1, 1, 1]), (3, 8, [3, 3, 2]), (1, 4, [4]), (4, 6, [2, 2, 1, 1])],
+    [(8, 3, [0, 0, 1, 0, 0, 1, 0, 1]), (3, 3, [1, 1, 1]), (3, 8, [2, 3, 3]), (1, 4, [4]), (4, 6, [1, 2, 1, 2])],
 )
 def test_exactly_as_many_complete_episodes_as_asked(go2, num_envs, num_episodes, shares):
     collection, _ = run(go2, num_envs, num_episodes)
     assert len(collection.episodes) == num_episodes
-    assert [sum(e.env == env for e in collection.episodes) for env in range(num_envs)] == shares + [0] * (
-        num_envs - len(shares)
-    )
+    assert [sum(e.env == env for e in collection.episodes) for env in range(num_envs)] == shares
     assert collection.env_steps == sum(e.length for e in collection.episodes) == sum(map(len, collection.histories))
     for history in collection.histories:
         ended = history.extras["terminated"] | history.extras["truncated"]
@@ -104,6 +102,12 @@ def test_shares_sum_up_and_differ_by_one_at_most():
             assert shares.sum() == num_episodes and len(shares) == num_envs and np.ptp(shares) <= 1
 
 
+@pytest.mark.parametrize(("num_envs", "num_episodes"), [(100, 20), (256, 50), (64, 50), (40, 50), (25, 50)])
+def test_a_fifth_of_the_episodes_is_quiet_and_the_boldest_runs_however_many_environments(num_envs, num_episodes):
+    sigma = np.repeat(ladder(num_envs, 0.3).numpy(), episodes_per_env(num_episodes, num_envs))
+    assert abs((sigma == 0.0).sum() - num_episodes / 5) <= 1 and sigma.max() == pytest.approx(0.3)
+
+
 def test_an_environment_that_falls_at_once_runs_no_more_episodes_than_the_others(go2):
     collection, _ = run(go2, 3, 6, fall_after=(2, 14, 9))
     lengths = {env: [e.length for e in collection.episodes if e.env == env] for env in range(3)}
@@ -115,9 +119,9 @@ def test_an_environment_that_falls_at_once_runs_no_more_episodes_than_the_others
 @pytest.mark.parametrize(("min_steps", "rounds"), [(0, 1), (9, 1), (10, 2), (20, 3)])
 def test_all_shares_are_run_again_until_there_are_enough_steps(go2, min_steps, rounds):
     collection, policy = run(go2, 2, 3, fall_after=(3, 3), min_steps=min_steps)  # 9 steps a round
-    assert [len(h.episodes()) for h in collection.histories] == [2 * rounds, rounds]
+    assert [len(h.episodes()) for h in collection.histories] == [rounds, 2 * rounds]
     assert len(collection.episodes) == 3 * rounds and collection.env_steps == 9 * rounds
-    assert [e.number for e in collection.episodes if e.env == 0] == list(range(2 * rounds))
+    assert [e.number for e in collection.episodes if e.env == 1] == list(range(2 * rounds))
     assert policy.forgotten == rounds
 
 
@@ -147,8 +151,8 @@ def test_the_policy_sees_each_stored_transition_once_and_nothing_else(go2):
         np.testing.assert_array_equal(history.step_num, torch.stack([s[env] for _, s in policy.seen[:n]]))
         np.testing.assert_array_equal(history.action, torch.stack([a[env] for a, _ in policy.remembered[:n]]))
         np.testing.assert_array_equal(history.reward, torch.stack([r[env] for _, r in policy.remembered[:n]]))
-    assert collection.histories[0].step_num.tolist() == [0, 1, 2] * 3
-    assert collection.histories[1].step_num.tolist() == [*range(8)] * 2
+    assert collection.histories[0].step_num.tolist() == [0, 1, 2] * 2
+    assert collection.histories[2].step_num.tolist() == [*range(6)] * 3
     assert len(policy.seen) == len(policy.remembered) == max(map(len, collection.histories))
 
 

@@ -94,14 +94,14 @@ def _finish(figure: Any, axes: Any, path: Path) -> None:
 def returns_by_number(run: RunRecord, collection: int) -> list[tuple[float, float, int]]:
     """Mean, standard deviation and count of a collection's first episodes, its second ones, and so on.
 
-    As far as every environment went: the noise differs between environments, so their mix must not change on the way.
+    Of the environments that ran the most: the noise differs between them, so their mix must not change on the way.
     """
     episodes = run.collections[collection]
     total, envs = run.options.get("episodes_per_loop"), max(e["env"] for e in episodes) + 1
     # Where short episodes were run again, each pass began with a cold context.
     share = episodes_per_env(total, envs) if total else [10**9] * envs
     groups: dict[int, list[float]] = {}
-    for episode in episodes:
+    for episode in (e for e in episodes if share[e["env"]] == max(share)):
         groups.setdefault(episode["number"] % max(1, int(share[episode["env"]])), []).append(episode["return_"])
     full = [groups[number] for number in sorted(groups) if len(groups[number]) >= len(groups[0])]
     return [(float(np.mean(values)), float(np.std(values)), len(values)) for values in full]

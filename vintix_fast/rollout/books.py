@@ -21,7 +21,8 @@ class Episode:
 
     env: int
     number: int
-    """Which of its environment's episodes, from 0: the length of the context it began with grows with it."""
+    """Which of its environment's episodes, from 0: the length of the context it began with grows with it, until the
+    share is run again."""
     return_: float
     length: int
     terminated: bool
@@ -56,10 +57,10 @@ def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
     """How many episodes each environment runs, [N]: shared out before any starts.
 
     Fixing them beforehand is what keeps short episodes from being over-represented: whoever falls early does not run
-    more.
+    more.  Those that run one more than others lie evenly among them, because exploration grows with the environment's
+    number.
     """
-    base, extra = divmod(num_episodes, num_envs)
-    return np.array([base + (env < extra) for env in range(num_envs)])
+    return np.diff(np.arange(num_envs + 1) * num_episodes // num_envs)
 
 
 class Books:

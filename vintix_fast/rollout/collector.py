@@ -41,7 +41,8 @@ def collect(
         seed: of the starts.
         random_starts: see `WalkingTask.reset`.
         min_steps: where episodes are so short that they give fewer steps, every environment runs its share again,
-            with a cold context: those that were done early went on unrecorded meanwhile.
+            with a cold context: those that were done early went on unrecorded meanwhile. In its history it follows
+            the earlier ones all the same, so that fine-tuning sees those before it.
         steps_per_env: run so many steps in every environment instead, whatever the episodes; the last may be cut.
         noise: has `apply(action [N, A], step) -> [N, A]`, the policy's action to the executed one, given that ``step``
             steps went before; None for none.
