@@ -184,13 +184,14 @@ def test_stopping_from_on_step(tiny):
         finetune(tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=50), seed=0, on_step=stop)
 
 
-def test_bfloat16_learns_what_float32_does():
+@pytest.mark.parametrize("options", [{}, {"norm_class": "RMSNorm"}], ids=str)
+def test_bfloat16_learns_what_float32_does(options):
     history = make_history([40, 40])
     target = 0.5 * history.action
     losses = {}
     for bf16 in (False, True):
         config = FinetuneConfig(steps=30, batch_size=4, lr=3e-3, bf16=bf16)
-        log = finetune(tiny_model(), TASK, windows_for([history], [target]), config, seed=0)
+        log = finetune(tiny_model(**options), TASK, windows_for([history], [target]), config, seed=0)
         losses[bf16] = np.array([entry.loss for entry in log])
     assert losses[False][-1] < 0.7 * losses[False][0]
     np.testing.assert_allclose(losses[True], losses[False], rtol=0.03)

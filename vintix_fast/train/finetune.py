@@ -88,7 +88,7 @@ def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, con
     if not math.isfinite(entry.loss + entry.grad_norm):
         raise VintixFastError(
             f"training diverged at step {step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
-            f"try a smaller --lr than {config.lr}"
+            f"begin anew (--overwrite, or another --output-dir) with a smaller --lr than {config.lr}"
         )
     with region("optimise"):
         optimiser.step()
@@ -186,7 +186,8 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         return action_loss(model, task_name, batch, transformer)
 
     if model.device.type == "cuda":
-        loss = capture(loss, model, windows.batch(config.batch_size, np.random.default_rng(0)), windows.window_len)
+        sample = windows.batch(config.batch_size, np.random.default_rng(0))
+        loss = capture(loss, model, sample, windows.window_len, config.bf16)
     return lambda rng: windows.batch(config.batch_size, rng, pack=True), loss
 
 

@@ -84,7 +84,7 @@ def hidden_states(model: Vintix, task_name: str, windows: Windows, bf16: bool) -
 
 
 def capture(
-    loss: Callable[[Batch], Tensor], model: Vintix, sample: Batch, window_len: int
+    loss: Callable[[Batch], Tensor], model: Vintix, sample: Batch, window_len: int, bf16: bool
 ) -> Callable[[Batch], Tensor]:
     """``loss``, forward and backward, as CUDA graphs: a step of this model is many small launches.
 
@@ -93,6 +93,7 @@ def capture(
     Args:
         sample: as many rows as a batch has at most.
         window_len: no row is longer.
+        bf16: multiply matrices in bfloat16.
     """
     rows = len(sample.weight)
 
@@ -102,7 +103,7 @@ def capture(
             self.trained = nn.ParameterList(p for p in model.parameters() if p.requires_grad)
 
         def forward(self, *columns: Tensor) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
                 return loss(Batch(*columns))
 
     graphed = torch.cuda.make_graphed_callables(Step(), astuple(sample.padded(rows, window_len)))
