@@ -28,7 +28,8 @@ def pretrain(
     data: Annotated[list[Path], Option(help="a robot's histories; once for each robot", rich_help_panel=MAIN)],
     output_dir: Annotated[Path, Option(help="where the model goes", rich_help_panel=MAIN)],
     config: Annotated[
-        Path | None, Option(help="TOML file with any of these options, and a table [model]", rich_help_panel=MAIN)
+        Path | None,
+        Option(help="TOML file with a table \\[model] and any of the options of training", rich_help_panel=MAIN),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -87,7 +88,8 @@ def leave_one_out(
     data: Annotated[list[Path], Option(help="a robot's histories; once for each robot", rich_help_panel=MAIN)],
     output_dir: Annotated[Path, Option(help="where without-<robot>/ go", rich_help_panel=MAIN)],
     config: Annotated[
-        Path | None, Option(help="TOML file with pretrain's options, and a table [model]", rich_help_panel=MAIN)
+        Path | None,
+        Option(help="TOML file with a table \\[model] and pretrain's options of training", rich_help_panel=MAIN),
     ] = None,
     resume: Annotated[bool, Option("--resume", help="go on with an interrupted run", rich_help_panel=RUN)] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier run", rich_help_panel=RUN)] = False,

@@ -6,10 +6,12 @@ import shutil
 import signal
 
 import pytest
-from runs import assert_same_run, read_rows, run_small, script_evaluations, tree
+from fakes import save_tiny
+from runs import assert_same_run, read_rows, run_small, script_evaluations, small_config, tree
 
 from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.report.progress import Progress
+from vintix_fast.run import Run
 
 adapt_module = importlib.import_module("vintix_fast.adapt")
 
@@ -148,6 +150,28 @@ def test_resuming_a_finished_run_changes_nothing(unbroken, tmp_path, tiny_checkp
     assert_same_run(out, unbroken())
 
 
+def test_a_run_goes_on_from_what_it_began_with(unbroken, tmp_path, tiny_checkpoint):
+    pretrained = shutil.copytree(tiny_checkpoint, tmp_path / "pretrained")
+    options = {"gate": False, "num_improvement_loops": 1}
+    whole = tmp_path / "whole"
+    run_small(whole, pretrained, **options)
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        run_small(out, pretrained, progress=Stopper("loop 1: fine-tuning", 2), **options)
+    save_tiny(tmp_path / "other", seed=7)
+    (tmp_path / "other/model.pth").replace(pretrained / "model.pth")  # as another run's models/best changes
+    run_small(out, pretrained, resume=True, **options)
+    assert_same_run(out, whole)
+    shutil.rmtree(pretrained)
+    run_small(out, pretrained, resume=True, **options | {"num_improvement_loops": 2})
+
+
+def test_overwritten_runs_are_told_how_to_go_on(tmp_path, tiny_checkpoint):
+    run_small(tmp_path, tiny_checkpoint, num_improvement_loops=1)
+    with pytest.raises(Interrupted, match="--resume in place of --overwrite"):
+        run_small(tmp_path, tiny_checkpoint, progress=Stopper("loop 1: collecting"), overwrite=True)
+
+
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +195,7 @@ def test_ctrl_c_stops_at_the_next_step(unbroken, tmp_path, tiny_checkpoint, wher
     with pytest.raises(Interrupted, match="after 0 finished loops; .*--resume") as stop:
         run_small(out, tiny_checkpoint, progress=progress)
     assert progress.parts == progress.stopped_at  # it did not go on to the next part
+    assert any("Ctrl-C once more" in line for line in progress.said)
     assert isinstance(stop.value.__cause__, Interrupted if presses == 1 else KeyboardInterrupt)
     assert stop.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is handler
@@ -196,6 +221,18 @@ def test_a_directory_in_use_is_refused_and_left_as_it_is(used, tiny_checkpoint):
     with pytest.raises(UsageError, match=r"--output-dir .*--resume.*--overwrite"):
         run_small(used, tiny_checkpoint)
     assert contents(used) == before
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}])
+def test_two_processes_cannot_write_into_one_directory(used, tiny_checkpoint, options):
+    config = small_config(used, tiny_checkpoint, num_improvement_loops=1, resume=True)
+    with Run(config) as other:  # a lock is an open file's, not a process's, so that this process may play both
+        other.begin()
+        before = contents(used)
+        with pytest.raises(UsageError, match="another process writes there now"):
+            run_small(used, tiny_checkpoint, **options)
+        assert contents(used) == before
+    run_small(used, tiny_checkpoint, **options)
 
 
 def test_overwriting_begins_anew(used, unbroken, tiny_checkpoint):

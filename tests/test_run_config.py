@@ -152,6 +152,18 @@ def test_changed_options_are_named_and_harmless_ones_are_not():
     ]
 
 
+def test_another_name_of_the_same_path_is_no_change(monkeypatch, tmp_path):
+    default = adapt_config()
+    old = default.to_json()
+    assert old["pretrained_path"] == f"builtin:{BUILTIN_CHECKPOINT.name}"  # wherever the package lies
+    assert default.changed_options(old | {"pretrained_path": str(BUILTIN_CHECKPOINT)}) == []
+    monkeypatch.chdir(tmp_path)
+    relative = adapt_config(pretrained_path="model", obs_stats="stats.json").to_json()
+    assert adapt_config(pretrained_path=tmp_path / "model", obs_stats="./stats.json").changed_options(relative) == []
+    moved = adapt_config(pretrained_path=tmp_path / "other", obs_stats="stats.json").changed_options(relative)
+    assert moved == [f"--pretrained-path was model, now {tmp_path / 'other'}"]
+
+
 def test_a_target_return_needs_the_gate():
     with pytest.raises(UsageError, match="--target-return needs the gate"):
         adapt_config(target_return=20.0, gate=False)

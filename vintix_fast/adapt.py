@@ -27,7 +27,7 @@ from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpo
 from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
-from vintix_fast.robots import load_robot
+from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
@@ -81,38 +81,53 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
     run = Run(config)
     run.check()
     config = run.config
-    robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
+    robot = load_robot(config.robot_type)
     with region("start-up"):
-        model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
+        model, task_name = _initial_model(config, run, robot, progress)
     check_context_len(config.context_len, model)
-    task_name = add_target(
-        model, robot, reference, progress.say,
-        init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
-    )  # fmt: skip
 
     fit = check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
 
-    with stop_on_interrupt() as progress.check:
+    with run, stop_on_interrupt(progress.say) as progress.check:
         with region("compile"):
             simulator = simulator or build_simulator(config, robot, fit, progress.say)
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        progress.check()
         run.begin()
-        save_checkpoint(model, run.model_dir(0))
+        if not run.model_dir(0).is_dir():
+            save_checkpoint(model, run.model_dir(0))
         try:
             _improve(config, run, task, task_name, progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
-                f"stopped after {run.loops_done} finished loops; the same command with --resume goes on"
+                f"stopped after {run.loops_done} finished loops; the same command with --resume"
+                f"{' in place of --overwrite' * config.overwrite} goes on"
             ) from stop
     best = run.best_dir if config.gate else run.model_dir(run.loops_done)
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
+
+
+def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str]:
+    """The pretrained model with the robot's own group, and the robot's task; of a resumed run as it was then."""
+    begun = run.model_dir(0)
+    if config.resume and begun.is_dir():
+        model = load_checkpoint(begun, config.device)
+        return model, find_task(robot, model.tasks)
+    model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
+    task_name = add_target(
+        model, robot, load_robot(config.reference_robot), progress.say,
+        init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
+    )  # fmt: skip
+    return model, task_name
 
 
 def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress) -> None:
     """The loop of the algorithm, from wherever the run stands."""
     improver = make_improver(config)
     improver.load_state_dict(run.improver_state)
+    for done in range(run.loops_done):
+        run.training_state(done).unlink(missing_ok=True)  # where the run was killed between the two
     first = run.current_loop if config.replay == "current" else 0
     replay = {i: read_trajectories(run.trajectories(i)).histories for i in range(first, run.loops_done)}
     if config.gate and run.best is None:

@@ -122,7 +122,7 @@ class RunConfig:
         return [
             f"{_option(n)} {f'was {old[n]}' if n in old else 'did not exist'}, now {new[n]}"
             for n in names
-            if old.get(n) != new[n]
+            if old.get(n) != new[n] and not (n in self.inputs and _same_paths(old.get(n), new[n]))
         ]
 
     def input_paths(self) -> dict[str, Path]:
@@ -169,7 +169,18 @@ class EngineOptions:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
+    if isinstance(value, Path) and value.parent == BUILTIN_CHECKPOINTS:
+        return BUILTIN_PREFIX + value.name  # another installation has them elsewhere
     return str(value) if isinstance(value, Path) else value
+
+
+def _same_paths(old: Any, new: Any) -> bool:
+    """Whether two values of an option, as `_plain` writes them, name the same files in other words."""
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same_paths, old, new))
+    if not (isinstance(old, str) and isinstance(new, str)):
+        return False
+    return checkpoint_path(old).resolve() == checkpoint_path(new).resolve()
 
 
 @dataclass(frozen=True)

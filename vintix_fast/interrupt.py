@@ -11,14 +11,19 @@ from vintix_fast.errors import Interrupted
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], None]]:
-    """Yields a function to call once a step; it raises `Interrupted` after SIGINT or SIGTERM."""
+def stop_on_interrupt(say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Yields a function to call once a step; it raises `Interrupted` after SIGINT or SIGTERM.
+
+    Args:
+        say: told that the first of them was heard, since steps can be minutes away.
+    """
     asked = threading.Event()
 
     def handle(signum: int, frame: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
+        say("Stopping at the next step; Ctrl-C once more stops at once.")
 
     def check() -> None:
         if asked.is_set():

@@ -7,6 +7,7 @@ nothing about models' insides or the simulator.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -14,7 +15,7 @@ import platform
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vintix_fast.config import AdaptConfig, RunConfig
 from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
@@ -114,6 +115,8 @@ def check_writable(path: Path) -> None:
 class RunDirectory:
     """The output directory of a command: made, resumed or overwritten, and never another's.
 
+    As a context, it keeps other processes out from `begin` on.
+
     Args:
         config: the run's options.
         entries: glob patterns of what a run makes, in the order in which --overwrite deletes it.  ``config.json``, by
@@ -121,20 +124,32 @@ class RunDirectory:
     """
 
     def __init__(self, config: RunConfig, entries: tuple[str, ...]) -> None:
-        self.config, self.path, self._entries = config, config.output_dir, (*entries, OPTIONS_FILE)
+        self.config, self.path, self._patterns = config, config.output_dir, (*entries, OPTIONS_FILE)
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def check(self) -> None:
         """Raise before anything is written if this directory cannot be used as asked; settle a resumed run's options.
 
         Raises:
-            UsageError: it is in use and neither --resume nor --overwrite was given, or the options differ from those
-                of the run to resume, or --overwrite would delete what is no run, or what this run reads.
+            UsageError: it is in use and neither --resume nor --overwrite was given, or by a process that still runs, or
+                the options differ from those of the run to resume, or --overwrite would delete what is no run, or what
+                this run reads.
             InputFileError: the options of the run to resume are broken.
             VintixFastError: it cannot be written to.
         """
         path, config = self.path, self.config
         check_writable(path)
         used = path.is_dir() and any(path.iterdir())
+        if used:
+            os.close(self._locked())
         if config.resume:
             if not self._holds_run():
                 raise UsageError(
@@ -169,19 +184,42 @@ class RunDirectory:
         """Make the directory, and write down the options.
 
         Of an earlier run to overwrite only what a run makes is deleted, so that a user's own files beside it stay.
+
+        Raises:
+            UsageError: another process writes there.
+            VintixFastError: the disk refuses.
         """
         try:
-            if not self.config.resume:
-                for entry in (found for name in self._entries for found in self.path.glob(name)):
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    else:
-                        entry.unlink()
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+            for entry in () if self.config.resume else self._entries():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
         except OSError as error:
             raise VintixFastError(f"--output-dir {self.path}: {error}") from error
         options = {"command": self.config.command, "options": self.config.to_json(), "versions": versions()}
         write_json(self.path / OPTIONS_FILE, options)
+
+    def _entries(self) -> list[Path]:
+        """What a run made here, in the order of deletion."""
+        return [found for pattern in self._patterns for found in self.path.glob(pattern)]
+
+    def _locked(self) -> int:
+        """A handle on the directory, of which only one process has one; closing it gives the directory back."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UsageError(
+                f"--output-dir {self.path}: another process writes there now; wait for its end or stop it, or give "
+                "another --output-dir"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        return handle
 
     def _holds_run(self) -> bool:
         """Whether `begin` was here before; a checkpoint, or another tool's directory, may have a config.json too."""
@@ -209,7 +247,8 @@ class Run(RunDirectory):
     """
 
     def __init__(self, config: AdaptConfig) -> None:
-        made = ("state.json", "metrics.jsonl", "curve.png", "report", "tensorboard", "loop_[0-9][0-9]*", "models")
+        collections = ("loop_[0-9][0-9]", "loop_[0-9][0-9][0-9]")
+        made = ("state.json", "metrics.jsonl", "curve.png", "report", "tensorboard", *collections, "models")
         super().__init__(config, made)
         self.loops_done = 0
         self.rows: list[dict[str, Any]] = []

@@ -376,14 +376,23 @@ def test_overwriting_deletes_what_runs_make_and_no_more(tmp_path):
     config = AdaptConfig("go2", tmp_path / "link", overwrite=True)
     (tmp_path / "out").mkdir()
     (tmp_path / "link").symlink_to("out")
-    Run(config).begin()
-    for name in ("models/loop_01/model.pth", "loop_00/trajectories.h5", "notes.txt", "loops.txt", "state.json"):
+    with Run(config) as run:
+        run.begin()
+    for name in (
+        "loop_01_mine/notes.txt",
+        "models/loop_01/model.pth",
+        "loop_00/trajectories.h5",
+        "notes.txt",
+        "loops.txt",
+        "state.json",
+    ):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text("{}")
-    run = Run(config)
-    run.check()
-    run.begin()
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["config.json", "loops.txt", "notes.txt"]
+    with Run(config) as run:
+        run.check()
+        run.begin()
+    left = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert left == ["config.json", "loop_01_mine", "loops.txt", "notes.txt"]
 
 
 def test_the_public_names_work():

@@ -86,6 +86,8 @@ def test_values_of_the_architecture_are_numbers_words_and_truths(tmp_path):
     [
         ("stpes = 3", [], UsageError, r"settings\.toml: stpes is not known; known are .*steps"),
         ("[model]\ndepth = 3", [], UsageError, "--model depth is not known; known are .*transformer_depth"),
+        ("resume = true", [], UsageError, r"settings\.toml: resume is not known"),
+        ("output_dir = 'out'", [], UsageError, r"settings\.toml: output_dir is not known"),
         ("model = 3", [], UsageError, r"model is 3; it must be a table, \[model\]"),
         ("steps = 'many'", [], UsageError, "--steps is 'many'; it must be an integer"),
         ("steps = 1.5", [], UsageError, "--steps is 1.5; it must be an integer"),

@@ -18,6 +18,8 @@ DEVICES = ("cpu", "cuda")
 MINI_BATCHES = 4
 """Of each PPO iteration."""
 TARGETS = ("expert", "action")
+COMMAND_LINE_ONLY = ("data", "output_dir", "resume", "overwrite", "model")
+"""What an options file cannot say, except ``model`` as its table."""
 NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}
 """A few passes over the histories do not overfit, and dropout costs a third of the time on a CPU."""
 
@@ -213,7 +215,8 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
     """Options of the command line over those of a TOML file over the defaults.
 
     Args:
-        config: a file with options of `PretrainConfig`; its table ``model`` is the architecture.
+        config: a file with options of `PretrainConfig`, those that say how this call treats its folders excepted; its
+            table ``model`` is the architecture.
         model: ``KEY=VALUE`` of the architecture, VALUE as in JSON; a text needs no quotes.
         options: of `PretrainConfig`; None where not given.
 
@@ -253,7 +256,7 @@ def _value(text: str) -> Any:
 
 
 def _check_known(given: dict[str, Any], of: type, where: str) -> None:
-    known = [f.name for f in fields(of) if f.name != "model"]
+    known = [f.name for f in fields(of) if f.name not in COMMAND_LINE_ONLY]
     for key in given:
         if key not in known:
             raise UsageError(f"{where} {key} is not known; known are {', '.join(known)}")

@@ -159,10 +159,11 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     robot = load_robot(config.robot_type)
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
-    with stop_on_interrupt() as progress.check:
+    with directory, stop_on_interrupt(progress.say) as progress.check:
         planned = config.iterations * config.steps_per_iteration
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, planned)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        progress.check()
         directory.begin()
         try:
             runner = _train(config, directory.path, state, task, progress)

@@ -55,8 +55,8 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     training = _Training(config, directory.path, model, robots)
     if config.resume:
         training.go_on()
-    directory.begin()
-    with stop_on_interrupt() as progress.check:
+    with directory, stop_on_interrupt(progress.say) as progress.check:
+        directory.begin()
         try:
             with progress.training("pretraining", config.steps):
                 training.run(progress)

@@ -68,7 +68,8 @@ class RunRecord:
         """The best model, or the last loop's where no gate has chosen; None where it would be the initial one."""
         if self.best_loop is not None:
             return _checkpoint(self.path / "models" / "best") if self.best_loop > 0 else None
-        loops = sorted((self.path / "models").glob("loop_[0-9]*"), key=lambda path: int(path.name[5:]))
+        models = (path for path in (self.path / "models").glob("loop_*") if path.name[5:].isdecimal())
+        loops = sorted(models, key=lambda path: int(path.name[5:]))
         return next((path for path in reversed(loops) if _checkpoint(path)), None)
 
     def total(self, key: str) -> float:
