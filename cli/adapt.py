@@ -68,7 +68,7 @@ def adapt(
         str,
         Option(
             help="critic: climb a critic's gradient; awr: imitate what it finds good; topk: imitate the best episodes; "
-            "clone: the policy's own actions, the control",
+            "clone: imitate all that was executed, the control",
             rich_help_panel=LEARNING,
         ),
     ] = "critic",

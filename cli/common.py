@@ -100,7 +100,10 @@ def _message(error: Exception) -> str | None:
     # On a CPU torch raises a plain RuntimeError.
     if ran_out or "DefaultCPUAllocator: can't allocate memory" in str(error):
         said = f" ({cause(error)})" if str(error) else ""
-        return f"not enough memory{said}; give fewer --num-envs or a shorter --context-len"
+        return (
+            f"not enough memory{said}; acting takes less with fewer --num-envs or a shorter --context-len, training "
+            "with a smaller --batch-size or a shorter --window-len"
+        )
     return None
 
 

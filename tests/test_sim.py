@@ -8,10 +8,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from vintix_fast import views
+from vintix_fast import AdaptConfig, adapt, read_trajectories, views
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import Simulator, performance_mode_pays
 from vintix_fast.task import WalkingTask, tilt
@@ -123,8 +124,26 @@ def a_state_stays_as_it_was_read(task):
     assert all(torch.equal(getattr(state, name), tensor) for name, tensor in before.items())
 
 
+def a_loop_of_adapt_runs_beside_it(sim, out):
+    """The compiled policy decodes while Genesis steps; what is stored is what an episode in this scene can be."""
+    config = AdaptConfig(
+        sim.robot.name, out, num_envs=NUM_ENVS, episodes_per_loop=2 * NUM_ENVS, max_steps_per_episode=20,
+        num_improvement_loops=1, finetune_steps_per_loop=2, critic_updates=20, gate_episodes=NUM_ENVS,
+        context_len=64, reference_robot="go1",
+    )  # fmt: skip
+    result = adapt(config, simulator=sim)
+    assert [row["loop"] for row in result.rows] == [0, 1]
+    histories = read_trajectories(out / "loop_00/trajectories.h5").histories
+    assert [len(h.episodes()) for h in histories] == [2] * NUM_ENVS
+    for h in histories:
+        standing = h.observation[:, 5]  # gravity along the body's z axis
+        assert (standing < -0.9).all() and np.abs(h.reward).max() < 0.1
+        # The scene moves, and by what was executed: the joints end up near their targets.
+        assert np.abs(np.diff(h.observation[:, 9:21], axis=0)).max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["go1", "go2", "a1", "minicheetah"])
-def test_a_robot_in_its_scene(name):
+def test_a_robot_in_its_scene(name, tmp_path):
     # One test for all of it: the scene is what takes long.
     robot, said = load_robot(name), []
     sim = Simulator(robot, NUM_ENVS, say=said.append)
@@ -137,6 +156,8 @@ def test_a_robot_in_its_scene(name):
     one_broken_environment_heals_alone(task)
     views_are_what_the_public_calls_give(task)
     a_state_stays_as_it_was_read(task)
+    if name == "minicheetah":
+        a_loop_of_adapt_runs_beside_it(sim, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

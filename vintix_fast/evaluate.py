@@ -83,7 +83,7 @@ def task_for(model: Vintix, robot: Robot) -> str:
     if task is None:
         raise InputFileError(
             f"the checkpoint has no group for {robot.name}; it has the tasks {', '.join(model.tasks)}. "
-            f"`vintix-fast adapt --robot-type {robot.name}` makes one; --reference-robot evaluates a copy of another's"
+            "`vintix-fast adapt` makes one; `vintix-fast eval --reference-robot` evaluates a copy of another robot's"
         )
     check_sizes(task, model.tasks[task])
     return task
@@ -131,7 +131,10 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     if config.reference_robot is None:
         task_name = task_for(model, robot)
     else:
-        task_name = add_target(model, robot, load_robot(config.reference_robot), progress.say, init_map=config.init_map)
+        reference = load_robot(config.reference_robot)
+        task_name = add_target(
+            model, robot, reference, progress.say, init_map=config.init_map, reinitialize=True
+        )  # fmt: skip
     context_len = check_context_len(config.context_len, model)
     out = config.output_dir
     if out is not None:

@@ -89,7 +89,7 @@ def add_target(
     source = reference_task(model, reference)
     check_sizes(source, model.tasks[source])
     if source == existing:
-        raise UsageError(f"--reinitialize needs a reference other than {robot.name} itself: give --reference-robot")
+        raise UsageError(f"--reference-robot is {robot.name} itself, of which a copy changes nothing; give another")
     signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(ACTION_DIM)
     say(
         f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"

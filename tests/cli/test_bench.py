@@ -107,6 +107,17 @@ def test_training_is_measured_when_asked_for(bench, monkeypatch):
     assert bench.built == []  # needs no simulator
 
 
+def test_every_row_of_training_is_measured():
+    from vintix_fast.benchmarks.training import measure
+
+    found = measure(batch_size=1, window_len=64, steps=1, plain_steps=1)
+    rows = found["rows"]
+    assert len(rows) >= 5 and rows[0]["ratio"] == 1.0 and rows[-1]["name"] == "decoder only"
+    assert all(row["tokens_per_s"] == pytest.approx(64 / row["step_s"]) for row in rows)
+    assert found["decoder_only_tokens_per_s"] == rows[-1]["tokens_per_s"] > found["plain_tokens_per_s"]
+    assert found["peak_memory_bytes"] > 0 and found["hidden_states_tokens_per_s"] > 0
+
+
 @pytest.mark.parametrize(
     "words", [("--engine", "torch"), ("--num-envs", 64), ("--plain-steps", 0), ("--png", "speed.png")], ids=str
 )

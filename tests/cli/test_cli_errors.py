@@ -245,7 +245,7 @@ def test_a_checkpoint_of_other_robots_is_refused(refuse, tmp_path, command, obse
 def test_missing_groups_are_answered_with_those_there(refuse):
     groups = "go2_locomotion, a1_locomotion"
     refuse("adapt --reference-robot go1", 4, "reference robot go1", groups, "--reference-robot")
-    refuse("eval --robot-type go1", 4, "no group for go1", "go2_walking_ad", "vintix-fast adapt --robot-type go1")
+    refuse("eval --robot-type go1", 4, "no group for go1", "go2_walking_ad", "vintix-fast adapt")
 
 
 ROBOT_FILES = {

@@ -242,6 +242,21 @@ def test_not_hdf5(tmp_path):
         read_trajectories(tmp_path / "t.h5")
 
 
+def test_numbers_of_a_wrong_type(tmp_path):
+    path = foreign_file(tmp_path / "t.h5", [5], reward=np.array([b"much"] * 5))
+    with pytest.raises(InputFileError, match=r"t\.h5: not an HDF5 file, or a truncated or damaged one"):
+        read_trajectories(path)
+    path = collect(tmp_path / "streams.h5", [5, 6])
+    for name, broken in (("stream_length", [5.5, 5.5]), ("stream_env", ["a", "b"])):
+        with h5py.File(path, "r+") as file:
+            whole = file.attrs[name]
+            file.attrs[name] = broken
+        with pytest.raises(InputFileError, match=r"streams\.h5"):
+            read_trajectories(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = whole
+
+
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 def test_truncated_file(tmp_path, share):
     path = collect(tmp_path / "t.h5", [200, 200])

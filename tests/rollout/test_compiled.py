@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_models import OPTIONS, forward_from, make_history, make_model
 
-from vintix_fast._core import PolicyDecoder, decode_implementations
+from vintix_fast._core import CausalAttention, PolicyDecoder, decode_implementations
 from vintix_fast.errors import UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.rollout import CompiledPolicy, Policy, cache_bytes
@@ -20,6 +20,17 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-3, "int8": 8e-3}
 
 def lacks(name):
     return pytest.mark.skipif(name not in decode_implementations(), reason=f"this processor lacks {name}")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor's flags are known on Linux only")
+def test_what_the_processor_can_do_was_built():
+    """Other tests skip what is not there; a build that left it out must not pass for a processor that lacks it."""
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    built = decode_implementations()
+    assert ("avx2" in built) == ({"avx2", "fma"} <= flags)
+    avx512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+    assert ("avx512" in built) == (avx512 | {"avx512_vnni"} <= flags)
+    assert CausalAttention.supported() == (avx512 | {"avx512_bf16"} <= flags)
 
 
 EVERYWHERE = [pytest.param(name, marks=lacks(name)) for name in ("portable", "avx2", "avx512")]

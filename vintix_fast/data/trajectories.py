@@ -96,7 +96,7 @@ def read_trajectories(path: str | PathLike[str]) -> Trajectories:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, path)
-    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises, depending on what is damaged
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # depending on what is damaged
         raise InputFileError(
             f"{path}: not an HDF5 file, or a truncated or damaged one ({error}). Collect it again, or copy it again "
             "from where it came from."
