@@ -103,8 +103,9 @@ def bundle(out: Path, checkpoints: Path, unseen: str, note: str) -> None:
     """Store a model small, evaluate what was stored, and write its cards."""
     name = f"without-{unseen}"
     trained, target = out / "models" / name, checkpoints / name
-    if not (target / "model.pth").is_file():
-        save_checkpoint(load_checkpoint(trained / MODEL_DIR), target, compact=True)
+    for card in ("card.json", "README.md"):  # of the model that was there
+        (target / card).unlink(missing_ok=True)
+    save_checkpoint(load_checkpoint(trained / MODEL_DIR), target, compact=True)
     returns: dict[str, Any] = {}
     for robot in (robot for robot in ROBOTS if robot != unseen):
         returns[robot] = {"seen": True} | measured(target, robot, out / "eval" / name / robot)
@@ -124,13 +125,13 @@ def bundle(out: Path, checkpoints: Path, unseen: str, note: str) -> None:
     card = {"date": str(date.today()), "unseen": unseen, "returns": returns}
     write_json(target / "card.json", card)
     training = json.loads((trained / "pretrain.json").read_text())
-    write_text(target / "README.md", card_text(name, card | {"pretrain": training}, experts, histories, out, note))
+    write_text(target / "README.md", card_text(target, card | {"pretrain": training}, experts, histories, out, note))
 
 
-def card_text(name: str, card: dict[str, Any], experts: dict, histories: dict, out: Path, note: str) -> str:
-    """The model card."""
-    training, unseen = card["pretrain"], card["unseen"]
-    groups = ", ".join(f"`{group}`" for group in load_checkpoint(BUILTIN_CHECKPOINTS / name).groups)
+def card_text(target: Path, card: dict[str, Any], experts: dict, histories: dict, out: Path, note: str) -> str:
+    """The model card of the checkpoint in ``target``."""
+    name, training, unseen = target.name, card["pretrain"], card["unseen"]
+    groups = ", ".join(f"`{group}`" for group in load_checkpoint(target).groups)
     where = f"{os.cpu_count()} cores ({processor()}), no GPU, Python {platform.python_version()}"
     options = training["options"]
     predicted = "the expert's action at each step" if options["target"] == "expert" else "the executed action"
