@@ -38,10 +38,10 @@ ROBOTS = ("minicheetah", "go2", "go1", "a1")
 WEAK = ("minicheetah", "go2")
 """The robots on which the unseen model leaves most to gain."""
 SEEDS = (5, 6, 7)
+MAIN_SEEDS = (*SEEDS, 8, 9)
 COMMON: dict[str, Any] = {
     "num_improvement_loops": 5, "episodes_per_loop": 50, "min_steps_per_loop": 8000,
     "finetune_steps_per_loop": 200, "batch_size": 16, "window_len": 128, "lr": 5e-4,
-    "improvement_step": 0.4,
 }  # fmt: skip
 """Options of every run, over which a spec's own go; where they changed, begun runs are refused, not mixed."""
 EVALUATION = {"num_envs": 100, "max_steps": 1000, "seed": 5}
@@ -68,7 +68,7 @@ class Spec:
 
 
 TWO_LOOPS = {"num_improvement_loops": 2}
-SMALL_LOOP = {"num_improvement_loops": 1, "episodes_per_loop": 10, "num_envs": 10, "gate_episodes": 10}
+SMALL_LOOP = {"num_improvement_loops": 1, "episodes_per_loop": 10, "num_envs": 10}
 SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": False, "bf16": False}
 OPERATORS: dict[str, dict[str, Any]] = {
     "clone, slow script": TWO_LOOPS | SLOW_SCRIPT,
@@ -77,35 +77,36 @@ OPERATORS: dict[str, dict[str, Any]] = {
     "awr": TWO_LOOPS | {"improver": "awr"},
     "critic": {},
 }
+STEP_04 = TWO_LOOPS | {"improvement_step": 0.4}
+"""What ablations, critics and lengths of fine-tuning change one thing of: the default was 0.4 when they were measured."""
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "no ladder": TWO_LOOPS | {"noise_ladder": False},
-    "no gate": TWO_LOOPS | {"gate": False},
-    "replay of all loops": TWO_LOOPS | {"replay": "all"},
-    "decoder only": TWO_LOOPS | {"train": "decoder"},
-    "context 256": TWO_LOOPS | {"context_len": 256},
-    "reference go1": TWO_LOOPS | {"reference_robot": "go1"},
-    "reference a1": TWO_LOOPS | {"reference_robot": "a1"},
+    "no ladder": STEP_04 | {"noise_ladder": False},
+    "no gate": STEP_04 | {"gate": False},
+    "replay of all loops": STEP_04 | {"replay": "all"},
+    "decoder only": STEP_04 | {"train": "decoder"},
+    "context 256": STEP_04 | {"context_len": 256},
+    "reference go1": STEP_04 | {"reference_robot": "go1"},
+    "reference a1": STEP_04 | {"reference_robot": "a1"},
 }
 CRITICS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "default": ({}, {}),
-    "step 0.2": (TWO_LOOPS | {"improvement_step": 0.2}, {}),
-    "4000 updates": (TWO_LOOPS | {"critic_updates": 4000}, {}),
-    "discount 0.98": (TWO_LOOPS, {"gamma": 0.98}),
-    "one-step returns": (TWO_LOOPS, {"n_steps": 1}),
+    "step 0.4": (STEP_04, {}),
+    "4000 updates": (STEP_04 | {"critic_updates": 4000}, {}),
+    "discount 0.98": (STEP_04, {"gamma": 0.98}),
+    "one-step returns": (STEP_04, {"n_steps": 1}),
 }
-GUIDES_WINDOWS = {"batch_size": 4, "window_len": None, "lr": 1e-4}
+GUIDES_WINDOWS = STEP_04 | {"batch_size": 4, "window_len": None, "lr": 1e-4}
 FINETUNING: dict[str, dict[str, Any]] = {
-    "200 steps of 16 x 128": {},
-    "20 steps of 4 x 2048": TWO_LOOPS | GUIDES_WINDOWS | {"finetune_steps_per_loop": 20},
-    "100 steps of 4 x 2048": TWO_LOOPS | GUIDES_WINDOWS | {"finetune_steps_per_loop": 100},
+    "20 steps of 4 x 2048": GUIDES_WINDOWS | {"finetune_steps_per_loop": 20},
+    "100 steps of 4 x 2048": GUIDES_WINDOWS | {"finetune_steps_per_loop": 100},
 }
-SHORT, LONG = (50_000, 100_000), (100_000, 250_000)
+SHORT, LONG = (50_000, 90_000), (100_000, 250_000)
+"""What is short ends with the second loop, also of a robot that falls in the first, whose third one ends at 101,000."""
 SPECS = (
-    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in SEEDS),
-    *(Spec("main", r, "one small loop", s, SMALL_LOOP, (10_000,)) for r in ROBOTS for s in SEEDS),
+    *(Spec("main", r, "default", s, {}, (0, 50_000, 100_000, 250_000)) for r in ROBOTS for s in MAIN_SEEDS),
+    *(Spec("main", r, "one small loop", s, SMALL_LOOP, (10_000,)) for r in ROBOTS for s in MAIN_SEEDS),
     *(Spec("operators", r, name, s, o, SHORT) for r in WEAK for name, o in OPERATORS.items() for s in SEEDS),
-    *(Spec("operators", "minicheetah", "plain copy", s, TWO_LOOPS | {"init_map": "none"}, SHORT) for s in SEEDS),
+    *(Spec("operators", "minicheetah", "plain copy", s, STEP_04 | {"init_map": "none"}, SHORT) for s in SEEDS),
     *(
         Spec("critics", r, name, s, o, SHORT, critic)
         for r in WEAK
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--robot", choices=ROBOTS, nargs="+", default=ROBOTS)
     parser.add_argument("--study", choices=STUDIES, nargs="+", default=STUDIES)
-    parser.add_argument("--seed", choices=SEEDS, type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--seed", choices=MAIN_SEEDS, type=int, nargs="+", default=MAIN_SEEDS)
     parser.add_argument(
         "--experts", type=Path, default=Path("runs/checkpoints/experts"),
         help="DIR/go2 and DIR/go1 are what `vintix-fast expert` left; for PPO from expert",
