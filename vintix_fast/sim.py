@@ -157,8 +157,10 @@ class Simulator:
             raise UsageError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
         cache = kernel_cache_dir()
-        first = "about 10 s from the kernel cache" if cache.is_dir() else "1 to 3 minutes the first time, 10 s later"
-        say(f"Building {num_envs} x {robot.name} in Genesis: {first} (kernel cache: {cache})")
+        expected = "about 10 s from the kernel cache" if cache.is_dir() else "1 to 3 minutes the first time, 10 s later"
+        if _genesis_started():
+            expected = "a second or so where the process has built this robot before"
+        say(f"Building {num_envs} x {robot.name} in Genesis: {expected} (kernel cache: {cache})")
         chosen = self.device.type != "cpu" or "GS_ENABLE_NDARRAY" in os.environ or _genesis_started()
         performance_mode = not chosen and performance_mode_pays(num_envs, planned_steps)
         if performance_mode:

@@ -110,7 +110,8 @@ def new_figure(rows: int = 1, columns: int = 1, size_in: tuple[float, float] = (
 def _save(figure: Any, path: Path) -> None:
     axes = figure.axes[0]
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize="small")
+    options = {"loc": "outside lower center", "ncols": 2, "fontsize": "small", "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), **options)
     save_figure(figure, path)
 
 
