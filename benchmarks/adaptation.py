@@ -78,7 +78,7 @@ OPERATORS: dict[str, dict[str, Any]] = {
     "critic": {},
 }
 STEP_04 = TWO_LOOPS | {"improvement_step": 0.4}
-"""What ablations, critics and lengths of fine-tuning change one thing of: the default was 0.4 when they were measured."""
+"""What ablations, critics and lengths of fine-tuning change one thing of: the default when they were measured."""
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no ladder": STEP_04 | {"noise_ladder": False},
     "no gate": STEP_04 | {"gate": False},
