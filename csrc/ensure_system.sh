@@ -1,7 +1,7 @@
 #!/bin/sh
 # ensure_system.sh [PYTHON]: makes sure that Python with venv and its headers, a C++ compiler, HDF5's headers and EGL are
 # here: installs what is missing where that is possible without asking anybody, otherwise prints the command that does.
-# Only EGL may stay missing: nothing is built with it.
+# Only EGL may stay missing: nothing is built with it.  No other Python takes the place of one that was named.
 set -u
 python=${1:-python3}
 
@@ -52,7 +52,7 @@ install() {
     fi
 }
 
-has_python || install "python3 python3-venv python3-dev" "python3 python3-devel" python@3.13
+[ $# -gt 0 ] || has_python || install "python3 python3-venv python3-dev" "python3 python3-devel" python@3.13
 if ! has_python; then
     echo "Python 3.11, 3.12 or 3.13 is needed; where it has another name: make PYTHON=/path/to/python" >&2
     exit 1

@@ -150,7 +150,7 @@ def test_resuming_a_finished_run_changes_nothing(unbroken, tmp_path, tiny_checkp
     assert_same_run(out, unbroken())
 
 
-def test_a_run_goes_on_from_what_it_began_with(unbroken, tmp_path, tiny_checkpoint):
+def test_a_run_goes_on_from_what_it_began_with(tmp_path, tiny_checkpoint):
     pretrained = shutil.copytree(tiny_checkpoint, tmp_path / "pretrained")
     options = {"gate": False, "num_improvement_loops": 1}
     whole = tmp_path / "whole"

@@ -132,9 +132,7 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
         task_name = task_for(model, robot)
     else:
         reference = load_robot(config.reference_robot)
-        task_name = add_target(
-            model, robot, reference, progress.say, init_map=config.init_map, reinitialize=True
-        )  # fmt: skip
+        task_name = add_target(model, robot, reference, progress.say, init_map=config.init_map, reinitialize=True)
     context_len = check_context_len(config.context_len, model)
     out = config.output_dir
     if out is not None:
