@@ -1,7 +1,6 @@
 """What the commands document, parse, print and write; the simulator is never built."""
 
 import csv
-import ctypes
 import importlib
 import json
 import os
@@ -11,42 +10,24 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pytest
+from commands import invoke, last_json, spoken
 from rich.console import Console
-from typer.testing import CliRunner
 
 from vintix_fast.adapt import AdaptResult
-from vintix_fast.cli import app, doctor, main
+from vintix_fast.cli import main
 from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
-from vintix_fast.data import open_writer
 from vintix_fast.evaluate import Evaluation
 from vintix_fast.report.console import ConsoleProgress, evaluation_table, summary_table
 from vintix_fast.rollout import Episode
 from vintix_fast.run import Run
-from vintix_fast.schema import FIELDS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"
 COMMANDS = (
     "adapt", "eval", "expert", "distil", "pretrain", "leave-one-out", "models", "report", "bench", "profile", "inspect",
     "doctor",
 )  # fmt: skip
-
-
-def invoke(*words, columns=80):
-    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": str(columns)})
-
-
-def spoken(text: str) -> str:
-    """Without colours and the frames that Typer draws."""
-    return re.sub(r"(\x1b\[[\d;]*m|[│╭╮╰╯─\s])+", " ", text)
-
-
-def last_json(result) -> dict:
-    """The one JSON object of a command's standard output."""
-    assert result.stdout.count("\n") == 1 and result.stdout.endswith("\n")
-    return json.loads(result.stdout, parse_constant=pytest.fail)
 
 
 # -- help --------------------------------------------------------------------------------------------------------------
@@ -239,112 +220,6 @@ def test_eval_without_json_leaves_standard_output_empty(measured):
     assert result.stdout == ""
     assert "go2: 4 episodes, 200 steps/s" in result.stderr
     assert "Written: a_folder/[b]/eval.json, a_folder/[b]/eval.csv" in result.stderr
-
-
-# -- inspect and doctor ------------------------------------------------------------------------------------------------
-
-
-def collect(path: Path, close: bool = True, reward: float = 0.5) -> Path:
-    """Two environments of three steps; returns the file that there is then."""
-    writer = open_writer(path, 2, {"robot": "go2", "seed": 5})
-    for step in range(3):
-        rows = {name: np.zeros((2, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
-        rows["reward"][:], rows["step_num"][:] = reward, step
-        writer.append(rows, np.ones(2, bool))
-    writer.close() if close else writer.abort()
-    return path if close else path.with_name(path.name + ".partial")
-
-
-def test_inspect_reports_the_bundled_checkpoint():
-    result = invoke("inspect", BUILTIN_CHECKPOINT)
-    assert result.exit_code == 0
-    assert "sound: True\nparameters: 1711628\n" in result.stdout
-    assert "  go1_locomotion: 239961\n" in result.stdout
-    facts = last_json(invoke("inspect", BUILTIN_CHECKPOINT, "--json"))
-    assert facts["sound"] is True and facts["config"]["token_order"] == "action-reward-observation"
-
-
-def test_models_lists_what_pretrained_path_takes():
-    listed = last_json(invoke("models", "--json"))
-    assert list(listed) == [f"without-{robot}" for robot in ("a1", "go1", "go2", "minicheetah")]
-    for name, card in listed.items():
-        assert AdaptConfig("go2", "out", pretrained_path=f"builtin:{name}").pretrained_path == Path(card["path"])
-        assert card["bytes"] < 3e6
-        unseen = [robot for robot, found in card["returns"].items() if not found["seen"]]
-        assert unseen == [name.removeprefix("without-")]
-    assert "builtin:without-minicheetah (default)" in invoke("models").stdout
-
-
-def test_inspect_reports_trajectories(tmp_path):
-    path = collect(tmp_path / "trajectories.h5")
-    result = invoke("inspect", path)
-    assert result.exit_code == 0
-    assert "sound: True\nfaults: none\ntransitions: 6\nenvironments: 2\nepisodes: 2\nmean return: 1.5" in result.stdout
-    facts = last_json(invoke("inspect", path, "--json"))
-    assert facts["mean_episode_length"] == 3 and facts["attributes"]["robot"] == "go2"
-
-
-def test_inspect_reports_what_is_unsound(tmp_path):
-    partial = invoke("inspect", collect(tmp_path / "partial.h5", close=False), "--json")
-    assert partial.exit_code == 4
-    facts = last_json(partial)
-    assert facts["sound"] is False and "cut short" in facts["faults"][0] and facts["transitions"] == 6
-
-    diverged = invoke("inspect", collect(tmp_path / "nan.h5", reward=float("nan")), "--json")
-    assert diverged.exit_code == 4
-    assert last_json(diverged)["mean_return"] is None
-    assert "reward: 6 values are NaN or infinite" in diverged.stderr
-
-    path = collect(tmp_path / "short.h5")
-    path.write_bytes(path.read_bytes()[:-2000])
-    short = invoke("inspect", path, "--json")
-    assert (short.exit_code, short.stdout) == (4, "") and "short.h5: not an HDF5 file, or a truncated" in short.stderr
-
-
-def test_inspect_accepts_any_attributes(tmp_path):
-    path = collect(tmp_path / "trajectories.h5")
-    with h5py.File(path, "r+") as file:
-        file.attrs["command"] = np.array([0.5, np.nan], np.float32)
-    assert last_json(invoke("inspect", path, "--json"))["attributes"]["command"] == [0.5, None]
-
-
-def test_doctor_passes_here():
-    result = invoke("doctor")
-    assert result.exit_code == 0, result.output
-    assert "FAIL" not in result.stdout and "ok   bundled checkpoints: without-a1 (3 robots)" in result.stdout
-    assert all(check["ok"] for check in last_json(invoke("doctor", "--json")).values())
-
-
-def test_doctor_names_what_fails(monkeypatch):
-    monkeypatch.setattr(doctor, "_genesis", lambda: (False, "not installed: pip install genesis-world"))
-    monkeypatch.setattr(doctor, "_triton", lambda: 1 / 0)
-    result = invoke("doctor", "--json")
-    assert result.exit_code == 1
-    checks = last_json(result)
-    assert not checks["Genesis"]["ok"] and "division" in checks["triton"]["detail"]
-    assert "FAIL Genesis: not installed: pip install" in result.stderr
-
-
-def test_doctor_says_how_to_get_egl(monkeypatch, tmp_path):
-    def egl() -> dict:
-        return last_json(invoke("doctor", "--json"))["EGL"]
-
-    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform="linux", version_info=sys.version_info))
-    monkeypatch.setattr(doctor, "ctypes", SimpleNamespace(CDLL=lambda name: name))
-    monkeypatch.setattr(doctor, "EGL_VENDORS", (tmp_path / "none", tmp_path))
-    without_vendor = egl()
-    assert not without_vendor["ok"] and f"no driver in {tmp_path / 'none'} or {tmp_path}" in without_vendor["detail"]
-    (tmp_path / "50_mesa.json").touch()
-    assert egl() == {"ok": True, "detail": "50_mesa"}
-
-    monkeypatch.setattr(doctor, "ctypes", ctypes)
-    monkeypatch.setattr(doctor, "EGL", "libnowhere.so.1")
-    without_library = egl()
-    assert not without_library["ok"] and without_library["detail"].startswith("libnowhere.so.1: ")
-    assert all("apt-get install libegl1" in found["detail"] for found in (without_vendor, without_library))
-
-    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform="darwin", version_info=sys.version_info))
-    assert egl()["ok"]
 
 
 # -- what a run shows and where it writes ------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ import importlib
 import json
 import os
 import pickle
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from commands import spoken
 from typer.testing import CliRunner
 
 from vintix_fast.cli import app
@@ -22,11 +22,6 @@ COMMON = {
     "eval": "--vintix-path checkpoint --robot-type go2 --output-dir out --num-envs 2",
     "inspect": "",
 }
-
-
-def spoken(text: str) -> str:
-    """Without colours and the frames that Typer draws."""
-    return re.sub(r"(\x1b\[[\d;]*m|[│╭╮╰╯─\s])+", " ", text)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

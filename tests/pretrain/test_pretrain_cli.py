@@ -2,11 +2,11 @@
 
 import importlib
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from commands import last_json, spoken
 from fakes import TINY, FakeSimulator
 from histories_on_disk import TASKS, write_robot
 from typer.testing import CliRunner
@@ -29,11 +29,6 @@ COMMANDS = tuple(COMMON)
 
 def invoke(command, *words):
     return CliRunner().invoke(app, [command, *COMMON[command].split(), *map(str, words)])
-
-
-def spoken(text: str) -> str:
-    """Without colours and the frames that Typer draws."""
-    return re.sub(r"(\x1b\[[\d;]*m|[│╭╮╰╯─\s])+", " ", text)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -236,13 +231,6 @@ def test_the_output_directory_must_be_one(refuse, here, command):
 )  # fmt: skip
 def test_options_can_be_spelt_with_underscores(refuse, command, option, value):
     refuse(f"{command} --{option} {value}", 2, f"--{option.replace('_', '-')} is {value}")
-
-
-def last_json(result) -> dict:
-    """The one JSON object of a command's standard output."""
-    assert result.exit_code == 0, result.output
-    assert result.stdout.count("\n") == 1 and result.stdout.endswith("\n")
-    return json.loads(result.stdout, parse_constant=pytest.fail)
 
 
 def test_pretrain_takes_options_from_file_and_command_line_and_prints_one_json_object(here):

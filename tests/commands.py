@@ -1,0 +1,25 @@
+"""Calling a command, and reading what it printed."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from vintix_fast.cli import app
+
+
+def invoke(*words, columns=80):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": str(columns)})
+
+
+def spoken(text: str) -> str:
+    """Without colours and the frames that Typer draws."""
+    return re.sub(r"(\x1b\[[\d;]*m|[│╭╮╰╯─\s])+", " ", text)
+
+
+def last_json(result, exit_code=0) -> dict:
+    """The one JSON object of a command's standard output."""
+    assert result.exit_code == exit_code, result.output
+    assert result.stdout.count("\n") == 1 and result.stdout.endswith("\n")
+    return json.loads(result.stdout, parse_constant=pytest.fail)
