@@ -111,8 +111,9 @@ def made_windows(count: int, length: int, window_len: int, device: str = "cpu") 
     return Windows(histories, targets, window_len, device)
 
 
-def matmul_peak(dtype: torch.dtype, device: str = "cpu", size: int = 2048) -> float:
+def matmul_peak(dtype: torch.dtype, device: str = "cpu") -> float:
     """The best of ten multiplications of two square matrices, in operations a second."""
+    size = 2048 if torch.device(device).type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(10):
@@ -155,7 +156,8 @@ def measure(
 
     Returns:
         ``tokens_per_s``, ``plain_tokens_per_s``, ``decoder_only_tokens_per_s``, ``matmul_peak_fraction``,
-        ``peak_memory_bytes`` (of the process, less what it held before the first step), ``process_memory_bytes``,
+        ``peak_memory_bytes`` (of the process, on CUDA of its tensors there, less what it held before the first step),
+        ``process_memory_bytes``,
         ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated from the median step),
         ``hidden_states_tokens_per_s``, ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
         ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``, and the memory.
@@ -182,11 +184,13 @@ def measure(
     blocked = functools.partial(plain_finetune, dense=False)
     constant = functools.partial(plain_finetune, dense=False, every_gradient=False)
     plain = add_row("plain: float32, dense attention, every gradient", plain_finetune, plain_steps)
-    add_row("attention in blocks, no dense bias", blocked, plain_steps)
+    on_cuda = torch.device(device).type == "cuda"
+    add_row("torch's fused attention" if on_cuda else "attention in blocks, no dense bias", blocked, plain_steps)
     add_row("transformer frozen", constant, plain_steps)
     if bf16:
         add_row("bfloat16 (autocast)", constant, plain_steps, bf16=True)
-        fast = add_row("attention kernel, weights held in bfloat16: the trainer", finetune, steps, bf16=True)
+        name = f"attention kernel, weights held in bfloat16{', one CUDA graph' * on_cuda}: the trainer"
+        fast = add_row(name, finetune, steps, bf16=True)
     else:
         fast = add_row("the trainer", finetune, steps)
     decoder = add_row("decoder only", finetune, 4 * steps, bf16=bf16, decoder_only=True)
@@ -219,7 +223,7 @@ def time_steps(train: Callable, config: FinetuneConfig, window_len: int, device:
 
     Returns:
         ``step_s`` of the fastest step, ``median_step_s``, ``operations`` of one, ``peak_memory_bytes`` and
-        ``process_memory_bytes`` as `measure` has them, None on CUDA.
+        ``process_memory_bytes`` as `measure` has them.
     """
     model = load_checkpoint(BUILTIN_CHECKPOINT, device)
     windows = made_windows(8, 2 * window_len, window_len, device)
@@ -240,8 +244,10 @@ def hidden_states_rate(window_len: int, device: str) -> float:
     """Tokens a second of the transformer's only run in decoder-only training."""
     model = load_checkpoint(BUILTIN_CHECKPOINT, device)
     windows = made_windows(8, 2 * window_len, window_len, device)
+    task_name, bf16 = next(iter(model.tasks)), multiplies_bf16(device)
+    hidden_states(model, task_name, windows, bf16)
     started = _now(device)
-    hidden_states(model, next(iter(model.tasks)), windows, multiplies_bf16(device))
+    hidden_states(model, task_name, windows, bf16)
     return len(windows.weight) / (_now(device) - started)
 
 
@@ -252,8 +258,10 @@ def _now(device: str) -> float:
 
 
 def _memory(key: str, device: str) -> int | None:
-    """Bytes of this process; None where the system does not tell, and on CUDA, where the process holds little."""
-    if torch.device(device).type == "cuda" or not STATUS.is_file():
+    """Bytes of this process, on CUDA of its tensors there; None where the system does not tell."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() if key == "VmHWM" else torch.cuda.memory_allocated()
+    if not STATUS.is_file():
         return None
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
     return 1024 * int(line.split()[1])

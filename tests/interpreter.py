@@ -15,7 +15,7 @@ def run_python(code: str, **environment: str) -> str:
     path = os.pathsep.join([str(here), str(here / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = os.environ | {"PYTHONPATH": path} | environment
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr  # Genesis prints tracebacks on the one, Python on the other
     return done.stdout
 
 
@@ -40,7 +40,7 @@ class Compiler:
     def __getitem__(self, grid):
         return self.launch
 
-    def launch(self, *args, enable_fp_fusion, num_warps=4, **constants):
+    def launch(self, *args, enable_fp_fusion, num_warps=4, num_stages=3, **constants):
         import triton
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
@@ -49,7 +49,7 @@ class Compiler:
         signature = dict.fromkeys(names, "constexpr") | dict(zip(names, map(self._type, args), strict=False))
         places = {(names.index(name),): value for name, value in constants.items()}
         source = ASTSource(self.kernel, signature, constexprs=places)
-        options = {"enable_fp_fusion": enable_fp_fusion, "num_warps": num_warps}
+        options = {"enable_fp_fusion": enable_fp_fusion, "num_warps": num_warps, "num_stages": num_stages}
         self.compiled.append(triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options))
 
     def _type(self, arg) -> str:

@@ -129,7 +129,7 @@ def a_loop_of_adapt_runs_beside_it(sim, out):
     config = AdaptConfig(
         sim.robot.name, out, num_envs=NUM_ENVS, episodes_per_loop=2 * NUM_ENVS, max_steps_per_episode=20,
         num_improvement_loops=1, finetune_steps_per_loop=2, critic_updates=20, gate_episodes=NUM_ENVS,
-        context_len=64, reference_robot="go1",
+        context_len=64, reference_robot="go1", device=sim.device.type,
     )  # fmt: skip
     result = adapt(config, simulator=sim)
     assert [row["loop"] for row in result.rows] == [0, 1]

@@ -175,7 +175,7 @@ class Simulator:
                 self._build()
             except Exception as error:
                 raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {_said(error)}") from error
-        if self.device.type == "cpu" and self._views is None:
+        if self._views is None:
             say("This Genesis keeps its state in another way: reading it through its public calls, which is slower")
         say(f"Built in {time.perf_counter() - started:.0f} s")
 
@@ -217,8 +217,7 @@ class Simulator:
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
         self._take_control()
         self._scene.step()  # compiles what it needs, and gives the views something to be tried on
-        # Tried on a CPU only.
-        self._views = views.bind(gs, self._scene, self._entity, self._dofs) if self.device.type == "cpu" else None
+        self._views = views.bind(gs, self._scene, self._entity, self._dofs)
         self.reset_scene()
 
     def _take_control(self) -> None:

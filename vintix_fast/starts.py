@@ -56,7 +56,7 @@ class Starts:
         """
         if not self._random:
             return self._level, self._pose
-        noise = self._next(mask) if self._ahead else self._uniform(1)[0]
+        noise = self._next(mask) if self._ahead else upload(self._uniform(1)[0], self._pose.device)
         half = 0.5 * START_TILT_NOISE_RAD * noise[:, :2]  # of roll and pitch
         (cos_r, cos_p), (sin_r, sin_p) = half.cos().unbind(1), half.sin().unbind(1)
         quat = torch.stack([cos_r * cos_p, sin_r * cos_p, cos_r * sin_p, -sin_r * sin_p], dim=1)

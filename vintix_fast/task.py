@@ -36,6 +36,9 @@ LIFT_WEIGHT = 1.0
 HEIGHT_WEIGHT = 50.0
 ACTION_CHANGE_WEIGHT = 0.005
 POSE_WEIGHT = 0.1
+MASKED_ENVS = 512
+"""With fewer on a GPU, launching a step takes the host longer than the GPU needs for it, so it may as well ask it what
+happened, and save what placing nobody costs: a third of the launches. Measured with 50."""
 
 
 @dataclass(frozen=True)
@@ -203,14 +206,14 @@ class WalkingTask:
         robot: target height and default pose.
         max_steps: an episode is truncated after this many steps.
         masked: in every step place the environments whose episode ended, be it none, so that the host need not know
-            whether any did; ``None``: on CUDA only. On a CPU it serves to test.
+            whether any did; ``None``: on CUDA with `MASKED_ENVS` environments or more. On a CPU it serves to test.
     """
 
     def __init__(self, simulator, robot: Robot, max_steps: int = 1000, masked: bool | None = None) -> None:
         self.simulator, self.robot, self.max_steps = simulator, robot, max_steps
         self.num_envs, self.device = simulator.num_envs, torch.device(simulator.device)
         on_gpu = self.device.type == "cuda"
-        self._masked = on_gpu if masked is None else masked
+        self._masked = on_gpu and self.num_envs >= MASKED_ENVS if masked is None else masked
         self._judge = triton_judge(robot, max_steps, self.device) if on_gpu else compiled_judge(robot, max_steps)
         self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
         self._last_action = torch.zeros(self.num_envs, len(self._default), device=self.device)

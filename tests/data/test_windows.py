@@ -205,8 +205,8 @@ def test_empty_slots_are_histories_of_their_own():
     windows = make_windows(numbered(0, 9), numbered(1, 4), window_len=16)
     batch = windows.batch(3, np.random.default_rng(1), pack=True)
     rows, length = batch.weight.shape
-    wide = batch.padded(4, 20)
-    assert wide.observation.shape == (4, 20, 33) and wide.first.shape == (4, 20)
+    wide = windows.gather(*windows.lay_out(3, np.random.default_rng(1), pack=True, full_size=True))
+    assert wide.observation.shape == (3, 16, 33) and wide.first.shape == (3, 16)
     assert torch.equal(wide.target[:rows, :length], batch.target)
     for part in (batch, wide):
         empty = part.weight == 0

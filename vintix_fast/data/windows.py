@@ -6,11 +6,10 @@ Data flows histories + targets -> flat arrays -> batches [B, L, ...].  Knows not
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vintix_fast.data.trajectories import History
 from vintix_fast.errors import VintixFastError
@@ -39,17 +38,6 @@ class Batch:
     target: torch.Tensor  # [R, L, A]
     weight: torch.Tensor  # [R, L]
     first: torch.Tensor | None = None  # [R, L] int32
-
-    def padded(self, rows: int, length: int) -> Batch:
-        """The same with empty slots to ``rows`` by ``length``, and ``first`` given: one shape for every batch."""
-        missing = rows - self.weight.shape[0], length - self.weight.shape[1]
-        columns = [
-            F.pad(column, (0, 0) * (column.dim() - 2) + (0, missing[1], 0, missing[0]))
-            for column in (getattr(self, field.name) for field in fields(self)[:-1])
-        ]
-        first = torch.arange(length, dtype=torch.int32, device=self.weight.device).repeat(rows, 1)
-        first[: self.weight.shape[0], : self.weight.shape[1]] = 0 if self.first is None else self.first
-        return Batch(*columns, first=first)
 
 
 class Windows:
@@ -108,29 +96,51 @@ class Windows:
             pack: put short windows one after another into a row of at most ``window_len`` tokens; without, each is a
                 row. The windows are the same.
         """
+        token, first = self.lay_out(batch_size, rng, window_len, pack)
+        device = self._columns[0].device
+        full = not first.any()
+        return self.gather(token.to(device), None if full else first.to(device))
+
+    def lay_out(
+        self,
+        batch_size: int,
+        rng: np.random.Generator,
+        window_len: int | None = None,
+        pack: bool = False,
+        full_size: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw windows as `batch` does, and say which transition fills which slot, on the CPU.
+
+        Args:
+            full_size: fill up to ``batch_size`` rows of ``window_len`` slots: one shape for every draw.
+
+        Returns:
+            Each slot's transition [R, L] int64, -1 where no window fills it; and `Batch.first`.
+        """
+        capacity = window_len or self.window_len
         starts, lengths = self.draw(batch_size, rng, window_len)
-        row, begin = _pack(lengths, window_len or self.window_len) if pack else (np.arange(batch_size), 0 * lengths)
-        width = int((begin + lengths).max())
-        token = np.zeros((row.max() + 1, width), np.int64)
-        inside = np.zeros(token.shape, bool)
-        first = np.tile(np.arange(width, dtype=np.int32), (len(token), 1))
+        row, begin = _pack(lengths, capacity) if pack else (np.arange(batch_size), 0 * lengths)
+        shape = (batch_size, capacity) if full_size else (row.max() + 1, int((begin + lengths).max()))
+        token = np.full(shape, -1, np.int64)
+        first = np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))
         for r, at, start, length in zip(row, begin, starts, lengths, strict=True):
             token[r, at : at + length] = np.arange(start, start + length)
-            inside[r, at : at + length] = True
             first[r, at : at + length] = at
-        device = self._columns[0].device
-        index, mask = torch.from_numpy(token).to(device), torch.from_numpy(inside).to(device)
-        gathered = [column[index] for column in self._columns]
-        if first.any():
-            gathered = [g * mask.view(*mask.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered]
-            return Batch(*gathered, first=torch.from_numpy(first).to(device))
-        return Batch(*gathered)
+        return torch.from_numpy(token), torch.from_numpy(first)
+
+    def gather(self, token: torch.Tensor, first: torch.Tensor | None) -> Batch:
+        """The batch of what `lay_out` gave, moved to this object's device; without ``first`` every slot is filled."""
+        if first is None:
+            return Batch(*(column[token] for column in self._columns))
+        filled, token = token >= 0, token.clamp_min(0)
+        gathered = [column[token] for column in self._columns]
+        return Batch(*(g * filled.view(*filled.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered), first=first)
 
     def rows(self, batch_size: int, rng: np.random.Generator) -> torch.Tensor:
         """The transitions of ``batch_size`` windows, drawn as for `batch`, one after another: [n] positions."""
         drawn = zip(*self.draw(batch_size, rng), strict=True)
         positions = np.concatenate([np.arange(start, start + length) for start, length in drawn])
-        return torch.from_numpy(positions).to(self.weight.device)
+        return torch.from_numpy(positions)
 
     def sweep(self) -> Iterator[tuple[Batch, int]]:
         """All transitions in order, in windows that overlap by half.

@@ -71,8 +71,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, windows: list[int], first: Tensor |
     return torch.cat(blocks, dim=2).permute(1, 2, 0, 3)
 
 
+def _attend_on_cuda(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, dropout: float) -> Tensor:
+    """`_attend` on CUDA: in bfloat16 in a kernel of ours, otherwise in torch's."""
+    if dropout or v.dtype != torch.bfloat16:
+        return _attend_fused(q, k, v, first, dropout)
+    from vintix_fast.kernels import fused_attention  # triton is not installed everywhere
+
+    slopes = torch.tensor(alibi_slopes(q.shape[2]), device=q.device)
+    windows = torch.full(slopes.shape, q.shape[1], dtype=torch.int32, device=q.device)
+    return fused_attention.causal_attention(q.to(v.dtype), k.to(v.dtype), v, slopes, windows, first)
+
+
 def _attend_fused(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, dropout: float) -> Tensor:
-    """`_attend` for GPUs, in torch's fused attention: reads no value back, so that a CUDA graph can capture it."""
+    """`_attend` in torch's fused attention, which wants a dense bias."""
     mask = _alibi(q.shape[2], q.shape[1], q.shape[1], q.dtype, q.device)[None]  # [1, H, T, T]
     if first is not None:
         mask = mask.masked_fill(torch.arange(q.shape[1], device=q.device) < first[:, None, :, None], -math.inf)
@@ -126,7 +137,7 @@ class Attention(nn.Module):
         """Attend within whole windows: x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
         dropout = self.dropout if self.training else 0.0
         if x.is_cuda:
-            out = _attend_fused(*self._project(x), first, dropout)
+            out = _attend_on_cuda(*self._project(x), first, dropout)
         else:
             windows = windows_for(self.score_bound(), alibi_slopes(self.heads), x.shape[1], NEGLIGIBLE_MASS)
             out = _attend(*self._project(x), windows, first, dropout)

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from vintix_fast.data import History
+from vintix_fast.train.captured import Captured
 from vintix_fast.train.transitions import Transitions, states
+from vintix_fast.upload import upload
 
 REPORT_EVERY = 20
 DEVIATION_SCALE = 3.0
@@ -99,12 +101,12 @@ class Critic:
     ) -> float:
         """Returns the mean loss of the last updates."""
         target = copy.deepcopy(self._twins).requires_grad_(False)
-        optimiser = torch.optim.AdamW(self._twins.parameters(), lr=config.lr, weight_decay=0.0)
         state, next_state = self._normalise(data.state), self._normalise(data.next_state)
         device, losses = state.device, []
-        for update in range(config.updates):
-            rows = torch.randint(len(state), (config.batch_size,), generator=generator).to(device)
-            noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator).to(device)
+        on_cuda = device.type == "cuda"
+        optimiser = torch.optim.AdamW(self._twins.parameters(), lr=config.lr, weight_decay=0.0, capturable=on_cuda)
+
+        def take_step(rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
                 next_value = target(next_state[rows], config.next_action_noise * noise).mean(dim=0)
                 value = data.reward[rows] + data.discount[rows] * next_value
@@ -115,7 +117,13 @@ class Critic:
             optimiser.step()
             with torch.no_grad():
                 torch._foreach_lerp_(list(target.parameters()), list(self._twins.parameters()), config.polyak)
-            losses.append(loss.detach())
+            return loss.detach()
+
+        run = Captured(take_step) if on_cuda else take_step
+        for update in range(config.updates):
+            rows = torch.randint(len(state), (config.batch_size,), generator=generator)
+            noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator)
+            losses.append(run(upload(rows, device), upload(noise, device)))
             if update % REPORT_EVERY == REPORT_EVERY - 1:
                 on_step(update + 1, float(losses[-1]))
         return float(torch.stack(losses[-200:]).mean())

@@ -22,7 +22,9 @@ from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
 from vintix_fast.regions import region
 from vintix_fast.run import load_tensors, save_tensors
-from vintix_fast.train.frozen import capture, frozen, hidden_states
+from vintix_fast.train.captured import Captured
+from vintix_fast.train.frozen import frozen, hidden_states
+from vintix_fast.upload import upload
 
 SAVE_EVERY_S = 60.0
 
@@ -84,14 +86,18 @@ def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, con
         loss.backward()
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-    entry = TrainingStep(step, float(loss.detach()), float(grad_norm), lr)
-    if not math.isfinite(entry.loss + entry.grad_norm):
-        raise VintixFastError(
-            f"training diverged at step {step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
-            f"begin anew (--overwrite, or another --output-dir) with a smaller --lr than {config.lr}"
-        )
+    entry = _finite(TrainingStep(step, float(loss.detach()), float(grad_norm), lr), config)
     with region("optimise"):
         optimiser.step()
+    return entry
+
+
+def _finite(entry: TrainingStep, config: Any) -> TrainingStep:
+    if not math.isfinite(entry.loss + entry.grad_norm):
+        raise VintixFastError(
+            f"training diverged at step {entry.step}: loss {entry.loss}, gradient norm {entry.grad_norm}; "
+            f"begin anew (--overwrite, or another --output-dir) with a smaller --lr than {config.lr}"
+        )
     return entry
 
 
@@ -153,17 +159,18 @@ def finetune(
     if config.decoder_only:
         parameters = list(model.head.acs_decoders[group].parameters())
         model.encoder.requires_grad_(False)
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    on_cuda = model.device.type == "cuda"
+    lr = torch.tensor(config.lr, device=model.device) if on_cuda else config.lr
+    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=on_cuda, capturable=on_cuda)
     log = _go_on(state_file, parameters, optimiser)
     draw, loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
+    take_step = (_captured if on_cuda else _eager)(loss_of, parameters, optimiser, config, model.device)
 
     saved = time.monotonic()
     for step in range(len(log), config.steps):
         with region("load"):
             drawn = draw(np.random.default_rng([seed, step]))
-        with region("forward"), torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            loss = loss_of(drawn)
-        log.append(descend(loss, optimiser, step, config))
+        log.append(take_step(step, drawn))
         try:
             on_step(log[-1])
         except (Interrupted, KeyboardInterrupt):
@@ -175,30 +182,73 @@ def finetune(
     return log
 
 
-Draw, Loss = Callable[[np.random.Generator], Any], Callable[[Any], torch.Tensor]
-"""What a step is about, and its loss."""
+Drawn = tuple[torch.Tensor | None, ...]
+Draw, Loss = Callable[[np.random.Generator], Drawn], Callable[..., torch.Tensor]
+"""What a step is about, on the CPU, and its loss once that is where the model is."""
 
 
 def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
     transformer = frozen(model.transformer, config.bf16)
+    one_shape = model.device.type == "cuda"
 
-    def loss(batch: Batch) -> torch.Tensor:
-        return action_loss(model, task_name, batch, transformer)
+    def draw(rng: np.random.Generator) -> Drawn:
+        token, first = windows.lay_out(config.batch_size, rng, pack=True, full_size=one_shape)
+        return token, first if one_shape or first.any() else None
 
-    if model.device.type == "cuda":
-        sample = windows.batch(config.batch_size, np.random.default_rng(0))
-        loss = capture(loss, model, sample, windows.window_len, config.bf16)
-    return lambda rng: windows.batch(config.batch_size, rng, pack=True), loss
+    def loss(token: torch.Tensor, first: torch.Tensor | None) -> torch.Tensor:
+        return action_loss(model, task_name, windows.gather(token, first), transformer)
+
+    return draw, loss
 
 
 def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
     """The decoder sees constants: the transformer runs once over everything."""
     hidden = hidden_states(model, task_name, windows, config.bf16)
+    one_shape = model.device.type == "cuda"
+
+    def draw(rng: np.random.Generator) -> Drawn:
+        rows = windows.rows(config.batch_size, rng)
+        missing = config.batch_size * windows.window_len - len(rows) if one_shape else 0
+        return (torch.nn.functional.pad(rows, (0, missing), value=-1),)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
-        return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], windows.weight[rows])
+        weight = windows.weight[rows] * (rows >= 0)  # -1 is a transition too
+        return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], weight)
 
-    return lambda rng: windows.rows(config.batch_size, rng), loss
+    return draw, loss
+
+
+def _eager(loss_of: Loss, parameters, optimiser, config, device) -> Callable[[int, Drawn], TrainingStep]:
+    def take_step(step: int, drawn: Drawn) -> TrainingStep:
+        with region("forward"), torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            loss = loss_of(*drawn)
+        return descend(loss, optimiser, step, config)
+
+    return take_step
+
+
+def _captured(loss_of: Loss, parameters, optimiser, config, device) -> Callable[[int, Drawn], TrainingStep]:
+    """`_eager` on CUDA, from one graph, which spoils the weights before anybody can see that the loss is not finite."""
+
+    def descend_once(lr: torch.Tensor, *drawn: torch.Tensor) -> torch.Tensor:
+        optimiser.param_groups[0]["lr"].copy_(lr)
+        with torch.autocast("cuda", torch.bfloat16, enabled=config.bf16, cache_enabled=False):
+            loss = loss_of(*drawn)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        optimiser.step()
+        return torch.stack([loss.detach(), grad_norm])
+
+    run = Captured(descend_once)
+
+    def take_step(step: int, drawn: Drawn) -> TrainingStep:
+        lr = learning_rate(step, config)
+        with region("train"):
+            loss, grad_norm = run(*(upload(tensor, device) for tensor in (torch.tensor(lr), *drawn))).tolist()
+        return _finite(TrainingStep(step, loss, grad_norm, lr), config)
+
+    return take_step
 
 
 def _save(

@@ -1,34 +1,40 @@
 """The transformer as fine-tuning sees it: constant, in evaluation mode, and in bfloat16 where that is faster.
 
-A copy, so that the model keeps its float32 weights.  Nothing here is trained, so only gradients of tokens are computed,
-and on the CPU attention runs in a compiled kernel that knows no others (``vintix_fast/kernels/causal_attention.py``).
+A copy, so that the model keeps its float32 weights.  Nothing here is trained, so only gradients of tokens are computed.
+Attention runs in a kernel of the device's own: for CUDA Triton's (``vintix_fast/kernels/fused_attention.py``), for the
+CPU a compiled one (``causal_attention.py`` beside it), which takes bfloat16 alone and knows no other gradients.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import astuple
 
 import torch
 from torch import Tensor, nn
 
-from vintix_fast.data.windows import Batch, Windows
+from vintix_fast.data.windows import Windows
 from vintix_fast.kernels import causal_attention as kernel
 from vintix_fast.model import Vintix
-from vintix_fast.model.transformer import Attention, Transformer
+from vintix_fast.model.transformer import Attention, Transformer, windows_for
+
+LONGEST_WINDOW = 1 << 30
+"""Of a head that sees all of its history."""
 
 
 def frozen(transformer: Transformer, bf16: bool) -> nn.Module:
     """A constant copy of ``transformer``.
 
     Args:
-        bf16: on the CPU, hold the weights in bfloat16 and hand tokens on in it; norms compute in float32.
+        bf16: hold the weights in bfloat16 and hand tokens on in it; norms compute in float32.
     """
     constant = copy.deepcopy(transformer).eval().requires_grad_(False)
-    if bf16 and next(transformer.parameters()).device.type == "cpu":
-        return _InBfloat16(constant)
-    return constant
+    on_cuda = next(transformer.parameters()).device.type == "cuda"
+    for block in constant.blocks:
+        if bf16 and on_cuda:
+            block.attention = _TritonAttention(block.attention, constant.slopes)
+        elif bf16 and _fits_kernel(block.attention):
+            block.attention = _KernelAttention(block.attention, constant.slopes)
+    return _InBfloat16(constant) if bf16 else constant
 
 
 class _InBfloat16(nn.Module):
@@ -37,15 +43,14 @@ class _InBfloat16(nn.Module):
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
         self._transformer = transformer
+        on_cuda = next(transformer.parameters()).device.type == "cuda"
         for module in transformer.modules():
-            if isinstance(module, nn.Linear):
+            # CUDA's layer norm takes weights of the tokens' type alone; it too computes in float32.
+            if isinstance(module, nn.Linear) or (on_cuda and isinstance(module, nn.LayerNorm)):
                 module.to(torch.bfloat16)
-        for block in transformer.blocks:
-            if _fits_kernel(block.attention):
-                block.attention = _KernelAttention(block.attention, transformer.slopes)
 
     def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return self._transformer(x.bfloat16(), first)
 
 
@@ -68,6 +73,26 @@ class _KernelAttention(nn.Module):
         return attention.out_proj(out.flatten(2))
 
 
+class _TritonAttention(nn.Module):
+    """`Attention` with constant weights, in the Triton kernel."""
+
+    def __init__(self, attention: Attention, slopes: list[float]) -> None:
+        super().__init__()
+        self._attention = attention
+        device = attention.in_proj.weight.device
+        windows = windows_for(attention.score_bound(), slopes, LONGEST_WINDOW, kernel.DROPPED_MASS)
+        self._windows = torch.tensor(windows, dtype=torch.int32, device=device)
+        self._slopes = torch.tensor(slopes, device=device)
+
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
+        from vintix_fast.kernels import fused_attention  # triton is not installed everywhere
+
+        q, k, v = self._attention._project(x)
+        out = fused_attention.causal_attention(q, k, v, self._slopes, self._windows, first)
+        return self._attention.out_proj(out.flatten(2))
+
+
 def hidden_states(model: Vintix, task_name: str, windows: Windows, bf16: bool) -> Tensor:
     """What the decoder sees at every transition of ``windows``: [transitions, F].
 
@@ -81,30 +106,3 @@ def hidden_states(model: Vintix, task_name: str, windows: Windows, bf16: bool) -
             token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
             parts.append(transformer(token)[0, keep:])
     return torch.cat(parts)
-
-
-def capture(
-    loss: Callable[[Batch], Tensor], model: Vintix, sample: Batch, window_len: int, bf16: bool
-) -> Callable[[Batch], Tensor]:
-    """``loss``, forward and backward, as CUDA graphs: a step of this model is many small launches.
-
-    Not tried on a device.
-
-    Args:
-        sample: as many rows as a batch has at most.
-        window_len: no row is longer.
-        bf16: multiply matrices in bfloat16.
-    """
-    rows = len(sample.weight)
-
-    class Step(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.trained = nn.ParameterList(p for p in model.parameters() if p.requires_grad)
-
-        def forward(self, *columns: Tensor) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
-                return loss(Batch(*columns))
-
-    graphed = torch.cuda.make_graphed_callables(Step(), astuple(sample.padded(rows, window_len)))
-    return lambda batch: graphed(*astuple(batch.padded(rows, window_len)))

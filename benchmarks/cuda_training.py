@@ -1,0 +1,153 @@
+"""Fine-tuning on a GPU in its parts: attention in three ways, and where a step's time goes.
+
+Attention is of one layer, forward and backward, over ``--batch-size`` windows of ``--window-len`` tokens, with the
+bundled model's windows: torch's fused attention with a dense bias, FlexAttention, and the Triton kernel.  The step is
+the trainer's, timed in its parts, and once more with its graph compiled by torch.compile.
+
+    python benchmarks/cuda_training.py
+
+Prints a table and ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from cuda_step import times_ms
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from vintix_fast.benchmarks.training import made_windows
+from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.kernels import fused_attention
+from vintix_fast.model import Vintix, freeze_all_but_group, load_checkpoint
+from vintix_fast.model.transformer import _alibi, windows_for
+from vintix_fast.train import FinetuneConfig
+from vintix_fast.train.captured import WARM_UP_CALLS
+from vintix_fast.train.finetune import _adapter_loss, _captured
+
+TASK = "go2_walking_ad"
+
+
+def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, float]:
+    """Milliseconds forward and backward, and each gradient's distance from that of float32 with a dense bias."""
+    config = model.config
+    heads, dim, device = config.transformer_heads, config.head_dim, model.device
+    slopes = torch.tensor(model.transformer.slopes, device=device)
+    bound = model.transformer.blocks[0].attention.score_bound()
+    kept = torch.tensor(windows_for(bound, model.transformer.slopes, length, 1e-2), dtype=torch.int32, device=device)
+    everything = torch.full_like(kept, length)
+    bias = _alibi(heads, length, length, torch.bfloat16, device)[None]
+    mask = create_block_mask(
+        lambda n, h, i, j: (i >= j) & (i - j < kept[h]), None, heads, length, length, device=device
+    )
+    flex = torch.compile(flex_attention, dynamic=False)
+
+    def dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor = bias) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
+
+    def flexible(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        out = flex(q, k, v, score_mod=lambda s, n, h, i, j: s - slopes[h] * (i - j), block_mask=mask)
+        return out.transpose(1, 2)
+
+    ways = {
+        "dense bias": dense,
+        "FlexAttention": flexible,
+        "kernel, whole histories": lambda *x: fused_attention.causal_attention(*x, slopes, everything),
+        "kernel": lambda *x: fused_attention.causal_attention(*x, slopes, kept),
+    }
+    generator = torch.Generator(device).manual_seed(0)
+    normed = torch.nn.functional.layer_norm
+    q, k, v = torch.randn(3, batch_size, length, heads, dim, device=device, generator=generator)
+    inputs = [x.bfloat16().requires_grad_() for x in (normed(q, (dim,)), normed(k, (dim,)), v)]
+    grad = torch.randn(v.shape, device=device, generator=generator).bfloat16()
+    exact = [x.detach().float().requires_grad_() for x in inputs]
+    truth = torch.autograd.grad(
+        dense(*exact, bias=_alibi(heads, length, length, torch.float32, device)[None]), exact, grad.float()
+    )
+    result = {"windows": kept.tolist()}
+    for name, attend in ways.items():
+        result[f"{name}_forward_ms"] = _graph_ms(lambda attend=attend: attend(*inputs))
+        result[f"{name}_ms"] = _graph_ms(lambda attend=attend: torch.autograd.grad(attend(*inputs), inputs, grad))
+        found = torch.autograd.grad(attend(*inputs), inputs, grad)
+        result[f"{name}_error"] = max(
+            float((a.float() - b).norm() / b.norm()) for a, b in zip(found, truth, strict=True)
+        )
+    return result
+
+
+def measure_step(batch_size: int, length: int, compiled: bool) -> dict[str, float]:
+    """The trainer's step: seconds of the first one, and milliseconds of a later one and of what it is about."""
+    model = load_checkpoint(BUILTIN_CHECKPOINT, "cuda")
+    config = FinetuneConfig(steps=1000, batch_size=batch_size, bf16=True)
+    windows = made_windows(8, 2 * length, length, "cuda")
+    parameters = freeze_all_but_group(model, model.tasks[TASK].group_name)
+    lr = torch.tensor(config.lr, device="cuda")
+    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=True, capturable=True)
+    draw, loss_of = _adapter_loss(model, TASK, windows, config)
+    if compiled:
+        loss_of = torch.compile(loss_of, dynamic=False)
+    take_step = _captured(loss_of, parameters, optimiser, config, model.device)
+    rng, started = np.random.default_rng(0), time.perf_counter()
+    for step in range(WARM_UP_CALLS + 1):
+        take_step(step, draw(rng))
+    first_s = time.perf_counter() - started
+    return {
+        "first_steps_s": first_s,
+        "draw_ms": _wall_ms(lambda: draw(rng)),
+        "step_ms": _wall_ms(lambda: take_step(100, draw(rng))),
+    }
+
+
+def _wall_ms(run: Callable[[], object], repeats: int = 200) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - started) / repeats
+
+
+def _graph_ms(run: Callable[[], object]) -> float:
+    """Of the GPU: replayed from a graph, so that the host's launches take no part."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return times_ms(graph.replay)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--window-len", type=int, default=2048)
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("error: torch finds no CUDA device here; this benchmark measures nothing else")
+    sizes = args.batch_size, args.window_len
+    model = load_checkpoint(BUILTIN_CHECKPOINT, "cuda")
+    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "batch_size": sizes[0]}
+    result |= {"window_len": sizes[1], "attention": measure_attention(model, *sizes)}
+    result["captured"] = measure_step(*sizes, compiled=False)
+    try:
+        result["compiled"] = measure_step(*sizes, compiled=True)
+    except Exception as error:
+        result["compiled"] = f"{type(error).__name__}: {error}"[:2000]
+    print(json.dumps(result, indent=1))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
