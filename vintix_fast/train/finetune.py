@@ -18,6 +18,7 @@ import torch
 
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.kernels import decoder_loss as kernel
 from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
 from vintix_fast.regions import region
@@ -195,10 +196,18 @@ def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
     """The decoder sees constants: the transformer runs once over everything."""
     hidden = hidden_states(model, task_name, windows, config.bf16)
 
+    def draw(rng: np.random.Generator) -> torch.Tensor:
+        return windows.rows(config.batch_size, rng)
+
+    decoder = model.head.acs_decoders[model.tasks[task_name].group_name].layers
+    if config.bf16 and kernel.supported(decoder):
+        units = model.action_units(task_name)
+        return draw, kernel.DecoderLoss(decoder, hidden, windows.target, windows.weight, *units)
+
     def loss(rows: torch.Tensor) -> torch.Tensor:
         return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], windows.weight[rows])
 
-    return lambda rng: windows.rows(config.batch_size, rng), loss
+    return draw, loss
 
 
 def _save(
