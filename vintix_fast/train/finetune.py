@@ -154,7 +154,7 @@ def finetune(
     if config.decoder_only:
         parameters = list(model.head.acs_decoders[group].parameters())
         model.encoder.requires_grad_(False)
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, fused=model.device.type == "cpu")
     log = _go_on(state_file, parameters, optimiser)
     draw, loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
 
