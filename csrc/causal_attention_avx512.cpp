@@ -23,6 +23,7 @@
 namespace vintix_fast {
 namespace {
 
+#include "bfloat16_products.hpp"
 #include "bfloat16_tiles.hpp"
 #include "attention_head.hpp"
 

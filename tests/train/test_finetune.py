@@ -8,25 +8,14 @@ import numpy as np
 import pytest
 import torch
 from fakes import make_history, tiny_model
+from small_trainings import GROUP, TASK, kernel_model, snapshot, windows_for
 
 from vintix_fast.benchmarks.training import plain_finetune
-from vintix_fast.data import Batch, Targets, Windows
+from vintix_fast.data import Batch
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError
 from vintix_fast.model import fingerprint, freeze_all_but_group
 from vintix_fast.train import FinetuneConfig, finetune
 from vintix_fast.train.finetune import action_loss, learning_rate
-from vintix_fast.train.frozen import hidden_states
-
-TASK, GROUP = "go2_walking_ad", "go2_locomotion"
-
-
-def windows_for(histories, targets=None, window_len=32):
-    targets = targets or [h.action for h in histories]
-    return Windows(histories, [Targets(t, np.ones(len(t), np.float32)) for t in targets], window_len)
-
-
-def snapshot(model):
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def predicted(model, history):
@@ -201,11 +190,6 @@ def test_bfloat16_learns_what_float32_does(options):
 # -- what makes it fast changes nothing --------------------------------------------------------------------------------
 
 
-def kernel_model():
-    """Small, with heads of 32: the kernel's."""
-    return tiny_model(hidden_dim=64, action_emb_dim=31, observation_emb_dim=31, transformer_heads=2)
-
-
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_loss_curve_is_the_plain_trainers(bf16):
     """50 steps; the plain trainer computes in float32, writes attention out, and takes every gradient."""
@@ -237,39 +221,14 @@ def test_packing_does_not_change_the_loss_or_its_gradient(tiny):
     assert min(rows) < 4
 
 
-def test_decoder_only_trains_the_decoder_on_what_the_whole_model_gives():
-    histories = [make_history([20, 12], seed=1), make_history([25], seed=2)]
-    config = FinetuneConfig(steps=3, lr=1e-2)
-    model = tiny_model()
-    before = snapshot(model)
-    log = finetune(model, TASK, windows_for(histories), dataclasses.replace(config, decoder_only=True), seed=0)
-    adapter = finetune(tiny_model(), TASK, windows_for(histories), config, seed=0)
-    assert log[0].loss == pytest.approx(adapter[0].loss, rel=1e-5)
-    changed = {name for name, value in snapshot(model).items() if not torch.equal(value, before[name])}
-    assert changed == {name for name in before if name.startswith(f"head.acs_decoders.{GROUP}.")}
-
-
-def test_decoder_only_sees_at_least_half_a_window_of_context(tiny):
-    history = make_history([50, 45])
-    windows = windows_for([history], window_len=32)
-    hidden = hidden_states(tiny, TASK, windows, bf16=False)
-    seen = 0
-    for batch, keep in windows.sweep():
-        token = tiny.encode(TASK, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
-        expected = tiny.transformer(token)[0, keep:]
-        torch.testing.assert_close(hidden[seen : seen + len(expected)], expected)
-        assert keep >= min(16, seen) and keep + len(expected) <= 32
-        seen += len(expected)
-    assert seen == 95 == len(hidden)
-
-
 # -- going on after an interruption ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("make, bf16", [(tiny_model, False), (kernel_model, True)])
 @pytest.mark.parametrize("decoder_only", [False, True])
-def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, decoder_only):
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, decoder_only, make, bf16):
     history, state = make_history([40, 30]), tmp_path / "training.pth"
-    config = FinetuneConfig(steps=12, lr=3e-3, decoder_only=decoder_only)
+    config = FinetuneConfig(steps=12, lr=3e-3, decoder_only=decoder_only, bf16=bf16)
 
     def train(model, on_step=lambda step: None, path=state):
         return finetune(model, TASK, windows_for([history]), config, 0, on_step, path)
@@ -284,14 +243,14 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, mo
 
         return on_step
 
-    whole = tiny_model()
+    whole = make()
     log = train(whole, path=None)
     with pytest.raises(Interrupted):
-        train(tiny_model(), stop(Interrupted("Ctrl-C"), 3))
+        train(make(), stop(Interrupted("Ctrl-C"), 3))
     monkeypatch.setattr(importlib.import_module("vintix_fast.train.finetune"), "SAVE_EVERY_S", -1.0)
     with pytest.raises(Killed):
-        train(tiny_model(), stop(Killed, 7))
-    resumed, taken = tiny_model(), []
+        train(make(), stop(Killed, 7))
+    resumed, taken = make(), []
     assert train(resumed, taken.append) == log
     assert [entry.step for entry in taken] == [7, 8, 9, 10, 11]  # what was saved after the seventh step is kept
     assert all(torch.equal(value, snapshot(resumed)[name]) for name, value in snapshot(whole).items())

@@ -176,6 +176,14 @@ class Vintix(nn.Module):
         action = self.head.acs_decoders[info.group_name](hidden)
         return statistics.denormalise_action(action) if self.config.norm_acs else action
 
+    def action_units(self, task_name: str) -> tuple[Tensor, Tensor]:
+        """Scale and shift, both [act], with which `act` takes what the decoder gives into the robot's units."""
+        info, statistics = self._task(task_name)
+        if self.config.norm_acs:
+            return statistics.acs_std, statistics.acs_mean
+        scale = torch.ones(info.action_dim, device=self.device)
+        return scale, torch.zeros_like(scale)
+
     def forward(
         self, task_name: str, observation: Tensor, prev_action: Tensor, prev_reward: Tensor, step_num: Tensor
     ) -> Tensor:

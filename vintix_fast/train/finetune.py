@@ -18,6 +18,7 @@ import torch
 
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.kernels import decoder_loss as kernel
 from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
 from vintix_fast.regions import region
@@ -161,7 +162,7 @@ def finetune(
         model.encoder.requires_grad_(False)
     on_cuda = model.device.type == "cuda"
     lr = torch.tensor(config.lr, device=model.device) if on_cuda else config.lr
-    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=on_cuda, capturable=on_cuda)
+    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=True, capturable=on_cuda)
     log = _go_on(state_file, parameters, optimiser)
     draw, loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
     take_step = (_captured if on_cuda else _eager)(loss_of, parameters, optimiser, config, model.device)
@@ -210,6 +211,11 @@ def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         rows = windows.rows(config.batch_size, rng)
         missing = config.batch_size * windows.window_len - len(rows) if one_shape else 0
         return (torch.nn.functional.pad(rows, (0, missing), value=-1),)
+
+    decoder = model.head.acs_decoders[model.tasks[task_name].group_name].layers
+    if config.bf16 and kernel.supported(decoder):
+        units = model.action_units(task_name)
+        return draw, kernel.DecoderLoss(decoder, hidden, windows.target, windows.weight, *units)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         weight = windows.weight[rows] * (rows >= 0)  # -1 is a transition too

@@ -1,0 +1,281 @@
+// decoder_loss.hpp, in AVX-512 with bfloat16.  What lies between the two pragmas must not run before
+// DecoderLoss::supported() said yes.
+
+#include "decoder_loss.hpp"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 11 and 12: false alarms in immintrin.h itself
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+namespace vintix_fast {
+namespace {
+
+#include "bfloat16_products.hpp"
+#include "decoder_layers.hpp"
+
+constexpr std::size_t kTokens = 128;   // in a tile: a multiple of kHeadRows
+constexpr std::size_t kParts = 8;      // of the tokens, each with sums of its own
+constexpr std::size_t kRows = 4;       // of a product, that are summed in registers at once
+constexpr std::size_t kHeadRows = 16;  // the same, where there are only 16 columns
+
+// Goes with tiles of tokens through all layers and back.
+class Pass {
+ public:
+  Pass(const std::vector<Layer>& layers, const DecoderShape& shape)
+      : layers_(layers), width_(shape.width), actions_(shape.actions), grad_(kTokens * width_),
+        next_grad_(kTokens * width_), paired_(kTokens / 2 * width_), paired_grad_(kTokens / 2 * width_),
+        slope_(shape.slope), lanes_(static_cast<__mmask16>((1u << actions_) - 1)) {
+    for (std::size_t l = 0; l < layers.size(); ++l) activations_.emplace_back(kTokens * width_);
+  }
+
+  // Tokens from `begin` to `end`, at most kTokens.
+  void run(const DecoderStep& step, std::size_t begin, std::size_t end, float total_weight, Sums& sums) {
+    const std::size_t rows = rounded_up(end - begin, kHeadRows);
+    for (std::size_t r = 0; r < rows; ++r) {
+      std::uint16_t* to = activations_[0] + r * width_;
+      if (begin + r < end) {
+        std::memcpy(to, step.hidden + static_cast<std::size_t>(step.chosen[begin + r]) * width_, 2 * width_);
+      } else {
+        std::memset(to, 0, 2 * width_);
+      }
+    }
+    const std::size_t last = layers_.size() - 1;
+    for (std::size_t l = 0; l < last; ++l) forward(layers_[l], activations_[l], activations_[l + 1], rows);
+    decode(step, begin, end, 1.0f / total_weight, sums);
+    for (std::size_t l = last;; --l) {
+      const std::size_t outputs = layers_[l].padded;
+      pair_rows_in_panels(activations_[l], rows, width_, paired_);
+      pair_rows_in_panels(grad_, rows, outputs, paired_grad_);
+      add_products(outputs, rows, sums.matrices[l]);
+      if (l == 0) break;
+      backward(layers_[l], activations_[l], rows, sums.biases[l - 1]);
+    }
+  }
+
+ private:
+  // to = leaky_relu(from W^T + bias)
+  void forward(const Layer& layer, const std::uint16_t* from, std::uint16_t* to, std::size_t rows) const {
+    for (std::size_t column = 0; column < width_; column += kPanel) {
+      __m512 bias[4];
+      for (int v = 0; v < 4; ++v) bias[v] = _mm512_load_ps(layer.bias + column + 16 * v);
+      for (std::size_t row = 0; row < rows; row += kRows) {
+        Block<kRows, 4> block;
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+          for (int v = 0; v < 4; ++v) block[r][v] = bias[v];
+        multiply<kRows, 4>(words(from) + row * width_ / 2, width_ / 2, layer.forward + column * width_ / 2, kPanel,
+                           width_ / 2, block);
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+          for (int v = 0; v < 4; ++v) narrow(leaky(block[r][v]), to + (row + r) * width_ + column + 16 * v);
+      }
+    }
+  }
+
+  __m512 leaky(__m512 x) const {
+    return _mm512_mask_mul_ps(x, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), x, _mm512_set1_ps(slope_));
+  }
+
+  // The last layer: actions, the loss, and its gradient to grad_ [rows][16].
+  void decode(const DecoderStep& step, std::size_t begin, std::size_t end, float share, Sums& sums) const {
+    const Layer& layer = layers_.back();
+    const __m512 scale = _mm512_maskz_loadu_ps(lanes_, step.scale), shift = _mm512_maskz_loadu_ps(lanes_, step.shift);
+    const __m512 bias = _mm512_load_ps(layer.bias);
+    __m512 loss = _mm512_setzero_ps(), grad_bias = _mm512_load_ps(sums.biases.back());
+    for (std::size_t row = 0; begin + row < end; row += kHeadRows) {
+      Block<kHeadRows, 1> block;
+#pragma GCC unroll 16
+      for (std::size_t r = 0; r < kHeadRows; ++r) block[r][0] = bias;
+      multiply<kHeadRows, 1>(words(activations_.back()) + row * width_ / 2, width_ / 2, layer.forward, 16, width_ / 2,
+                             block);
+#pragma GCC unroll 16
+      for (std::size_t r = 0; r < kHeadRows; ++r) {
+        __m512 grad = _mm512_setzero_ps();
+        if (begin + row + r < end) {
+          const std::size_t token = static_cast<std::size_t>(step.chosen[begin + row + r]);
+          const __m512 target = _mm512_maskz_loadu_ps(lanes_, step.target + token * actions_);
+          const __m512 error = _mm512_maskz_sub_ps(lanes_, _mm512_fmadd_ps(block[r][0], scale, shift), target);
+          const __m512 weighted =
+              _mm512_mul_ps(error, _mm512_set1_ps(step.weight[token] * share / static_cast<float>(actions_)));
+          loss = _mm512_fmadd_ps(error, weighted, loss);
+          grad = _mm512_mul_ps(_mm512_add_ps(weighted, weighted), scale);
+        }
+        grad_bias = _mm512_add_ps(grad_bias, grad);
+        narrow(grad, grad_ + (row + r) * 16);
+      }
+    }
+    _mm512_store_ps(sums.biases.back(), grad_bias);
+    sums.loss += _mm512_reduce_add_ps(loss);
+  }
+
+  // sums [outputs, F] += grad^T activations, both paired.
+  void add_products(std::size_t outputs, std::size_t rows, float* sums) const {
+    const std::size_t panel = std::min(outputs, kPanel), pairs = rows / 2;
+    for (std::size_t column = 0; column < width_; column += kPanel) {
+      for (std::size_t n = 0; n < outputs; n += kRows) {
+        const std::uint32_t* left = paired_grad_ + (n - n % panel) * pairs + n % panel;
+        float* at = sums + n * width_ + column;
+        Block<kRows, 4> block;
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+          for (int v = 0; v < 4; ++v) block[r][v] = _mm512_load_ps(at + r * width_ + 16 * v);
+        multiply<kRows, 4>(left, 1, panel, paired_ + column * pairs, kPanel, pairs, block);
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+          for (int v = 0; v < 4; ++v) _mm512_store_ps(at + r * width_ + 16 * v, block[r][v]);
+      }
+    }
+  }
+
+  // The gradient before the activation function below `layer`, from that after `layer`; its sum to grad_bias.  Leaky ReLUs
+  // keep the sign: the activation tells which side it was on.
+  void backward(const Layer& layer, const std::uint16_t* activation, std::size_t rows, float* grad_bias) {
+    for (std::size_t column = 0; column < width_; column += kPanel) {
+      __m512 sum[4];
+      for (int v = 0; v < 4; ++v) sum[v] = _mm512_load_ps(grad_bias + column + 16 * v);
+      for (std::size_t row = 0; row < rows; row += kRows) {
+        Block<kRows, 4> block;
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+          for (int v = 0; v < 4; ++v) block[r][v] = _mm512_setzero_ps();
+        multiply<kRows, 4>(words(grad_) + row * layer.padded / 2, layer.padded / 2,
+                           layer.backward + column * layer.padded / 2, kPanel, layer.padded / 2, block);
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+          for (int v = 0; v < 4; ++v) {
+            const std::size_t at = (row + r) * width_ + column + 16 * v;
+            const __mmask16 below = _mm512_cmp_ps_mask(widen(activation + at), _mm512_setzero_ps(), _CMP_LE_OQ);
+            const __m512 grad = _mm512_mask_mul_ps(block[r][v], below, block[r][v], _mm512_set1_ps(slope_));
+            sum[v] = _mm512_add_ps(sum[v], grad);
+            narrow(grad, next_grad_ + at);
+          }
+        }
+      }
+      for (int v = 0; v < 4; ++v) _mm512_store_ps(grad_bias + column + 16 * v, sum[v]);
+    }
+    std::swap(grad_, next_grad_);
+  }
+
+  const std::vector<Layer>& layers_;
+  std::size_t width_, actions_;
+  std::vector<Buffer<std::uint16_t>> activations_;  // activations_[l]: the input of layer l
+  Buffer<std::uint16_t> grad_, next_grad_;
+  Words paired_, paired_grad_;
+  float slope_;
+  __mmask16 lanes_;
+};
+
+// Calls work(item, thread) for every item, on several threads.
+template <typename Work>
+void share(std::size_t items, std::size_t threads, Work work) {
+  std::atomic<std::size_t> next{0};
+  const auto take = [&](std::size_t thread) {
+    for (std::size_t item; (item = next++) < items;) work(item, thread);
+  };
+  std::vector<std::thread> helpers;
+  for (std::size_t i = 1; i < std::min(threads, items); ++i) helpers.emplace_back(take, i);
+  take(0);
+  for (std::thread& helper : helpers) helper.join();
+}
+
+// to [count] = the sum over parts of member(part), for one of as many slices as there are parts.
+template <typename Member>
+void add_slice(const std::vector<Sums>& sums, std::size_t parts, std::size_t slice, std::size_t count, float* to,
+               Member member) {
+  for (std::size_t i = count * slice / kParts; i < count * (slice + 1) / kParts; ++i) to[i] = 0.0f;
+  for (std::size_t part = 0; part < parts; ++part) {
+    const float* from = member(sums[part]);
+    for (std::size_t i = count * slice / kParts; i < count * (slice + 1) / kParts; ++i) to[i] += from[i];
+  }
+}
+
+}  // namespace
+
+struct DecoderLoss::Memory {
+  std::size_t threads;
+  std::vector<Layer> layers;
+  std::vector<Sums> sums;    // of each part
+  std::vector<Pass> passes;  // of each thread
+
+  Memory(const DecoderShape& shape, std::size_t wanted) : threads(std::min(wanted, kParts)) {
+    for (std::size_t l = 0; l <= shape.layers; ++l)
+      layers.emplace_back(shape.width, l < shape.layers ? shape.width : shape.actions);
+    for (std::size_t i = 0; i < kParts; ++i) sums.emplace_back(layers);
+    for (std::size_t i = 0; i < threads; ++i) passes.emplace_back(layers, shape);
+  }
+
+  float run(const DecoderStep& step) {
+    double weight = 0.0;
+    for (std::size_t i = 0; i < step.tokens; ++i) weight += step.weight[step.chosen[i]];
+    const float total = std::max(static_cast<float>(weight), 1e-8f);
+    for (std::size_t l = 0; l < layers.size(); ++l) layers[l].load(step.matrices[l], step.biases[l]);
+    const std::size_t tiles = (step.tokens + kTokens - 1) / kTokens, parts = std::min(kParts, tiles);
+    share(parts, threads, [&](std::size_t part, std::size_t thread) {
+      sums[part].clear(layers);
+      for (std::size_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile)
+        passes[thread].run(step, tile * kTokens, std::min(step.tokens, (tile + 1) * kTokens), total, sums[part]);
+    });
+    share(kParts, threads, [&](std::size_t slice, std::size_t) {
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        const std::size_t outputs = layers[l].outputs;
+        add_slice(sums, parts, slice, outputs * layers[l].inputs, step.grad_matrices[l],
+                  [&](const Sums& part) -> const float* { return part.matrices[l]; });
+        add_slice(sums, parts, slice, outputs, step.grad_biases[l],
+                  [&](const Sums& part) -> const float* { return part.biases[l]; });
+      }
+    });
+    float loss = 0.0f;
+    for (std::size_t part = 0; part < parts; ++part) loss += sums[part].loss;
+    return loss;
+  }
+};
+
+}  // namespace vintix_fast
+
+#pragma GCC diagnostic pop
+#pragma GCC pop_options
+
+namespace vintix_fast {
+
+bool DecoderLoss::supported() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
+}
+
+DecoderLoss::DecoderLoss(const DecoderShape& shape, std::size_t threads)
+    : memory_(std::make_shared<Memory>(shape, threads)) {}
+
+float DecoderLoss::run(const DecoderStep& step) { return memory_->run(step); }
+
+}  // namespace vintix_fast
+
+#else
+
+namespace vintix_fast {
+
+struct DecoderLoss::Memory {};
+bool DecoderLoss::supported() { return false; }
+DecoderLoss::DecoderLoss(const DecoderShape&, std::size_t) {}
+float DecoderLoss::run(const DecoderStep&) { return 0.0f; }
+
+}  // namespace vintix_fast
+
+#endif
