@@ -38,6 +38,17 @@ def _scores(q, k, query, key, first, window, slope, scale, length, PRECISION: tl
 
 
 @triton.jit
+def _reach(first_ptr, start, query, window, length, QUERIES: tl.constexpr, PACKED: tl.constexpr):
+    """Where the history of each of a block's queries begins, and the oldest key that any of them sees."""
+    first = tl.zeros([QUERIES], tl.int32)
+    oldest = tl.maximum(start - window + 1, 0)
+    if PACKED:
+        first = tl.load(first_ptr + query, mask=query < length, other=0)
+        oldest = tl.maximum(oldest, tl.load(first_ptr + start))
+    return first, oldest
+
+
+@triton.jit
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, log_sum_ptr, slopes_ptr, window_ptr, first_ptr,
     q_row, q_token, q_head, k_row, k_token, k_head, v_row, v_token, v_head, heads, length, scale,
@@ -51,11 +62,7 @@ def _forward_kernel(
     v_ptr += row * v_row + head * v_head
     query, dim = start + tl.arange(0, QUERIES), tl.arange(0, BLOCK_DIM)
     slope, window = tl.load(slopes_ptr + head), tl.load(window_ptr + head)
-    first = tl.zeros([QUERIES], tl.int32)
-    oldest = tl.maximum(start - window + 1, 0)
-    if PACKED:
-        first = tl.load(first_ptr + row * length + query, mask=query < length, other=0)
-        oldest = tl.maximum(oldest, tl.load(first_ptr + row * length + start))
+    first, oldest = _reach(first_ptr + row * length, start, query, window, length, QUERIES, PACKED)
     q = _load(q_ptr, query, dim, q_token, length, DIM)
     largest = tl.full([QUERIES], -float("inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
@@ -95,11 +102,7 @@ def _query_gradient_kernel(
     v_ptr += row * v_row + head * v_head
     query, dim = start + tl.arange(0, QUERIES), tl.arange(0, BLOCK_DIM)
     slope, window = tl.load(slopes_ptr + head), tl.load(window_ptr + head)
-    first = tl.zeros([QUERIES], tl.int32)
-    oldest = tl.maximum(start - window + 1, 0)
-    if PACKED:
-        first = tl.load(first_ptr + row * length + query, mask=query < length, other=0)
-        oldest = tl.maximum(oldest, tl.load(first_ptr + row * length + start))
+    first, oldest = _reach(first_ptr + row * length, start, query, window, length, QUERIES, PACKED)
     q = _load(q_ptr, query, dim, q_token, length, DIM)
     place = (row * length + query) * heads + head
     grad_out = _load(grad_out_ptr + (row * length * heads + head) * DIM, query, dim, heads * DIM, length, DIM)

@@ -1,4 +1,4 @@
-"""The benchmark of the policy's step on a GPU says where there is none, and ends with one JSON line where there is."""
+"""The benchmarks for a GPU alone say where there is none, and end with one JSON line where there is."""
 
 import importlib
 import json
@@ -9,14 +9,15 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-cuda_step = importlib.import_module("cuda_step")
+cuda_step, cuda_attention = (importlib.import_module(name) for name in ("cuda_step", "cuda_attention"))
 
 
-def test_without_cuda_it_says_so(monkeypatch):
+@pytest.mark.parametrize("benchmark", [cuda_step, cuda_attention], ids=lambda module: module.__name__)
+def test_without_cuda_it_says_so(monkeypatch, benchmark):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["cuda_step.py"])
+    monkeypatch.setattr(sys, "argv", ["benchmark"])
     with pytest.raises(SystemExit, match="no CUDA device"):
-        cuda_step.main()
+        benchmark.main()
 
 
 @pytest.mark.gpu

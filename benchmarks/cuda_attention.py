@@ -1,37 +1,28 @@
-"""Fine-tuning on a GPU in its parts: attention in three ways, and where a step's time goes.
+"""Attention in fine-tuning on a GPU: torch's fused one with a dense bias, FlexAttention, and the Triton kernel.
 
-Attention is of one layer, forward and backward, over ``--batch-size`` windows of ``--window-len`` tokens, with the
-bundled model's windows: torch's fused attention with a dense bias, FlexAttention, and the Triton kernel.  The step is
-the trainer's, timed in its parts, and once more with its graph compiled by torch.compile.
+Of one layer, forward and backward, over ``--batch-size`` windows of ``--window-len`` tokens (a multiple of 128), with
+the bundled model's windows.  `vintix-fast bench --training --device cuda` measures whole steps.
 
-    python benchmarks/cuda_training.py
+    python benchmarks/cuda_attention.py
 
-Prints a table and ends with one JSON line.
+Ends with one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from cuda_step import times_ms
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from vintix_fast.benchmarks.training import made_windows
 from vintix_fast.config import BUILTIN_CHECKPOINT
 from vintix_fast.kernels import fused_attention
-from vintix_fast.model import Vintix, freeze_all_but_group, load_checkpoint
+from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.model.transformer import _alibi, windows_for
-from vintix_fast.train import FinetuneConfig
-from vintix_fast.train.captured import WARM_UP_CALLS
-from vintix_fast.train.finetune import _adapter_loss, _captured
-
-TASK = "go2_walking_ad"
 
 
 def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, float]:
@@ -83,38 +74,6 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
     return result
 
 
-def measure_step(batch_size: int, length: int, compiled: bool) -> dict[str, float]:
-    """The trainer's step: seconds of the first one, and milliseconds of a later one and of what it is about."""
-    model = load_checkpoint(BUILTIN_CHECKPOINT, "cuda")
-    config = FinetuneConfig(steps=1000, batch_size=batch_size, bf16=True)
-    windows = made_windows(8, 2 * length, length, "cuda")
-    parameters = freeze_all_but_group(model, model.tasks[TASK].group_name)
-    lr = torch.tensor(config.lr, device="cuda")
-    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=True, capturable=True)
-    draw, loss_of = _adapter_loss(model, TASK, windows, config)
-    if compiled:
-        loss_of = torch.compile(loss_of, dynamic=False)
-    take_step = _captured(loss_of, parameters, optimiser, config, model.device)
-    rng, started = np.random.default_rng(0), time.perf_counter()
-    for step in range(WARM_UP_CALLS + 1):
-        take_step(step, draw(rng))
-    first_s = time.perf_counter() - started
-    return {
-        "first_steps_s": first_s,
-        "draw_ms": _wall_ms(lambda: draw(rng)),
-        "step_ms": _wall_ms(lambda: take_step(100, draw(rng))),
-    }
-
-
-def _wall_ms(run: Callable[[], object], repeats: int = 200) -> float:
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - started) / repeats
-
-
 def _graph_ms(run: Callable[[], object]) -> float:
     """Of the GPU: replayed from a graph, so that the host's launches take no part."""
     stream = torch.cuda.Stream()
@@ -136,16 +95,11 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("error: torch finds no CUDA device here; this benchmark measures nothing else")
-    sizes = args.batch_size, args.window_len
+    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__} | vars(args)
     model = load_checkpoint(BUILTIN_CHECKPOINT, "cuda")
-    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "batch_size": sizes[0]}
-    result |= {"window_len": sizes[1], "attention": measure_attention(model, *sizes)}
-    result["captured"] = measure_step(*sizes, compiled=False)
-    try:
-        result["compiled"] = measure_step(*sizes, compiled=True)
-    except Exception as error:
-        result["compiled"] = f"{type(error).__name__}: {error}"[:2000]
-    print(json.dumps(result, indent=1))
+    result |= measure_attention(model, args.batch_size, args.window_len)
+    for name, value in result.items():
+        print(f"{name:40s} {value}")
     print(json.dumps(result))
 
 
