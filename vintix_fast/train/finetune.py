@@ -250,7 +250,7 @@ def _captured(loss_of: Loss, parameters, optimiser, config, device) -> Callable[
 
     def take_step(step: int, drawn: Drawn) -> TrainingStep:
         lr = learning_rate(step, config)
-        with region("train"):
+        with region("step"):
             loss, grad_norm = run(*(upload(tensor, device) for tensor in (torch.tensor(lr), *drawn))).tolist()
         return _finite(TrainingStep(step, loss, grad_norm, lr), config)
 
