@@ -26,12 +26,13 @@ std::vector<T*> pointers(const Addresses& addresses) {
 
 float run(DecoderLoss& loss, std::size_t tokens, std::uintptr_t chosen, std::uintptr_t hidden, std::uintptr_t target,
           std::uintptr_t weight, std::uintptr_t scale, std::uintptr_t shift, const Addresses& matrices,
-          const Addresses& biases, const Addresses& grad_matrices, const Addresses& grad_biases) {
+          const Addresses& biases, const Addresses& grad_matrices, const Addresses& grad_biases,
+          std::uintptr_t grad_hidden) {
   return loss.run({tokens, reinterpret_cast<const std::int64_t*>(chosen), reinterpret_cast<const std::uint16_t*>(hidden),
                    reinterpret_cast<const float*>(target), reinterpret_cast<const float*>(weight),
                    reinterpret_cast<const float*>(scale), reinterpret_cast<const float*>(shift),
                    pointers<const float>(matrices), pointers<const float>(biases), pointers<float>(grad_matrices),
-                   pointers<float>(grad_biases)});
+                   pointers<float>(grad_biases), reinterpret_cast<std::uint16_t*>(grad_hidden)});
 }
 
 }  // namespace
@@ -47,7 +48,8 @@ void bind_decoder_loss(py::module_& module) {
       .def_property_readonly_static("ACTIONS", [](const py::object&) { return DecoderLoss::kActions; })
       .def("run", &run, py::kw_only(), py::arg("tokens"), py::arg("chosen"), py::arg("hidden"), py::arg("target"),
            py::arg("weight"), py::arg("scale"), py::arg("shift"), py::arg("matrices"), py::arg("biases"),
-           py::arg("grad_matrices"), py::arg("grad_biases"), py::call_guard<py::gil_scoped_release>());
+           py::arg("grad_matrices"), py::arg("grad_biases"), py::arg("grad_hidden"),
+           py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace vintix_fast

@@ -1,8 +1,9 @@
 // The action decoder's loss and the gradient of its parameters, in one pass over the tokens, in bfloat16.
 //
-// The decoder is a chain of square layers with leaky ReLUs and a last layer to the action.  Its input is constant, so what
-// a training step needs of a token is used up as soon as its gradient is known: a tile of tokens goes forward through all
-// layers and back again while it is in the core's cache, and nothing of the size of the batch is written to memory.
+// The decoder is a chain of square layers with leaky ReLUs and a last layer to the action.  The loss is what comes last,
+// so what a training step needs of a token is used up as soon as its gradient is known: a tile of tokens goes forward
+// through all layers and back again while it is in the core's cache, and nothing else of the batch's size is written than,
+// where it is wanted, the gradient of what went in.
 //
 // Products take bfloat16 and add in float32; activations and their gradients are rounded to bfloat16 between layers.
 // Tokens are cut into parts whose sums are added in order: results do not depend on the number of threads.  Needs AVX-512
@@ -31,6 +32,7 @@ struct DecoderStep {
   const float *scale, *shift;    // [A]: action = scale * decoded + shift
   std::vector<const float*> matrices, biases;      // of L + 1 layers: [F, F] and [F], at last [A, F] and [A]
   std::vector<float*> grad_matrices, grad_biases;  // of the same shapes, written
+  std::uint16_t* grad_hidden;                      // [N, F] bfloat16, of the chosen tokens, written; or nullptr
 };
 
 class DecoderLoss {

@@ -60,7 +60,11 @@ class Pass {
       pair_rows_in_panels(grad_, rows, outputs, paired_grad_);
       add_products(outputs, rows, sums.matrices[l]);
       if (l == 0) break;
-      backward(layers_[l], activations_[l], rows, sums.biases[l - 1]);
+      backward<true>(layers_[l], activations_[l], rows, sums.biases[l - 1]);
+    }
+    if (step.grad_hidden != nullptr) {
+      backward<false>(layers_[0], nullptr, rows, nullptr);
+      std::memcpy(step.grad_hidden + begin * width_, grad_, 2 * (end - begin) * width_);
     }
   }
 
@@ -143,12 +147,15 @@ class Pass {
     }
   }
 
-  // The gradient before the activation function below `layer`, from that after `layer`; its sum to grad_bias.  Leaky ReLUs
-  // keep the sign: the activation tells which side it was on.
+  // The gradient of what goes into `layer`, from that of what comes out of it.  kActivated: what goes in is an `activation`,
+  // and the gradient wanted is that below the activation function, and its sum, to grad_bias.  Leaky ReLUs keep the sign:
+  // the activation tells which side it was on.
+  template <bool kActivated>
   void backward(const Layer& layer, const std::uint16_t* activation, std::size_t rows, float* grad_bias) {
     for (std::size_t column = 0; column < width_; column += kPanel) {
       __m512 sum[4];
-      for (int v = 0; v < 4; ++v) sum[v] = _mm512_load_ps(grad_bias + column + 16 * v);
+      if (kActivated)
+        for (int v = 0; v < 4; ++v) sum[v] = _mm512_load_ps(grad_bias + column + 16 * v);
       for (std::size_t row = 0; row < rows; row += kRows) {
         Block<kRows, 4> block;
 #pragma GCC unroll 8
@@ -162,14 +169,18 @@ class Pass {
 #pragma GCC unroll 8
           for (int v = 0; v < 4; ++v) {
             const std::size_t at = (row + r) * width_ + column + 16 * v;
-            const __mmask16 below = _mm512_cmp_ps_mask(widen(activation + at), _mm512_setzero_ps(), _CMP_LE_OQ);
-            const __m512 grad = _mm512_mask_mul_ps(block[r][v], below, block[r][v], _mm512_set1_ps(slope_));
-            sum[v] = _mm512_add_ps(sum[v], grad);
+            __m512 grad = block[r][v];
+            if (kActivated) {
+              const __mmask16 below = _mm512_cmp_ps_mask(widen(activation + at), _mm512_setzero_ps(), _CMP_LE_OQ);
+              grad = _mm512_mask_mul_ps(grad, below, grad, _mm512_set1_ps(slope_));
+              sum[v] = _mm512_add_ps(sum[v], grad);
+            }
             narrow(grad, next_grad_ + at);
           }
         }
       }
-      for (int v = 0; v < 4; ++v) _mm512_store_ps(grad_bias + column + 16 * v, sum[v]);
+      if (kActivated)
+        for (int v = 0; v < 4; ++v) _mm512_store_ps(grad_bias + column + 16 * v, sum[v]);
     }
     std::swap(grad_, next_grad_);
   }

@@ -35,73 +35,86 @@ def supported(decoder: nn.Sequential) -> bool:
 
 
 class DecoderLoss:
-    """The weighted mean of a decoder's squared error over chosen transitions, as a function of its parameters.
+    """The weighted mean of a decoder's squared error, as a function of its parameters and of what it decodes.
 
     Args:
         decoder: `supported`; linear layers and leaky ReLUs in turn. Its parameters are read at every call.
-        hidden: [transitions, F], constant, as all that follow; kept in bfloat16, they in float32.
-        target: [transitions, A].
-        weight: [transitions], >= 0.
         scale, shift: [A]; an action is scale * what the decoder gives + shift.
 
     Raises:
         ValueError: the decoder is not supported, or a shape is not as above.
     """
 
-    def __init__(
-        self, decoder: nn.Sequential, hidden: Tensor, target: Tensor, weight: Tensor, scale: Tensor, shift: Tensor
-    ) -> None:
+    def __init__(self, decoder: nn.Sequential, scale: Tensor, shift: Tensor) -> None:
         if not supported(decoder):
             raise ValueError("DecoderLoss: the kernel does not compute this decoder here")
         self._linear: list[nn.Linear] = list(decoder[::2])
-        n, width, actions = len(hidden), self._linear[0].in_features, self._linear[-1].out_features
-        given = {"hidden": hidden, "target": target, "weight": weight, "scale": scale, "shift": shift}
-        shapes = [(n, width), (n, actions), (n,), (actions,), (actions,)]
-        for (name, tensor), shape in zip(given.items(), shapes, strict=True):
-            if tensor.shape != shape or tensor.device.type != "cpu":
-                raise ValueError(f"DecoderLoss: {name} must be {shape} on the CPU, not {tuple(tensor.shape)}")
-        self._constants = {
-            name: tensor.detach().to(torch.bfloat16 if name == "hidden" else torch.float32).contiguous()
-            for name, tensor in given.items()
-        }
+        self._width, self._actions = self._linear[0].in_features, self._linear[-1].out_features
+        _check("scale", scale, (self._actions,))
+        _check("shift", shift, (self._actions,))
+        self._units = {"scale": scale.detach().contiguous(), "shift": shift.detach().contiguous()}
         self._kernel = _core.DecoderLoss(
-            layers=len(self._linear) - 1, width=width, actions=actions, slope=decoder[1].negative_slope,
+            layers=len(self._linear) - 1, width=self._width, actions=self._actions, slope=decoder[1].negative_slope,
             threads=torch.get_num_threads(),
         )  # fmt: skip
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """rows [n] int64, positions of transitions, n >= 1 -> the loss, a float32 scalar.
+    def __call__(self, hidden: Tensor, target: Tensor, weight: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The loss, a float32 scalar.
+
+        Args:
+            hidden: [tokens, F] bfloat16.
+            target: [tokens, A] float32.
+            weight: [tokens] float32, >= 0.
+            rows: [n] int64, n >= 1, the tokens that count; without, all do, and ``hidden`` gets a gradient too.
 
         Raises:
-            ValueError: ``rows`` is of another shape or type, or points outside.
+            ValueError: a shape or type is not as above, or ``rows`` points outside.
         """
-        if rows.dim() != 1 or rows.dtype != torch.int64 or not len(rows):
-            raise ValueError(f"DecoderLoss: rows must be [n] int64, not {list(rows.shape)} {rows.dtype}")
-        if int(rows.min()) < 0 or int(rows.max()) >= len(self._constants["hidden"]):
-            raise ValueError("DecoderLoss: rows point outside of the transitions")
+        tokens = len(hidden)
+        _check("hidden", hidden, (tokens, self._width), torch.bfloat16)
+        _check("target", target, (tokens, self._actions))
+        _check("weight", weight, (tokens,))
+        if rows is None:
+            rows = torch.arange(tokens)
+        elif rows.dim() != 1 or rows.dtype != torch.int64 or not len(rows) or hidden.requires_grad:
+            raise ValueError(f"DecoderLoss: rows must be [n] int64 of constants, not {list(rows.shape)} {rows.dtype}")
+        elif int(rows.min()) < 0 or int(rows.max()) >= tokens:
+            raise ValueError("DecoderLoss: rows point outside of the tokens")
         weights, biases = ([getattr(layer, name) for layer in self._linear] for name in ("weight", "bias"))
-        return _DecoderLoss.apply(self, rows.contiguous(), *weights, *biases)
+        return _DecoderLoss.apply(self, rows.contiguous(), target, weight, hidden, *weights, *biases)
 
-    def _run(self, rows: Tensor, parameters: tuple[Tensor, ...]) -> tuple[float, list[Tensor]]:
+    def _run(self, rows, hidden, target, weight, parameters) -> tuple[float, Tensor | None, list[Tensor]]:
+        """The loss and its gradients."""
+        grad_hidden = torch.empty_like(hidden) if hidden.requires_grad else None
         grads = [torch.empty_like(parameter) for parameter in parameters]
-        addresses = {name: tensor.data_ptr() for name, tensor in self._constants.items()}
+        given = self._units | {"chosen": rows, "hidden": hidden, "target": target, "weight": weight}
+        given = {name: tensor.contiguous() for name, tensor in given.items()}
         read, written = ([tensor.data_ptr() for tensor in tensors] for tensors in (parameters, grads))
         layers = len(self._linear)
         loss = self._kernel.run(
-            tokens=len(rows), chosen=rows.data_ptr(), **addresses, matrices=read[:layers], biases=read[layers:],
-            grad_matrices=written[:layers], grad_biases=written[layers:],
+            tokens=len(rows), **{name: tensor.data_ptr() for name, tensor in given.items()},
+            matrices=read[:layers], biases=read[layers:], grad_matrices=written[:layers], grad_biases=written[layers:],
+            grad_hidden=0 if grad_hidden is None else grad_hidden.data_ptr(),
         )  # fmt: skip
-        return loss, grads
+        return loss, grad_hidden, grads
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    if tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise ValueError(
+            f"DecoderLoss: {name} must be {shape} {dtype} on the CPU, not {tuple(tensor.shape)} {tensor.dtype}"
+        )
 
 
 class _DecoderLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, task, rows, *parameters):
-        loss, grads = task._run(rows, parameters)
-        ctx.save_for_backward(*grads)
+    def forward(ctx, task, rows, target, weight, hidden, *parameters):
+        loss, *grads = task._run(rows, hidden, target, weight, parameters)
+        ctx.save_for_backward(grads[0], *grads[1])
         return torch.tensor(loss)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
-        return None, None, *(grad * grad_loss for grad in ctx.saved_tensors)
+        grads = [grad if grad is None else grad * grad_loss for grad in ctx.saved_tensors]
+        return None, None, None, None, *grads

@@ -64,6 +64,11 @@ def rounded_results(decoder, constants, rows):
     return [(error.square().mean(dim=1) * weight).sum() / weight.sum(), *found]
 
 
+def fused_loss(decoder, constants, rows):
+    hidden, target, weight, *units = constants
+    return kernel.DecoderLoss(decoder, *units)(hidden, target, weight, rows)
+
+
 def results(loss, decoder):
     """The loss and the gradients of the decoder's parameters, in float64."""
     decoder.zero_grad()
@@ -81,7 +86,7 @@ def worst_error(values, truths):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_kernel_computes_the_loss_and_its_gradient(shape, layers):
     decoder, constants, rows = make_task(*shape, layers)
-    fused = results(kernel.DecoderLoss(decoder, *constants)(rows), decoder)
+    fused = results(fused_loss(decoder, constants, rows), decoder)
     expected = rounded_results(decoder, constants, rows)
     with torch.autocast("cpu", torch.bfloat16):
         autocast = results(plain_loss(decoder, constants, rows), decoder)
@@ -95,11 +100,29 @@ def test_the_kernel_computes_the_loss_and_its_gradient(shape, layers):
 
 
 @needs_kernel
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_is_decoded_gets_its_gradient(shape):
+    decoder, (hidden, *constants), _ = make_task(*shape)
+    everything = torch.arange(len(hidden))
+    alone = results(fused_loss(decoder, [hidden, *constants], everything), decoder)
+    inputs = hidden.clone().requires_grad_()
+    together = results(fused_loss(decoder, [inputs, *constants], None), decoder)
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    exact, exact_inputs = copy.deepcopy(decoder).double(), hidden.double().requires_grad_()
+    plain_loss(exact, [exact_inputs, *(constant.double() for constant in constants)], everything).backward()
+    autocast_inputs = hidden.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        plain_loss(decoder, [autocast_inputs, *constants], everything).backward()
+    truth = [exact_inputs.grad]
+    assert worst_error([inputs.grad], truth) < max(1.5 * worst_error([autocast_inputs.grad], truth), 0.05)
+
+
+@needs_kernel
 def test_a_unit_at_exactly_zero_has_torchs_slope():
     decoder, constants, rows = make_task(100, 64, 12)
     with torch.no_grad():
         decoder[2].weight[:8], decoder[2].bias[:8] = 0.0, 0.0
-    fused = results(kernel.DecoderLoss(decoder, *constants)(rows), decoder)
+    fused = results(fused_loss(decoder, constants, rows), decoder)
     truth = results(plain_loss(decoder, [constants[0].float(), *constants[1:]], rows), decoder)
     assert truth[4][:8].norm() > 0.0
     torch.testing.assert_close(fused[4][:8], truth[4][:8], atol=0.0, rtol=0.1)
@@ -108,14 +131,14 @@ def test_a_unit_at_exactly_zero_has_torchs_slope():
 @needs_kernel
 def test_weights_of_zero_and_other_transitions_do_not_count():
     decoder, constants, rows = make_task(300, 64, 12)
-    before = results(kernel.DecoderLoss(decoder, *constants)(rows), decoder)
+    before = results(fused_loss(decoder, constants, rows), decoder)
     _, target, weight, *_ = constants
     assert (weight[rows] == 0.0).any()
     target[weight == 0.0] = 1e3
     unused = torch.ones(len(target), dtype=torch.bool)
     unused[rows] = False
     target[unused] = float("nan")
-    for a, b in zip(results(kernel.DecoderLoss(decoder, *constants)(rows), decoder), before, strict=True):
+    for a, b in zip(results(fused_loss(decoder, constants, rows), decoder), before, strict=True):
         assert torch.equal(a, b)
 
 
@@ -126,7 +149,7 @@ def test_the_kernel_gives_the_same_on_any_number_of_threads(monkeypatch, shape):
     found = []
     for threads in (1, 2, 3, 7, 40):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        found.append(results(kernel.DecoderLoss(decoder, *constants)(rows), decoder))
+        found.append(results(fused_loss(decoder, constants, rows), decoder))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
 
@@ -134,12 +157,12 @@ def test_the_kernel_gives_the_same_on_any_number_of_threads(monkeypatch, shape):
 @needs_kernel
 def test_a_task_can_be_used_again_with_other_rows_and_parameters():
     decoder, constants, rows = make_task(1500, 64, 12)
-    task = kernel.DecoderLoss(decoder, *constants)
-    task(rows)
+    task, tokens = kernel.DecoderLoss(decoder, *constants[3:]), constants[:3]
+    task(*tokens, rows)
     with torch.no_grad():
         decoder[0].weight.mul_(0.5)
-    again = results(2.0 * task(rows[:70]), decoder)
-    anew = results(kernel.DecoderLoss(decoder, *constants)(rows[:70]), decoder)
+    again = results(2.0 * task(*tokens, rows[:70]), decoder)
+    anew = results(fused_loss(decoder, constants, rows[:70]), decoder)
     for a, b in zip(again, anew, strict=True):
         assert torch.equal(a, 2.0 * b)
 
@@ -150,7 +173,7 @@ def test_what_is_not_finite_shows_in_the_loss(value):
     decoder, constants, rows = make_task(40, 64, 12)
     with torch.no_grad():
         decoder[2].weight[3, 5] = value
-    assert not torch.isfinite(kernel.DecoderLoss(decoder, *constants)(rows))
+    assert not torch.isfinite(fused_loss(decoder, constants, rows))
 
 
 def decoder_with(index, module):
@@ -181,7 +204,7 @@ UNSUPPORTED = {
 def test_other_decoders_are_left_to_torch(name):
     assert not kernel.supported(UNSUPPORTED[name])
     with pytest.raises(ValueError, match="does not compute this decoder"):
-        kernel.DecoderLoss(UNSUPPORTED[name], *(torch.zeros(0) for _ in range(5)))
+        kernel.DecoderLoss(UNSUPPORTED[name], torch.zeros(0), torch.zeros(0))
 
 
 @needs_kernel
@@ -192,11 +215,14 @@ def test_the_kernel_refuses_what_it_would_compute_wrongly():
         wrong = list(constants)
         wrong[index] = constants[index][..., 1:] if name != "weight" else constants[index][:, None]
         with pytest.raises(ValueError, match=f"{name} must be"):
-            kernel.DecoderLoss(decoder, *wrong)
-    task = kernel.DecoderLoss(decoder, *constants)
+            fused_loss(decoder, wrong, rows)
+    with pytest.raises(ValueError, match="hidden must be"):
+        fused_loss(decoder, [constants[0].float(), *constants[1:]], rows)
     for outside in (-1, len(constants[0])):
         with pytest.raises(ValueError, match="outside"):
-            task(torch.tensor([0, outside]))
-    for shape in (rows[:0], rows[None], rows.int()):
+            fused_loss(decoder, constants, torch.tensor([0, outside]))
+    for wrong in (rows[:0], rows[None], rows.int()):
         with pytest.raises(ValueError, match="rows must be"):
-            task(shape)
+            fused_loss(decoder, constants, wrong)
+    with pytest.raises(ValueError, match="of constants"):
+        fused_loss(decoder, [constants[0].requires_grad_(), *constants[1:]], rows)

@@ -43,10 +43,11 @@ def test_decoder_only_in_bfloat16_learns_what_float32_does(make):
     assert not np.array_equal(losses[True], losses[False])
 
 
-def test_the_compiled_decoder_loss_is_used_where_it_can_be(monkeypatch):
+@pytest.mark.parametrize("decoder_only", [True, False])
+def test_the_compiled_decoder_loss_is_used_where_it_can_be(monkeypatch, decoder_only):
     used = []
-    monkeypatch.setattr(decoder_loss.DecoderLoss, "__call__", lambda self, rows: used.append(rows) or 1 / 0)
-    config = FinetuneConfig(steps=1, bf16=True, decoder_only=True)
+    monkeypatch.setattr(decoder_loss.DecoderLoss, "__call__", lambda *args: used.append(args) or 1 / 0)
+    config = FinetuneConfig(steps=1, bf16=True, decoder_only=decoder_only)
     finetune(tiny_model(), TASK, windows_for([make_history([12])]), config, seed=0)
     finetune(kernel_model(), TASK, windows_for([make_history([12])]), dataclasses.replace(config, bf16=False), seed=0)
     assert not used

@@ -120,9 +120,13 @@ def action_loss(
     Args:
         transformer: in the model's place, see `frozen`; None: the model's.
     """
-    token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
-    hidden = (transformer or model.transformer)(token, batch.first)
+    hidden = _hidden(model, task_name, batch, transformer or model.transformer)
     return _weighted_error(model.act(task_name, hidden), batch.target, batch.weight)
+
+
+def _hidden(model: Vintix, task_name: str, batch: Batch, transformer: torch.nn.Module) -> torch.Tensor:
+    token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+    return transformer(token, batch.first)
 
 
 def _weighted_error(action: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -196,8 +200,14 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         token, first = windows.lay_out(config.batch_size, rng, pack=True, full_size=one_shape)
         return token, first if one_shape or first.any() else None
 
+    compiled = _compiled_loss(model, task_name, config)
+
     def loss(token: torch.Tensor, first: torch.Tensor | None) -> torch.Tensor:
-        return action_loss(model, task_name, windows.gather(token, first), transformer)
+        batch = windows.gather(token, first)
+        if compiled is None:
+            return action_loss(model, task_name, batch, transformer)
+        hidden = _hidden(model, task_name, batch, transformer).flatten(0, 1)
+        return compiled(hidden, batch.target.flatten(0, 1), batch.weight.flatten())
 
     return draw, loss
 
@@ -212,16 +222,25 @@ def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         missing = config.batch_size * windows.window_len - len(rows) if one_shape else 0
         return (torch.nn.functional.pad(rows, (0, missing), value=-1),)
 
-    decoder = model.head.acs_decoders[model.tasks[task_name].group_name].layers
-    if config.bf16 and kernel.supported(decoder):
-        units = model.action_units(task_name)
-        return draw, kernel.DecoderLoss(decoder, hidden, windows.target, windows.weight, *units)
+    compiled = _compiled_loss(model, task_name, config)
+    if compiled is not None:
+        hidden = hidden.bfloat16()
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
+        if compiled is not None:
+            return compiled(hidden, windows.target, windows.weight, rows)
         weight = windows.weight[rows] * (rows >= 0)  # -1 is a transition too
         return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], weight)
 
     return draw, loss
+
+
+def _compiled_loss(model: Vintix, task_name: str, config: FinetuneConfig) -> kernel.DecoderLoss | None:
+    """Of the decoder's actions, where the compiled kernel runs."""
+    decoder = model.head.acs_decoders[model.tasks[task_name].group_name].layers
+    if not config.bf16 or not kernel.supported(decoder):
+        return None
+    return kernel.DecoderLoss(decoder, *model.action_units(task_name))
 
 
 def _eager(loss_of: Loss, parameters, optimiser, config, device) -> Callable[[int, Drawn], TrainingStep]:
