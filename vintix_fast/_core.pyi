@@ -253,3 +253,68 @@ class PolicyDecoder:
 
     @property
     def stats(self) -> DecoderStats: ...
+
+class CausalAttention:
+    """Causal attention with ALiBi over given memory; pointers are addresses, and 0 is none.
+
+    `vintix_fast.kernels.causal_attention` says what they point to, and checks it.  Not to be used unless `supported`.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch: int,
+        length: int,
+        heads: int,
+        head_dim: int,
+        qkv: int,
+        first: int,
+        slopes: int,
+        q_weight: int,
+        q_bias: int,
+        k_weight: int,
+        k_bias: int,
+        norm_eps: float,
+        dropped_mass: float,
+        threads: int,
+    ) -> None: ...
+    @staticmethod
+    def supported() -> bool: ...
+    @staticmethod
+    def weights_size(batch: int, length: int, heads: int) -> int:
+        """How many bfloat16 numbers the backward pass needs from the forward pass."""
+
+    def forward(self, *, out: int, weights: int, sums: int, stops: int) -> None: ...
+    def backward(self, *, out: int, weights: int, sums: int, stops: int, grad_out: int, grad_qkv: int) -> None: ...
+
+class DecoderLoss:
+    """A decoder's loss and gradients over given memory; pointers are addresses, and 0 is none.
+
+    `vintix_fast.kernels.decoder_loss` says what they point to, and checks it.  Not to be used unless `supported`.
+    """
+
+    COLUMNS: int
+    """What ``width`` is a multiple of."""
+    ACTIONS: int
+    """The most that ``actions`` may be."""
+
+    def __init__(self, *, layers: int, width: int, actions: int, slope: float, threads: int) -> None: ...
+    @staticmethod
+    def supported() -> bool: ...
+    def run(
+        self,
+        *,
+        tokens: int,
+        chosen: int,
+        hidden: int,
+        target: int,
+        weight: int,
+        scale: int,
+        shift: int,
+        matrices: Sequence[int],
+        biases: Sequence[int],
+        grad_matrices: Sequence[int],
+        grad_biases: Sequence[int],
+        grad_hidden: int,
+    ) -> float:
+        """Writes the gradients and returns the loss."""
