@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+from dense_attention import dense, firsts
 from interpreter import Compiler, interpret, run_python
 
 from vintix_fast.model.layers import alibi_slopes
@@ -18,25 +19,6 @@ SHAPES = [(2, 130, 4, 64), (1, 64, 2, 24), (3, 1, 1, 16), (1, 200, 3, 32)]
 HEAD_WINDOWS = [5, 70, 1, 1000]
 
 
-def firsts(n, length):
-    """Where each token's history begins, for four histories in each of n sequences."""
-    starts = torch.randint(length, (n, 3), generator=torch.Generator().manual_seed(length))
-    token = torch.arange(length)
-    return torch.where(starts[:, None, :] <= token[:, None], starts[:, None, :], 0).amax(dim=-1).to(torch.int32)
-
-
-def formula(q, k, v, windows, first):
-    """q, k, v [N, T, H, D]."""
-    token = torch.arange(q.shape[1])
-    distance = token[:, None] - token
-    visible = (distance >= 0) & (distance < windows[:, None, None])  # [H, T, T]
-    if first is not None:
-        visible = visible & (token >= first[:, None, :, None])  # [N, H, T, T]
-    score = torch.einsum("nihd,njhd->nhij", q, k) / q.shape[3] ** 0.5
-    score = score - torch.tensor(alibi_slopes(q.shape[2]))[:, None, None] * distance
-    return torch.einsum("nhij,njhd->nihd", score.masked_fill(~visible, -torch.inf).softmax(dim=-1), v)
-
-
 def make_inputs(shape, dtype, packed):
     """q, k, v, as views of one projection, the gradient of the output, windows and ``first``."""
     n, length, heads, dim = shape
@@ -44,7 +26,7 @@ def make_inputs(shape, dtype, packed):
     qkv = torch.randn(n, length, 3, heads, dim, generator=generator).to(dtype)
     grad = torch.randn(n, length, heads, dim, generator=generator).to(dtype)
     windows = torch.tensor(HEAD_WINDOWS[-heads:], dtype=torch.int32)
-    return qkv, grad, windows, firsts(n, length) if packed else None
+    return qkv, grad, windows, firsts(n, length, seed=length) if packed else None
 
 
 def check_attention(device):
@@ -54,7 +36,7 @@ def check_attention(device):
     for shape, dtype, packed in itertools.product(SHAPES, (torch.float32, half), (False, True)):
         qkv, grad, windows, first = make_inputs(shape, dtype, packed)
         exact = qkv.double().requires_grad_()
-        truth = formula(*exact.unbind(2), windows, first)
+        truth = dense(*exact.unbind(2), first, windows)
         truth.backward(grad.double())
         own = qkv.to(device).requires_grad_()
         slopes = torch.tensor(alibi_slopes(shape[2]), device=device)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dense_attention import dense, firsts
 from fakes import tiny_model
 
 from vintix_fast.kernels import causal_attention as kernel
@@ -13,29 +14,6 @@ needs_kernel = pytest.mark.skipif(not kernel.supported(32, 0.0), reason="this pr
 ROUNDING = 5e-3
 """bfloat16 rounds a number by up to 2^-8; torch's own bfloat16 is exact where a token sees only itself."""
 SHAPES = [(2, 200, 4, 64), (1, 130, 2, 32), (1, 1, 2, 64), (1, 64, 1, 96), (3, 333, 4, 32)]
-
-
-def firsts(n, length, seed=0):
-    """Where each token's history begins, for four histories in each of n sequences."""
-    rng = torch.Generator().manual_seed(seed)
-    starts = torch.randint(length, (n, 3), generator=rng)
-    token = torch.arange(length)
-    begun = torch.where(starts[:, None, :] <= token[:, None], starts[:, None, :], 0)
-    return begun.amax(dim=-1).to(torch.int32)
-
-
-def dense(q, k, v, first):
-    """softmax(q . k / sqrt(D) - slope * distance) v, of q, k, v [N, T, H, D]."""
-    n, length, heads, dim = q.shape
-    token = torch.arange(length)
-    distance = token[:, None] - token
-    visible = (distance >= 0).expand(n, -1, -1)
-    if first is not None:
-        visible = visible & (token >= first[:, :, None])
-    score = torch.einsum("nihd,njhd->nhij", q, k) / dim**0.5
-    score = score - torch.tensor(alibi_slopes(heads))[:, None, None] * distance
-    weight = score.masked_fill(~visible[:, None], -torch.inf).softmax(dim=-1).to(v.dtype)
-    return torch.einsum("nhij,njhd->nihd", weight, v)
 
 
 def error(value, truth):

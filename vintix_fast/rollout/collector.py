@@ -1,7 +1,7 @@
 """Run a policy for a given number of episodes in N environments, and hand every transition on.
 
 Owns the rollout loop: what the policy is shown, and when.  The books say which environment runs which episode and what
-is stored; on CUDA they hear of a step one step late, so that the host waits for nothing that the device has yet to do.
+is stored; on CUDA they hear of a step one step late, so that copies wait for nothing that the device has yet to do.
 Used by collection (with a writer) and by evaluation (without).  Knows nothing about models, files or training.
 """
 
