@@ -65,7 +65,7 @@ def pretrain_command(out: Path, unseen: str) -> list[str]:
 
 
 def eval_command(model: Path, robot: str, result: Path, *more: str) -> list[str]:
-    sizes = ["--num-envs", "10", "--episodes-per-env", "10", "--random-starts"]
+    sizes = ["--num-envs", "10", "--episodes-per-env", "10"]
     return ["eval", "--vintix-path", str(model), "--robot-type", robot, *sizes, *more, "--output-dir", str(result)]
 
 
@@ -87,12 +87,14 @@ def measured(model: Path, robot: str, result: Path, *more: str) -> dict[str, flo
     """Mean returns of 10 environments x 10 episodes: all, the first episodes', those from the third on."""
     run(eval_command(model, robot, result, *more), result / "eval.json")
     found = json.loads((result / "eval.json").read_text())
-    by_number = found["returns_by_episode_number"]
+    by_number, errors = found["returns_by_episode_number"], found["standard_errors_by_episode_number"]
     return {
         "mean_return": found["mean_return"],
-        "std_return": found["std_return"],
+        "standard_error": found["standard_error"],
         "first_return": by_number[0],
+        "first_standard_error": errors[0],
         "late_return": sum(by_number[LATE:]) / len(by_number[LATE:]),
+        "late_standard_error": sum(error**2 for error in errors[LATE:]) ** 0.5 / len(errors[LATE:]),
         "mean_length": found["mean_episode_length"],
         "terminated": found["terminated"],
         "episodes": found["episodes"],
@@ -158,9 +160,9 @@ def card_text(target: Path, card: dict[str, Any], experts: dict, histories: dict
     ]
     for robot, expert in experts.items():
         found, history = expert["evaluation"], histories[robot]
-        upright = found["episodes"] - found["terminated"]
+        upright, error = found["episodes"] - found["terminated"], found["std_return"] / (found["episodes"] - 1) ** 0.5
         lines.append(
-            f"| {robot} | {found['mean_return']:.2f} ± {found['std_return']:.2f} | {upright}/{found['episodes']} "
+            f"| {robot} | {found['mean_return']:.2f} ± {error:.3f} | {upright}/{found['episodes']} "
             f"| {expert['env_steps']:,} | {expert['train_seconds']:.0f} | {history['histories']} "
             f"| {history['env_steps']:,} | {history['collect_seconds']:.0f} |"
         )
@@ -177,9 +179,9 @@ def card_text(target: Path, card: dict[str, Any], experts: dict, histories: dict
         "",
         "## Returns",
         "",
-        "`vintix-fast eval --num-envs 10 --episodes-per-env 10 --random-starts`: up to 1000 steps, no noise, the "
-        "context carried on from episode to episode, starts moved by up to 0.1 rad and 5 degrees; of "
-        "what is stored here, unless said otherwise.",
+        "`vintix-fast eval --num-envs 10 --episodes-per-env 10`: up to 1000 steps, no noise, the context carried on "
+        "from episode to episode, starts moved by up to 0.1 rad and 5 degrees; mean ± standard error; of what is "
+        "stored here, unless said otherwise.",
         "",
         "| robot | all episodes | first episodes | from the third on | mean length | fell |",
         "|---|---|---|---|---|---|",
@@ -201,8 +203,10 @@ def card_text(target: Path, card: dict[str, Any], experts: dict, histories: dict
 
 def row(what: str, found: dict[str, float]) -> str:
     return (
-        f"| {what} | {found['mean_return']:.2f} ± {found['std_return']:.2f} | {found['first_return']:.2f} "
-        f"| {found['late_return']:.2f} | {found['mean_length']:.0f} | {found['terminated']}/{found['episodes']} |"
+        f"| {what} | {found['mean_return']:.2f} ± {found['standard_error']:.3f} "
+        f"| {found['first_return']:.2f} ± {found['first_standard_error']:.3f} "
+        f"| {found['late_return']:.2f} ± {found['late_standard_error']:.3f} "
+        f"| {found['mean_length']:.0f} | {found['terminated']}/{found['episodes']} |"
     )
 
 

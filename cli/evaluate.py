@@ -17,7 +17,13 @@ MAIN, EPISODES, RUN = "Main", "Episodes", "Run"
 @reports_errors
 def evaluate(
     robot_type: Annotated[
-        str, Option(help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)", rich_help_panel=MAIN)
+        str,
+        Option(
+            "--robot-type",
+            "-r",
+            help="go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)",
+            rich_help_panel=MAIN,
+        ),
     ],
     vintix_path: Annotated[
         Path,
@@ -40,7 +46,10 @@ def evaluate(
     episodes_per_env: Annotated[
         int,
         Option(
-            help="successive episodes in each environment; the context is carried over them", rich_help_panel=EPISODES
+            "--episodes-per-env",
+            "--max-episodes",
+            help="successive episodes in each environment; the context is carried over them",
+            rich_help_panel=EPISODES,
         ),
     ] = 1,
     context_len: Annotated[
@@ -51,9 +60,19 @@ def evaluate(
             show_default="what the model was made for",
         ),
     ] = None,
-    random_starts: Annotated[
-        bool, Option(help="start moved by up to 0.1 rad and 5 degrees", rich_help_panel=EPISODES)
+    fixed_starts: Annotated[
+        bool,
+        Option(
+            "--fixed-starts",
+            help="start level and in the default pose, in one environment, instead of moved by up to 0.1 rad, "
+            "5 degrees and 0.1 m",
+            rich_help_panel=EPISODES,
+        ),
     ] = False,
+    base_mass: Annotated[
+        float | None,
+        Option(help="mass of the base link in kg", rich_help_panel=EPISODES, show_default="the robot's own"),
+    ] = None,
     seed: Annotated[int, Option(help="seed of the random starts", rich_help_panel=EPISODES)] = 5,
     device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=ENGINE)] = "cpu",
     engine: Engine = "auto",
@@ -69,7 +88,16 @@ def evaluate(
     ] = None,
     output_dir: Annotated[
         Path | None,
-        Option(help="for eval.json and eval.csv", rich_help_panel=RUN, show_default="eval/<robot>-<date and time>"),
+        Option(
+            "--output-dir",
+            "--output",
+            help="for eval.json and eval.csv",
+            rich_help_panel=RUN,
+            show_default="eval/<robot>-<date and time>",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None, Option(help="an .mp4 file for a video of the first six seconds", rich_help_panel=RUN)
     ] = None,
     overwrite: Annotated[
         bool, Option("--overwrite", help="replace an earlier evaluation there", rich_help_panel=RUN)
@@ -77,7 +105,8 @@ def evaluate(
     json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
 ) -> None:
     """Evaluate a checkpoint on a robot, without exploration noise."""
-    options = {k: v for k, v in locals().items() if k not in ("json", "parallel")}
+    options = {k: v for k, v in locals().items() if k not in ("json", "parallel", "fixed_starts")}
+    options["random_starts"] = not fixed_starts
     if not parallel:
         options["num_envs"] = 1
     if output_dir is None:

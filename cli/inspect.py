@@ -44,10 +44,12 @@ def inspect(
 def _checkpoint(path: Path) -> dict[str, Any]:
     from vintix_fast.model import load_checkpoint
 
-    model = load_checkpoint(path)  # raises unless it is sound
+    notes: list[str] = []
+    model = load_checkpoint(path, say=notes.append)  # raises unless it is sound
     return {
         "kind": "checkpoint",
         "sound": True,
+        **({"notes": notes} if notes else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "groups": {group: sum(p.numel() for _, p in model.group_parameters(group)) for group in model.groups},
         "tasks": {

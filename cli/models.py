@@ -19,7 +19,9 @@ def models(json: Annotated[bool, Option("--json", help="print one JSON object la
     Give a name to --pretrained-path or --vintix-path.  Each has a card (README.md) in its directory.
     """
     cards = bundled_models()
-    table = Table(title="Mean return of an episode, from the third one on", box=box.SIMPLE_HEAD, padding=0)
+    table = Table(
+        title="Mean return of an episode, from the third one on, ± standard error", box=box.SIMPLE_HEAD, padding=0
+    )
     table.add_column("name")
     robots = sorted({robot for card in cards.values() for robot in card["returns"]})
     for title in (*robots, "MB"):
@@ -28,7 +30,9 @@ def models(json: Annotated[bool, Option("--json", help="print one JSON object la
         cells = []
         for robot in robots:
             found = card["returns"].get(robot)
-            cells.append("" if found is None else f"{found['late_return']:.1f}{'' if found['seen'] else ' *'}")
+            error = found and found.get("late_standard_error")
+            shown = "" if found is None else f"{found['late_return']:.1f}" + (f" ± {error:.2f}" if error else "")
+            cells.append(shown + (" *" if found and not found["seen"] else ""))
         default = " (default)" if card["path"] == str(BUILTIN_CHECKPOINT) else ""
         table.add_row(f"{BUILTIN_PREFIX}{name}{default}", *cells, f"{card['bytes'] / 1e6:.1f}")
     out = result_console(json)

@@ -35,6 +35,14 @@ def pretrain(
         list[str] | None,
         Option(help="KEY=VALUE of the architecture, as in config.json; repeatable", rich_help_panel=MAIN),
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        Option(
+            help="checkpoint to go on from, or builtin:<name>; robots that it lacks get groups of their own",
+            rich_help_panel=MAIN,
+            show_default="random weights",
+        ),
+    ] = None,
     target: Annotated[
         str | None, _setting("target", "predict the expert's action at each step, or the executed action", MAIN)
     ] = None,

@@ -60,8 +60,8 @@ std::unique_ptr<PolicyDecoder> make_decoder(
   config.transformer_depth = positive("transformer_depth", transformer_depth);
   config.transformer_heads = positive("transformer_heads", transformer_heads);
   config.intermediate_size = positive("intermediate_size", intermediate_size);
-  if (observation_emb_dim + action_emb_dim + reward_emb_dim != hidden_dim || hidden_dim % transformer_heads != 0) {
-    throw py::value_error("hidden_dim: expected the embeddings' sum and a multiple of transformer_heads, got " +
+  if (observation_emb_dim + action_emb_dim + reward_emb_dim != hidden_dim || hidden_dim < transformer_heads) {
+    throw py::value_error("hidden_dim: expected the embeddings' sum and at least transformer_heads, got " +
                           std::to_string(hidden_dim));
   }
   config.parallel_residual = parallel_residual;

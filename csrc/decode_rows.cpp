@@ -102,8 +102,8 @@ static std::size_t attend_rows(const Model& m, const Layer& layer, const Step& s
     for (int h = 0; h < m.heads; ++h) {
       const float* row = projected + static_cast<std::size_t>(r) * projected_stride + h * m.head_dim;
       copy(query.numbers, row, m.head_dim);
-      copy(key, row + m.hidden, m.head_dim);
-      copy(value, row + 2 * m.hidden, m.head_dim);
+      copy(key, row + m.attention, m.head_dim);
+      copy(value, row + 2 * m.attention, m.head_dim);
       if (layer.q_norm.weight != nullptr) {
         normalise(layer.q_norm, query.numbers, query.numbers);
         normalise(layer.k_norm, key, key);

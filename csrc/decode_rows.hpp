@@ -63,6 +63,7 @@ struct Model {
   int observation_dim, action_dim;
   int observation_emb, action_emb, reward_emb;
   int hidden, heads, head_dim, layers;
+  int attention;  // heads * head_dim, at most hidden: where heads do not divide it, some of it goes without
   bool parallel_residual, action_first;  // action_first: tokens are action | reward | observation
   float reward_scale;
   const float *observation_mean, *observation_std;  // null: observations are not normalised

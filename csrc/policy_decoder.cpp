@@ -191,6 +191,7 @@ void PolicyDecoder::pack_weights(const std::map<std::string, Tensor>& weights) {
   m.observation_emb = c.observation_emb_dim, m.action_emb = c.action_emb_dim, m.reward_emb = c.reward_emb_dim;
   m.hidden = c.hidden_dim, m.heads = c.transformer_heads, m.layers = c.transformer_depth;
   m.head_dim = c.hidden_dim / c.transformer_heads;
+  m.attention = m.heads * m.head_dim;
   m.parallel_residual = c.parallel_residual, m.action_first = c.action_first;
   m.reward_scale = c.reward_scale;
   m.observation_mean = pack.vector_if_present("observation_mean", c.observation_dim);
@@ -212,8 +213,8 @@ void PolicyDecoder::pack_weights(const std::map<std::string, Tensor>& weights) {
     Layer layer;
     layer.norm1 = pack.norm(name + "norm1", c.hidden_dim);
     layer.norm2 = pack.norm_if_present(name + "norm2", c.hidden_dim);
-    layer.in_proj = pack.linear(name + "attention.in_proj", c.hidden_dim, 3 * c.hidden_dim);
-    layer.out_proj = pack.linear(name + "attention.out_proj", c.hidden_dim, c.hidden_dim);
+    layer.in_proj = pack.linear(name + "attention.in_proj", c.hidden_dim, 3 * m.attention);
+    layer.out_proj = pack.linear(name + "attention.out_proj", m.attention, c.hidden_dim);
     layer.fc = pack.linear(fc, c.hidden_dim, c.intermediate_size);
     if (pack.has(name + "mlp.fc_2.weight")) {
       layer.gate = pack.linear(name + "mlp.fc_2", c.hidden_dim, c.intermediate_size);

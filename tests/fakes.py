@@ -81,7 +81,7 @@ class FakeSimulator:
         self.resets += 1
         self._put(self._all, torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4), self.default.expand(n, 12))
 
-    def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor) -> None:
+    def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor, base_xy_m=0.0) -> None:
         self.placed.append(mask.clone())
         self._put(mask, base_quat, joint_pos_rad)
 

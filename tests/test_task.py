@@ -285,7 +285,7 @@ class Questions(TorchDispatchMode):
 class MaskedSimulator(FakeSimulator):
     """Places as Genesis does on a GPU: by mask, without asking it."""
 
-    def place(self, mask, base_quat, joint_pos_rad):
+    def place(self, mask, base_quat, joint_pos_rad, base_xy_m):
         torch.where(mask[:, None], base_quat, self.quat, out=self.quat)
         torch.where(mask[:, None], joint_pos_rad, self.joint_pos, out=self.joint_pos)
 

@@ -18,12 +18,13 @@ from vintix_fast.calibrate import build_simulator
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
-from vintix_fast.evaluate import check_context_len, check_device
+from vintix_fast.evaluate import check_context_len, check_device, standard_error
 from vintix_fast.gate import gate, measure_initial
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.memory import check_memory
-from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
+from vintix_fast.model import Vintix, fingerprint, load_checkpoint, move_posture, save_checkpoint
+from vintix_fast.posture import find_posture, stands_still
 from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
@@ -31,7 +32,7 @@ from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
-from vintix_fast.task import WalkingTask
+from vintix_fast.task import ACTION_SCALE_RAD, MOST_REWARD, WalkingTask
 from vintix_fast.train import (
     AwrImprover,
     CloneImprover,
@@ -46,7 +47,9 @@ from vintix_fast.train import (
     multiplies_bf16,
 )
 
-PURPOSES = ("starts", "noise", "critic", "windows")
+WALKING = 0.6
+"""A model that earns this part of what an episode can give walks."""
+PURPOSES = ("starts", "noise", "critic", "windows", "posture")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     if config.resume and begun.is_dir():
         model = load_checkpoint(begun, config.device)
         return model, find_task(robot, model.tasks)
-    model = load_checkpoint(config.pretrained_path, config.device, config.token_order)
+    model = load_checkpoint(config.pretrained_path, config.device, config.token_order, progress.say)
     task_name = add_target(
         model, robot, load_robot(config.reference_robot), progress.say,
         init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
@@ -141,6 +144,8 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         model = load_checkpoint(run.current_dir, config.device)
         frozen = fingerprint(model, model.tasks[task_name].group_name)
 
+        with region("posture"):
+            moved = _move_if_still(config, run, loop, task, model, task_name, progress)
         with region("collect"):
             histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
         replay[loop - 1] = histories
@@ -148,7 +153,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
             replay = {i: kept for i, kept in replay.items() if i >= run.current_loop}
         with region("train"):
             trained, steps = _finetune(config, run, loop, model, task_name, list(replay.values()), improver, progress)
-        row = {"loop": loop} | collected | trained
+        row = {"loop": loop} | moved | collected | trained
 
         if fingerprint(model, model.tasks[task_name].group_name) != frozen:
             raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
@@ -156,7 +161,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         if config.gate:
             with region("gate"):
                 row |= gate(config, run, loop, task, model, task_name, progress)
-        improver.judge(row.get("accepted", True))
+        improver.judge(row.get("accepted", True), _walks(config, run))
         _finish(run, row, steps, improver, progress)
         run.training_state(loop - 1).unlink(missing_ok=True)
 
@@ -168,12 +173,40 @@ def _reached(config: AdaptConfig, run: Run, progress: Progress) -> bool:
     return True
 
 
+def _walks(config: AdaptConfig, run: Run) -> bool:
+    """Whether the best model so far earns so much that it is smaller faults that are left; without a gate, always."""
+    return not config.gate or run.best["return"] >= WALKING * MOST_REWARD * config.max_steps_per_episode
+
+
 def make_improver(config: AdaptConfig) -> Improver:
     """The improvement operator that the configuration names."""
     if config.improver in ("clone", "topk"):
         return CloneImprover() if config.improver == "clone" else TopKImprover()
     settings = ImproverConfig(CriticConfig(updates=config.critic_updates), step=config.improvement_step)
     return (CriticImprover if config.improver == "critic" else AwrImprover)(settings, config.device)
+
+
+def _move_if_still(
+    config: AdaptConfig, run: Run, loop: int, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
+) -> dict[str, Any]:
+    """Where the best model so far stands still, let it act around the pose from which it moves best; see `posture`."""
+    best = next((row for row in run.rows if row["loop"] == run.current_loop), {})
+    still = config.gate and stands_still(best["eval_return"], best["eval_length"], config.max_steps_per_episode)
+    if not still:
+        return {}
+    progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a pose from which it moves")
+    found = find_posture(
+        task,
+        lambda: make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options),
+        seed_for(config, loop, "posture"),
+        progress.check,
+    )
+    progress.say(
+        f"Pose: {found.words}; reward of a trial {found.before:.2f} before, {found.after:.2f} after "
+        f"({found.env_steps} steps)"
+    )
+    move_posture(model, task_name, found.offset, ACTION_SCALE_RAD * found.offset)
+    return {"posture": found.offset.tolist(), "posture_env_steps": found.env_steps}
 
 
 def _collect(
@@ -210,6 +243,7 @@ def _collect(
         "env_steps": collection.env_steps,
         "mean_return": float(returns.mean()),
         "std_return": float(returns.std()),
+        "standard_error": standard_error(returns.tolist()),
         "mean_length": collection.mean_length,
         "failures": collection.failures,
         "collect_seconds": collection.seconds,

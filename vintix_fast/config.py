@@ -319,7 +319,12 @@ class EvalConfig(EngineOptions):
     episodes_per_env: int = 1
     context_len: int | None = None
     """Tokens of history that the model sees; None: what it was made for."""
-    random_starts: bool = False
+    random_starts: bool = True
+    """False: every environment would run the same episode, so one environment runs it."""
+    base_mass: float | None = None
+    """Mass of the robot's base link in kg; None: the robot's own."""
+    record: Path | None = None
+    """An MP4 file for a video of some seconds of the first environment; None: none."""
     seed: int = 5
     device: str = "cpu"
     engine: str = "auto"
@@ -333,11 +338,18 @@ class EvalConfig(EngineOptions):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vintix_path", checkpoint_path(self.vintix_path))
-        if self.output_dir is not None:
-            object.__setattr__(self, "output_dir", Path(self.output_dir))
+        for name in ("output_dir", "record"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        if not self.random_starts:
+            object.__setattr__(self, "num_envs", 1)
         check_options(
             self,
-            at_least={"num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0},
+            at_least={
+                "num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0, "base_mass": 0.01
+            },
             one_of={"token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda")},
-        )
+        )  # fmt: skip
+        if self.record is not None and self.record.suffix.lower() != ".mp4":
+            raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
         self._settle_engine()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,11 @@ from vintix_fast.rollout import Actor, Collection, Episode, cache_bytes, collect
 from vintix_fast.run import check_writable, versions, write_json, write_text
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
+
+
+def standard_error(values: list[float]) -> float:
+    """Of the mean of independent ``values``: their standard deviation over sqrt(n - 1); NaN of a single one."""
+    return float(np.std(values) / np.sqrt(len(values) - 1)) if len(values) > 1 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,14 @@ class Evaluation:
     def std_length(self) -> float:
         return float(np.std([e.length for e in self.episodes]))
 
+    def returns_by_number(self) -> list[list[float]]:
+        """Returns of every environment's first episode, of every second one, and so on."""
+        numbers = sorted({e.number for e in self.episodes})
+        return [[e.return_ for e in self.episodes if e.number == n] for n in numbers]
+
     def by_episode_number(self) -> list[float]:
         """Mean return of every environment's first episode, of every second one, and so on."""
-        numbers = sorted({e.number for e in self.episodes})
-        return [float(np.mean([e.return_ for e in self.episodes if e.number == n])) for n in numbers]
+        return [float(np.mean(returns)) for returns in self.returns_by_number()]
 
     def summary(self) -> dict[str, Any]:
         """The numbers, as ``eval --json`` prints them."""
@@ -60,12 +69,14 @@ class Evaluation:
             "robot": self.robot,
             "mean_return": self.mean_return,
             "std_return": self.std_return,
+            "standard_error": standard_error([e.return_ for e in self.episodes]),
             "mean_episode_length": self.mean_length,
             "std_episode_length": self.std_length,
             "episodes": len(self.episodes),
             "terminated": sum(e.terminated for e in self.episodes),
             "failed": sum(e.failed for e in self.episodes),
             "returns_by_episode_number": self.by_episode_number(),
+            "standard_errors_by_episode_number": [standard_error(returns) for returns in self.returns_by_number()],
             "env_steps": self.env_steps,
             "env_steps_per_s": self.env_steps / self.seconds,
         }
@@ -127,18 +138,27 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     progress = progress or Progress()
     check_device(config.device)
     robot = load_robot(config.robot_type)
-    model = load_checkpoint(config.vintix_path, config.device, config.token_order)
+    if config.base_mass is not None:
+        robot = replace(robot, base_mass_kg=config.base_mass)
+    model = load_checkpoint(config.vintix_path, config.device, config.token_order, progress.say)
     if config.reference_robot is None:
         task_name = task_for(model, robot)
     else:
         reference = load_robot(config.reference_robot)
         task_name = add_target(model, robot, reference, progress.say, init_map=config.init_map, reinitialize=True)
     context_len = check_context_len(config.context_len, model)
+    if not config.random_starts:
+        progress.say("Fixed starts: every environment would run the same episode, so one environment runs it")
     out = config.output_dir
     if out is not None:
         check_writable(out)
         if (out / "eval.json").exists() and not config.overwrite:
             raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
+
+    if config.record is not None and not config.record.absolute().parent.is_dir():
+        raise UsageError(
+            f"--record {config.record}: {config.record.parent} is no directory; make it, or give another path"
+        )
 
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine_options), config.device)
 
@@ -150,6 +170,11 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
     if out is not None:
         _write(evaluation, config)
+    if config.record is not None:
+        from vintix_fast.report.film import film_to  # which needs this file
+        from vintix_fast.report.recording import record_actor
+
+        progress.say(film_to(config.record, robot, record_actor(policy, simulator, config.seed, progress)))
     return evaluation
 
 

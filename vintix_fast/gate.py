@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vintix_fast.config import AdaptConfig
-from vintix_fast.evaluate import Evaluation, measure
+from vintix_fast.evaluate import Evaluation, measure, standard_error
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.rollout import make_policy
@@ -35,6 +35,7 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "eval_return": evaluation.mean_return,
         "eval_std_return": evaluation.std_return,
+        "eval_standard_error": standard_error([e.return_ for e in evaluation.episodes]),
         "eval_cold_return": by_number[0],
         **({"eval_warm_return": float(np.mean(warm))} if warm else {}),
         "eval_length": evaluation.mean_length,

@@ -26,3 +26,5 @@ EXTRA_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
     "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
 }
 FIELDS = REQUIRED_FIELDS | EXTRA_FIELDS
+DEMONSTRATOR = "demonstrator_action"
+"""``mean_action`` in files of an expert's, as Vintix II calls it; readers know it as ``mean_action``."""

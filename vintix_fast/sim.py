@@ -215,6 +215,12 @@ class Simulator:
         self._feet = [links.get(foot, calf).idx_local for foot, calf in zip(feet, calves, strict=True)]
         self._entity.set_dofs_kp([robot.kp] * len(joints), self._dofs)
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
+        if robot.base_mass_kg is not None:  # a base that is fixed to the root link has become a part of it
+            links.get(robot.base_link, self._entity.base_link).set_mass(robot.base_mass_kg)
+        physics = {"armature": robot.armature, "frictionloss": robot.friction, "damping": robot.damping}
+        for name, value in physics.items():
+            if value is not None:
+                getattr(self._entity, f"set_dofs_{name}")([value] * len(joints), self._dofs)
         self._take_control()
         self._scene.step()  # compiles what it needs, and gives the views something to be tried on
         self._views = views.bind(gs, self._scene, self._entity, self._dofs)
@@ -233,14 +239,22 @@ class Simulator:
         self._scene.reset()
         self._take_control()
 
-    def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor) -> None:
+    def place(
+        self,
+        mask: torch.Tensor,
+        base_quat: torch.Tensor,
+        joint_pos_rad: torch.Tensor,
+        base_xy_m: torch.Tensor | float = 0.0,
+    ) -> None:
         """Put robots at rest at their start height.
 
         Args:
             mask: bool [N], the environments to place.
-            base_quat: [N, 4] (w, x, y, z); joint_pos_rad: [N, 12].  Rows outside the mask are ignored.
+            base_quat: [N, 4] (w, x, y, z); joint_pos_rad: [N, 12]; base_xy_m: [N, 2].  Rows outside the mask are
+                ignored.
         """
         qpos = torch.zeros(self.num_envs, self._entity.n_qs, device=self.device)
+        qpos[:, :2] = base_xy_m
         qpos[:, 2] = self.robot.start_height_m
         qpos[:, 3:7] = base_quat
         qpos[:, self._qs] = joint_pos_rad

@@ -36,6 +36,8 @@ LIFT_WEIGHT = 1.0
 HEIGHT_WEIGHT = 50.0
 ACTION_CHANGE_WEIGHT = 0.005
 POSE_WEIGHT = 0.1
+MOST_REWARD = (1.0 + YAW_WEIGHT) * DT_S
+"""What a step can give at most: exactly as commanded, at the height and in the pose that are asked for."""
 MASKED_ENVS = 512
 """With fewer on a GPU, launching a step takes the host longer than the GPU needs for it, so it may as well ask it what
 happened, and save what placing nobody costs: a third of the launches. Measured with 50."""
@@ -225,8 +227,8 @@ class WalkingTask:
 
         Args:
             seed: of the starts' noise.
-            random_starts: every episode starts with joints moved by up to 0.1 rad and the base tilted by up to 5
-                degrees, uniformly; otherwise in the default pose, level.
+            random_starts: every episode starts with joints moved by up to 0.1 rad, the base tilted by up to 5 degrees
+                and moved by up to 0.1 m to the sides, uniformly; otherwise in the default pose, level.
 
         Returns:
             observation [N, 33].

@@ -1,6 +1,6 @@
 """The Vintix model: its configuration, forward and cached inference, checkpoints, and a new robot's own parts."""
 
-from vintix_fast.model.adapter import add_group, fingerprint, freeze_all_but_group
+from vintix_fast.model.adapter import add_group, fingerprint, freeze_all_but_group, move_posture
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.checkpoint import load_checkpoint, save_checkpoint
 from vintix_fast.model.config import ModelConfig, TaskInfo
@@ -15,5 +15,6 @@ __all__ = [
     "fingerprint",
     "freeze_all_but_group",
     "load_checkpoint",
+    "move_posture",
     "save_checkpoint",
 ]

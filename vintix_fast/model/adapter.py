@@ -73,7 +73,7 @@ def add_group(
     )
     old = reference.group_name
     with torch.random.fork_rng(devices=[]):  # the random parts made here are replaced at once
-        model._add_task(new_task_name, info)
+        model.add_task(new_task_name, info)
     for parts in _part_dicts(model):
         parts[new_group] = copy.deepcopy(parts[old])
     # (S o - S m) / std = S (o - m) / std: undoing S in the first layer's columns is exact.
@@ -82,6 +82,46 @@ def add_group(
     last = model.head.acs_decoders[new_group].layers[-1]
     _scale(last.weight, joint_sign[:, None])
     _scale(last.bias, joint_sign)
+
+
+@torch.no_grad()
+def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, position_offset: np.ndarray) -> None:
+    """Let a task's own group act around another pose: all that it sees and does is moved by a constant.
+
+    With b = ``action_offset`` and p = ``position_offset``, new(observation + p, prev_action + b) =
+    old(observation, prev_action) + b, exactly, p being added to the joint positions.
+
+    Args:
+        model: changed in place; no other task may use the group.
+        action_offset: [act], in the action's units.
+        position_offset: [act], in those of the joint positions in the observation.
+
+    Raises:
+        UsageError: another task shares the group.
+    """
+    info = model.tasks[task_name]
+    sharing = [name for name, other in model.tasks.items() if other.group_name == info.group_name and name != task_name]
+    if sharing:
+        raise UsageError(f"the group {info.group_name} is shared with {', '.join(sharing)}, which would move too")
+    group, positions = info.group_name, slice(BODY_DIMS, BODY_DIMS + info.action_dim)
+    seen = np.zeros(info.observation_dim)
+    seen[positions] = position_offset
+    if model.config.norm_obs:
+        info = dataclasses.replace(info, obs_mean=tuple((np.array(info.obs_mean) + seen).tolist()))
+    else:
+        _see_without(model.encoder.obs_encoders[group].layers[0], seen)
+    if model.config.norm_acs:  # normalises what goes in and what comes out
+        info = dataclasses.replace(info, acs_mean=tuple((np.array(info.acs_mean) + action_offset).tolist()))
+    else:
+        _see_without(model.encoder.acs_encoders[group].layers[0], action_offset)
+        last = model.head.acs_decoders[group].layers[-1]
+        last.bias.add_(torch.as_tensor(action_offset, dtype=last.bias.dtype, device=last.bias.device))
+    model.set_task_info(task_name, info)
+
+
+def _see_without(layer: nn.Linear, offset: np.ndarray) -> None:
+    """Make a layer give for x + ``offset`` what it gave for x."""
+    layer.bias.sub_(layer.weight @ torch.as_tensor(offset, dtype=layer.weight.dtype, device=layer.weight.device))
 
 
 def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:

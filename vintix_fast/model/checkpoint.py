@@ -13,6 +13,7 @@ import pickle
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 from vintix_fast.model.config import TOKEN_ORDERS, ModelConfig, TaskInfo
+from vintix_fast.model.inferred import complete_tasks, without_prefixes
 from vintix_fast.model.vintix import Vintix
 
 MODEL_FILE, METADATA_FILE, CONFIG_FILE = "model.pth", "metadata.json", "config.json"
@@ -29,7 +31,10 @@ _NAMES_SHOWN = 4
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], device: torch.device | str = "cpu", token_order: str | None = None
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    token_order: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Vintix:
     """Read a checkpoint directory.
 
@@ -38,6 +43,7 @@ def load_checkpoint(
         device: where the model goes.
         token_order: overrides ``config.json``'s; files of other tools do not say it, and then it is
             "action-reward-observation".
+        say: told in one line what the files do not say and was read off the tensors, if anything.
 
     Returns:
         The model in eval mode, in float32 whatever the file's precision.
@@ -57,8 +63,10 @@ def load_checkpoint(
         raise InputFileError(f"checkpoint {directory} lacks {', '.join(absent)}; copy all of {', '.join(FILES)} there")
 
     config = _read_config(directory / CONFIG_FILE, token_order)
-    tasks = _read_tasks(directory / METADATA_FILE)
-    state = _read_state(directory / MODEL_FILE)
+    state, renamed = _read_state(directory / MODEL_FILE)
+    tasks, completed = _read_tasks(directory / METADATA_FILE, state)
+    if renamed or completed:
+        say(f"Checkpoint {directory}: inferred from its tensors: {'; '.join(renamed + completed)}")
     try:
         # Shapes first, on the meta device: a wrong size in a JSON file must not allocate anything.
         with torch.device("meta"):
@@ -165,7 +173,7 @@ def _sync(file: Any) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin files with a byte order mark
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise InputFileError(f"{path} is not valid JSON ({error}); restore it from the original") from None
     except OSError as error:
@@ -182,21 +190,22 @@ def _read_config(path: Path, token_order: str | None) -> ModelConfig:
         raise InputFileError(f"{path}: {error}") from None
 
 
-def _read_tasks(path: Path) -> dict[str, TaskInfo]:
+def _read_tasks(path: Path, state: dict[str, Tensor]) -> tuple[dict[str, TaskInfo], list[str]]:
     data = _read_json(path)
     if not isinstance(data, dict) or not data:
         raise InputFileError(f"{path} must hold an object with at least one task; it belongs to the trained model")
+    data, completed = complete_tasks(data, state)
     tasks = {}
     for name, entry in data.items():
         try:
             tasks[name] = TaskInfo.from_dict(entry)
         except InputFileError as error:
             raise InputFileError(f"{path}: task {name!r}: {error}") from None
-    return tasks
+    return tasks, completed
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of ``model.pth`` in float32 on the CPU."""
+def _read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of ``model.pth`` in float32 on the CPU, and what was done to their names, in words."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -215,7 +224,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         tensors[name] = value.float()
         if not torch.isfinite(tensors[name]).all():
             raise InputFileError(f"{path}: {name} holds NaN or infinity; the training diverged, use an earlier file")
-    return tensors
+    try:
+        return without_prefixes(tensors)
+    except InputFileError as error:
+        raise InputFileError(f"{path}: {error}") from None
 
 
 def _check_names(path: Path, state: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:

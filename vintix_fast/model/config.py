@@ -67,16 +67,17 @@ class ModelConfig:
                 f"hidden_dim is {self.hidden_dim}, but action_emb_dim + observation_emb_dim + reward_emb_dim is "
                 f"{width}; the two must be equal"
             )
-        if self.hidden_dim % self.transformer_heads:
+        if self.hidden_dim < self.transformer_heads:
             raise InputFileError(
-                f"hidden_dim {self.hidden_dim} is not divisible by transformer_heads {self.transformer_heads}"
+                f"transformer_heads {self.transformer_heads} is more than hidden_dim {self.hidden_dim}: no head would "
+                "have any width"
             )
         if self.shared_attention_norm and not self.parallel_residual:
             raise InputFileError("shared_attention_norm is true, which needs parallel_residual true, but it is false")
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head."""
+        """Width of one attention head, rounded down, as in the public code: 6 heads of 256 are 42 wide each."""
         return self.hidden_dim // self.transformer_heads
 
     @classmethod

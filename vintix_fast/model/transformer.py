@@ -118,9 +118,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = config.transformer_heads, config.head_dim
         self.dropout = config.attn_dropout
-        # Output is q | k | v, each of them H heads of D.
-        self.in_proj = nn.Linear(config.hidden_dim, 3 * config.hidden_dim, bias=config.bias)
-        self.out_proj = nn.Linear(config.hidden_dim, config.hidden_dim, bias=config.bias)
+        # Output is q | k | v, each of them H heads of D; where H does not divide F they are a little narrower than F.
+        width = self.heads * self.head_dim
+        self.in_proj = nn.Linear(config.hidden_dim, 3 * width, bias=config.bias)
+        self.out_proj = nn.Linear(width, config.hidden_dim, bias=config.bias)
         self.normalize_qk = config.normalize_qk
         if config.normalize_qk:
             self.q_norm = nn.LayerNorm(config.head_dim, eps=NORM_EPS)

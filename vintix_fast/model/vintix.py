@@ -51,9 +51,9 @@ class Vintix(nn.Module):
         # By position, because a task's name may hold characters that a module's may not.
         self._statistics = nn.ModuleList()
         for name, info in tasks.items():
-            self._add_task(name, info)
+            self.add_task(name, info)
 
-    def _add_task(self, name: str, info: TaskInfo) -> None:
+    def add_task(self, name: str, info: TaskInfo) -> None:
         """Register a task, and random parts for its group if the group is new."""
         group = info.group_name
         for other, known in self.tasks.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vintix_fast.config import RunConfig, check_options
+from vintix_fast.config import RunConfig, check_options, checkpoint_path
 from vintix_fast.errors import InputFileError, UsageError
 
 if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
@@ -139,13 +139,15 @@ class PretrainConfig(RunConfig):
     """
 
     command = "pretrain"
-    inputs = ("data",)
+    inputs = ("data", "init_from")
 
     data: tuple[Path, ...]
     """Directories of histories, one robot's each."""
     output_dir: Path
     model: dict[str, Any] = field(default_factory=dict)
     """The architecture, where it differs from `ModelConfig`'s defaults; no dropout unless it is asked for."""
+    init_from: Path | None = None
+    """A checkpoint to go on from, whose architecture it is then; robots that it lacks get groups of their own."""
     target: str = "expert"
     """What is predicted at each step: the expert's action there, or the executed one, noise and all (AD-epsilon)."""
     shared_group: bool = False
@@ -178,6 +180,11 @@ class PretrainConfig(RunConfig):
         object.__setattr__(self, "output_dir", Path(self.output_dir))
         data = (self.data,) if isinstance(self.data, str | Path) else self.data
         object.__setattr__(self, "data", tuple(Path(path) for path in data))
+        if self.init_from is not None:
+            object.__setattr__(self, "init_from", checkpoint_path(self.init_from))
+            for name, given in (("model", self.model), ("shared_group", self.shared_group)):
+                if given:
+                    raise UsageError(f"--{name.replace('_', '-')} has no effect with --init-from, whose model is taken")
         check_options(
             self,
             at_least={

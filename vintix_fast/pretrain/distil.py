@@ -27,7 +27,7 @@ from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, load_robot
 from vintix_fast.rollout import collect
 from vintix_fast.run import RunDirectory, versions, write_json
-from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
+from vintix_fast.schema import ACTION_DIM, DEMONSTRATOR, OBSERVATION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
 from vintix_fast.upload import upload
@@ -76,12 +76,19 @@ class _HistoryFiles:
 
     def append(self, arrays: dict[str, np.ndarray], active: np.ndarray) -> None:
         for env, writer in enumerate(self._writers):
-            writer.append({name: column[env : env + 1] for name, column in arrays.items()}, active[env : env + 1])
+            columns = {name: column[env : env + 1] for name, column in arrays.items()}
+            columns[DEMONSTRATOR] = columns.pop("mean_action")
+            writer.append(columns, active[env : env + 1])
 
 
 def history_path(directory: Path, env: int) -> Path:
     """Where environment ``env``'s history lies; what it is of lies beside it, in a file of the same name and .json."""
     return directory / f"trajectories_env_{env:04d}.h5"
+
+
+def folder_file(directory: Path) -> Path:
+    """``<folder>/<folder>.json``, where older readers of Vintix look for the task of a folder's histories."""
+    return directory / f"{directory.resolve().name}.json"
 
 
 def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = None) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     """
     progress = progress or Progress()
     check_device(config.device)
-    directory = RunDirectory(config, ("trajectories_env_*", CARD_FILE, CURVE_FILE))
+    directory = RunDirectory(config, ("trajectories_env_*", folder_file(config.output_dir).name, CARD_FILE, CURVE_FILE))
     directory.check()
     robot = load_robot(config.robot_type) if config.robot_type else None
     network, expert = load_expert(config.expert, robot)
@@ -143,7 +150,7 @@ def _round(
         what = f"{robot.name}: histories {envs[0]} to {envs[-1]}"
         stack.enter_context(progress.rollout(what, 0, config.steps_per_env))
         writers = [
-            stack.enter_context(open_writer(history_path(directory, env), 1, about | {"env": env} | versions()))
+            stack.enter_context(open_writer(history_path(directory, env), 1, about | {"env": env} | versions(), True))
             for env in envs
         ]
         collection = collect(
@@ -156,15 +163,24 @@ def _round(
             writer=_HistoryFiles(writers),
             on_step=progress.on_rollout_step,
         )
+    write_json(folder_file(directory), _task_info(robot))
     for env in envs:
         episodes = [(e.return_, e.length, e.terminated) for e in collection.episodes if e.env == env - first]
-        shape = {"observation_shape": {"proprio": [OBSERVATION_DIM]}, "action_dim": ACTION_DIM}
+        history = {"robot": robot.name, "env": env, "transitions": config.steps_per_env}
         write_json(
             history_path(directory, env).with_suffix(".json"),
-            {"task_name": about["task_name"], "group_name": robot.group_name}
-            | shape | {"action_type": "continuous", "robot": robot.name, "env": env}
-            | {"transitions": config.steps_per_env, "episodes": episodes, "seed": config.seed},
-        )  # fmt: skip
+            _task_info(robot) | history | {"episodes": episodes, "seed": config.seed},
+        )
+
+
+def _task_info(robot: Robot) -> dict[str, Any]:
+    return {
+        "task_name": robot.task_names[0],
+        "group_name": robot.group_name,
+        "observation_shape": {"proprio": [OBSERVATION_DIM]},
+        "action_dim": ACTION_DIM,
+        "action_type": "continuous",
+    }
 
 
 def return_along_history(histories: list[list[tuple[float, int, bool]]], steps: int) -> list[dict[str, float]]:
@@ -201,7 +217,8 @@ def _report(config: DistilConfig, directory: Path, robot: Robot, seconds: dict[s
     rows = return_along_history(histories, config.steps_per_env)
     write_learning_history(directory / CURVE_FILE, robot.name, rows)
     steps = config.histories * config.steps_per_env
-    card = {"robot": robot.name, "task_name": robot.task_names[0], "histories": config.histories, "env_steps": steps}
+    # With the task, because the folder may be called like this file; see `folder_file`.
+    card = _task_info(robot) | {"robot": robot.name, "histories": config.histories, "env_steps": steps}
     card |= seconds | {"return_along_history": rows, "options": config.to_json(), "versions": versions()}
     write_json(directory / CARD_FILE, card)
     return card

@@ -162,10 +162,13 @@ def _about(file: Path, attributes: dict[str, Any]) -> tuple[str, str]:
             f"{beside}: observation_shape {sizes[0]} and action_dim {sizes[1]}; the walking task has "
             f"{OBSERVATION_DIM} observations and {ACTION_DIM} actions"
         )
-    return task_name, about.get("group_name") or _group(task_name)
+    known_name, group = known_task(task_name)
+    return known_name, about.get("group_name") or group
 
 
 @functools.cache
-def _group(task_name: str) -> str:
+def known_task(task_name: str) -> tuple[str, str]:
+    """The newest of a bundled robot's names for its task, and its group; of another robot's the name itself."""
     robots = [load_robot(name) for name in robot_names()]
-    return next((robot.group_name for robot in robots if task_name in robot.task_names), task_name)
+    robot = next((robot for robot in robots if task_name in robot.task_names), None)
+    return (robot.task_names[0], robot.group_name) if robot else (task_name, task_name)

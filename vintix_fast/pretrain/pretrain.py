@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from vintix_fast.data import Batch, History, Targets, Windows
 from vintix_fast.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.evaluate import check_device
 from vintix_fast.interrupt import stop_on_interrupt
-from vintix_fast.model import Vintix, save_checkpoint
+from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.pretrain.config import PretrainConfig
-from vintix_fast.pretrain.histories import RobotHistories, directory_task, read_histories
+from vintix_fast.pretrain.histories import RobotHistories, directory_task, known_task, read_histories
 from vintix_fast.report.metrics import write_losses
 from vintix_fast.report.progress import Progress
 from vintix_fast.run import RunDirectory, load_tensors, save_tensors, versions, write_json
@@ -32,7 +33,7 @@ MODEL_DIR = "model"
 
 
 def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train a model from random weights, and leave it in ``config.output_dir/model``.
+    """Train a model, from random weights or from a checkpoint's, and leave it in ``config.output_dir/model``.
 
     Args:
         config: see `PretrainConfig`.
@@ -51,7 +52,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     directory = run_directory(config)
     directory.check()
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
-    model = _new_model(config, robots)
+    model = _first_model(config, robots, progress.say)
     training = _Training(config, directory.path, model, robots)
     if config.resume:
         training.go_on()
@@ -90,11 +91,22 @@ def run_directory(config: PretrainConfig) -> RunDirectory:
     return RunDirectory(config, (CARD_FILE, STATE_FILE, CURVE_FILE, MODEL_DIR, "tensorboard"))
 
 
-def _new_model(config: PretrainConfig, robots: list[RobotHistories]) -> Vintix:
-    tasks = {r.task_name: r.statistics(DEFAULT_GROUP if config.shared_group else r.group_name) for r in robots}
+def _first_model(config: PretrainConfig, robots: list[RobotHistories], say: Callable[[str], None]) -> Vintix:
+    """The model before the first step: random, or the checkpoint to go on from with a group for each new robot."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Vintix(config.architecture(), tasks).to(config.device)
+        if config.init_from is None:
+            tasks = {r.task_name: r.statistics(DEFAULT_GROUP if config.shared_group else r.group_name) for r in robots}
+            return Vintix(config.architecture(), tasks).to(config.device)
+        model = load_checkpoint(config.init_from, config.device, say=say)
+        for robot in robots:
+            known = next((name for name in model.tasks if known_task(name)[0] == robot.task_name), None)
+            if known is None:
+                model.add_task(robot.task_name, robot.statistics(robot.group_name))
+                say(f"{robot.task_name} is new to {config.init_from}: it gets the group {robot.group_name}")
+            elif known != robot.task_name:
+                model.rename_task(known, robot.task_name)
+        return model.to(config.device)
 
 
 def _windows(config: PretrainConfig, robots: list[RobotHistories], part: str) -> dict[str, Windows]:

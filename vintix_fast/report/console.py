@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from vintix_fast.evaluate import standard_error
 from vintix_fast.report.progress import Progress
 
 LOG_EVERY = 20
@@ -99,10 +101,11 @@ def summary_table(rows: list[dict[str, Any]]) -> Table:
     """One line for each loop, at most 80 characters wide."""
     table = Table(title="Adaptation", box=box.SIMPLE_HEAD, padding=0)
     columns = (
-        ("\nloop", "loop", "d"), ("\nepisodes", "episodes", "d"), ("\nsteps", "env_steps", "d"),
-        ("\nreturn", "mean_return", ".2f"), ("\nlength", "mean_length", ".0f"), ("\nloss", "loss", ".4f"),
-        ("eval\nreturn", "eval_return", ".2f"), ("eval\nlength", "eval_length", ".0f"),
-        ("collect\ns", "collect_seconds", ".1f"), ("train\ns", "train_seconds", ".1f"),
+        ("\nloop", "loop", "d"), ("\nsteps", "env_steps", "d"), ("\nreturn", "mean_return", ".2f"),
+        ("\n± s.e.", "standard_error", ".2f"), ("\nlength", "mean_length", ".0f"), ("\nloss", "loss", ".4f"),
+        ("eval\nreturn", "eval_return", ".2f"), ("\n± s.e.", "eval_standard_error", ".2f"),
+        ("eval\nlength", "eval_length", ".0f"), ("collect\ns", "collect_seconds", ".1f"),
+        ("train\ns", "train_seconds", ".1f"),
     )  # fmt: skip
     for title, _, _ in columns:
         table.add_column(title, justify="right", overflow="fold")
@@ -113,23 +116,29 @@ def summary_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def with_error(values: list[float], form: str) -> str:
+    """A mean and its standard error, as every table of ours shows them."""
+    mean, error = sum(values) / len(values), standard_error(values)
+    return f"{mean:{form}} ± {error:{form}}" if error == error else f"{mean:{form}}"
+
+
 def evaluation_table(evaluation: Any) -> Table:
-    """Mean and spread over all episodes, then by episode number."""
+    """Means over all episodes, then by episode number, with their standard errors."""
     summary = evaluation.summary()
-    table = Table(title=f"{summary['robot']}: {summary['episodes']} episodes, {summary['env_steps_per_s']:.0f} steps/s")
-    for title in ("episodes", "return", "length", "fell"):
+    title = f"{summary['robot']}: {summary['episodes']} episodes, {summary['env_steps_per_s']:.0f} steps/s"
+    table = Table(title=title, caption="mean ± standard error")
+    for title in ("episodes", "return", "spread", "length", "fell"):
         table.add_column(title, justify="right")
-    table.add_row(
-        "all",
-        f"{summary['mean_return']:.2f} ± {summary['std_return']:.2f}",
-        f"{summary['mean_episode_length']:.0f} ± {summary['std_episode_length']:.0f}",
-        f"{summary['terminated']}/{summary['episodes']}",
-    )
-    for number, mean in enumerate(summary["returns_by_episode_number"]):
-        chosen = [e for e in evaluation.episodes if e.number == number]
-        length = sum(e.length for e in chosen) / len(chosen)
-        fell = sum(e.terminated for e in chosen)
-        table.add_row(f"number {number + 1}", f"{mean:.2f}", f"{length:.0f}", f"{fell}/{len(chosen)}")
+    numbers = sorted({e.number for e in evaluation.episodes})
+    rows = {"all": evaluation.episodes}
+    rows |= {f"number {n + 1}": [e for e in evaluation.episodes if e.number == n] for n in numbers}
+    for what, episodes in rows.items():
+        returns = [e.return_ for e in episodes]
+        table.add_row(
+            what, with_error(returns, ".2f"), f"{np.std(returns):.2f}",
+            with_error([float(e.length) for e in episodes], ".0f"),
+            f"{sum(e.terminated for e in episodes)}/{len(episodes)}",
+        )  # fmt: skip
     return table
 
 

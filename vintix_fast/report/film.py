@@ -52,6 +52,16 @@ def film(robot: Robot, recordings: dict[str, Recording], folder: Path, env: int 
     return Filmed(videos, None if len(videos) == len(recordings) else reason or "the renderer left no video")
 
 
+def film_to(path: Path, robot: Robot, recording: Recording) -> str:
+    """Draw a recording's first environment into the file ``path``; what came of it, for a person."""
+    with tempfile.TemporaryDirectory(prefix=".film-", dir=path.parent) as folder:
+        filmed = film(robot, {path.stem: recording}, Path(folder))
+        if path.stem not in filmed.videos:
+            return f"No video: {filmed.skipped}"
+        filmed.videos[path.stem].replace(path)
+    return f"Video: {path}"
+
+
 def _run(command: list[str]) -> str | None:
     """Run the drawing program; why it failed, or None."""
     try:

@@ -186,8 +186,8 @@ def _loops(run: RunRecord) -> str:
     """The table of loops; the best one's line is marked."""
     columns = (
         ("loop", "loop", "d"), ("episodes", "episodes", "d"), ("env steps", "env_steps", ",d"),
-        ("return (noise)", "mean_return", ".2f"), ("length", "mean_length", ".0f"),
-        ("eval return", "eval_return", ".2f"), ("± std", "eval_std_return", ".2f"),
+        ("return (noise)", "mean_return", ".2f"), ("± s.e.", "standard_error", ".2f"), ("length", "mean_length", ".0f"),
+        ("eval return", "eval_return", ".2f"), ("± s.e.", "eval_standard_error", ".2f"),
         ("cold", "eval_cold_return", ".2f"), ("warm", "eval_warm_return", ".2f"),
         ("eval length", "eval_length", ".0f"), ("loss", "loss", ".4f"),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from vintix_fast.evaluate import task_for
 from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.model import load_checkpoint
 from vintix_fast.report.progress import Progress
-from vintix_fast.rollout import Episode, collect, make_policy
+from vintix_fast.rollout import Actor, Episode, collect, make_policy
 from vintix_fast.sim import DT_S
 from vintix_fast.task import COMMAND, WalkingTask
 
@@ -65,9 +65,14 @@ def record(model_dir: Path, simulator: Any, context_len: int, seed: int, progres
         InputFileError: the checkpoint is broken or has no group for the robot.
     """
     model = load_checkpoint(model_dir, str(simulator.device))
-    task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
     context_len = min(context_len, model.config.context_len)
-    policy = make_policy(model, task_for(model, simulator.robot), task.num_envs, context_len)
+    policy = make_policy(model, task_for(model, simulator.robot), simulator.num_envs, context_len)
+    return record_actor(policy, simulator, seed, progress)
+
+
+def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress) -> Recording:
+    """Let an actor walk for `STEPS` steps from a cold context in every environment of ``simulator``."""
+    task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
     steps: list[dict[str, torch.Tensor]] = []
 
     def look(collection: Any) -> None:

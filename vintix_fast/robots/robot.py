@@ -34,7 +34,8 @@ _REQUIRED = (
     *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
     *("joints", "default_pose_rad", "kp", "kd", "mass_kg"),
 )
-_OPTIONAL = ("aliases", "urdf_package", "feet")
+_PHYSICS = ("armature", "friction", "damping")
+_OPTIONAL = ("aliases", "urdf_package", "feet", "base_mass_kg", *_PHYSICS)
 _WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
 
 
@@ -54,6 +55,10 @@ class Robot:
     kp: float  # Nm/rad
     kd: float  # Nm s/rad
     mass_kg: float
+    base_mass_kg: float | None  # of the base link; None, in this and the next three: the URDF's or the simulator's
+    armature: float | None  # of every joint, kg m2
+    friction: float | None  # of every joint, Nm
+    damping: float | None  # of every joint, Nm s/rad
     feet: tuple[str, ...]  # [4] link names, or empty
     path: Path  # the robot file
     urdf_path: Path
@@ -128,6 +133,8 @@ def _read_robot(path: Path) -> Robot:
         default_pose_rad=file.numbers("default_pose_rad", N_JOINTS),
         feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
         **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd", "mass_kg")},
+        base_mass_kg=file.positive("base_mass_kg") if "base_mass_kg" in file.table else None,
+        **{key: file.at_least_zero(key) if key in file.table else None for key in _PHYSICS},
     )
     if not values["task_names"]:
         raise file.error("task_names", "is empty; name at least one task")
@@ -194,6 +201,12 @@ class _RobotFile:
         value = self._as_number(key, self.table[key])
         if value <= 0:
             raise self.error(key, f"must be greater than 0, got {value}")
+        return value
+
+    def at_least_zero(self, key: str) -> float:
+        value = self._as_number(key, self.table[key])
+        if value < 0:
+            raise self.error(key, f"must be at least 0, got {value}")
         return value
 
     def _list(self, key: str, count: int | None) -> list:

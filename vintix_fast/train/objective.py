@@ -47,8 +47,8 @@ class Improver(ABC):
             VintixFastError: there is nothing to learn from.
         """
 
-    def judge(self, accepted: bool) -> None:  # noqa: B027 - optional
-        """Told after each loop whether its result was kept; without a gate it always is."""
+    def judge(self, accepted: bool, walks: bool = True) -> None:  # noqa: B027 - optional
+        """Told after each loop whether its result was kept (without a gate always), and whether the robot walks."""
 
     def numbers(self) -> dict[str, Any]:
         """What to log about the last call of `targets`."""
@@ -105,7 +105,7 @@ class ImproverConfig:
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
     step_anneal: float = 0.7
-    """What ``step`` is multiplied by after each loop that is kept (without a gate, each): better, smaller faults."""
+    """What ``step`` is multiplied by after each loop that is kept (without a gate, each) and walks: smaller faults."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
     temperature: float = 1.0
@@ -187,8 +187,11 @@ class CriticImprover(_WithCritic):
             deviation = deviation + (self.step / cfg.gradient_steps) * gradient / length.median().clamp_min(1e-12)
         return deviation
 
-    def judge(self, accepted: bool) -> None:
-        self.step *= self.config.step_anneal if accepted else self.config.step_decay
+    def judge(self, accepted: bool, walks: bool = True) -> None:
+        if not accepted:
+            self.step *= self.config.step_decay
+        elif walks:
+            self.step *= self.config.step_anneal
 
     def numbers(self) -> dict[str, Any]:
         return super().numbers() | {"improvement_step": self.step}
