@@ -115,6 +115,13 @@ def adapt(
             rich_help_panel=LEARNING,
         ),
     ] = "convert",
+    group: Annotated[
+        str,
+        Option(
+            help="own: a group that changes no other robot; shared: the checkpoint's, with all robots that use it",
+            rich_help_panel=LEARNING,
+        ),
+    ] = "own",
     obs_stats: Annotated[
         Path | None,
         Option(

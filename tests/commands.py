@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,11 @@ from vintix_fast.cli import app
 
 def invoke(*words, columns=80):
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": str(columns)})
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """What there is below a folder: the bytes of files, None of folders."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
 def spoken(text: str) -> str:

@@ -36,8 +36,9 @@ def quaternion(roll: torch.Tensor, pitch: torch.Tensor) -> torch.Tensor:
 class FakeSimulator:
     """The methods of `vintix_fast.sim.Simulator`, with a robot made of arithmetic.
 
-    Joints go half of the way to their targets in a step.  The base leans as the joints do, more in later environments,
-    and lean adds up, so that some sequences of actions fall soon and others never.
+    Joints go half of the way to their targets in a step.  The base goes about as fast as commanded, at the height that
+    is asked for, and leans as the joints do, more in later environments; lean adds up, so that some sequences of
+    actions fall soon and others never.
 
     Args:
         fall_after: for each environment the step after a placement in which it falls, not earlier nor later whatever is
@@ -84,6 +85,7 @@ class FakeSimulator:
     def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor, base_xy_m=0.0) -> None:
         self.placed.append(mask.clone())
         self._put(mask, base_quat, joint_pos_rad)
+        self.pos[mask, :2] = (torch.zeros(self.num_envs, 2) + base_xy_m)[mask]
 
     def _put(self, mask: torch.Tensor, quat: torch.Tensor, joint_pos: torch.Tensor) -> None:
         self.pos[mask] = torch.tensor([0.0, 0.0, self.robot.start_height_m])
@@ -123,9 +125,10 @@ class FakeSimulator:
         self.roll = torch.where(planned, 0.5 * (self.age >= self.fall_after), self.roll)
         self.pitch = torch.where(planned, 0.0, self.pitch)
         self.quat = quaternion(self.roll, self.pitch)
-        self.lin = torch.stack([error[:, 0], error[:, 3], 0.1 * error[:, 6]], dim=1) + 0.3
+        self.lin = torch.stack([0.4 + error[:, 0], 0.1 + error[:, 3], 0.1 * error[:, 6]], dim=1)
         self.ang = torch.stack([turn_roll, turn_pitch, error[:, 9]], dim=1) / DT_S
         self.pos = self.pos + DT_S * self.lin * torch.tensor([1.0, 1.0, 0.0])
+        self.pos[:, 2] = self.robot.target_height_m
 
     def foot_contact(self) -> torch.Tensor:
         """A leg stands while its thigh is behind its default."""

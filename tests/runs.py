@@ -87,12 +87,15 @@ def assert_same_run(left: Path, right: Path) -> None:
 
 
 def script_evaluations(monkeypatch, returns: list[float]) -> None:
-    """Evaluations find these returns, one after another."""
+    """Evaluations find these mean returns, one after another: of two episodes, so with a standard error of 0.5."""
     left = list(returns)
 
     def measure(task, policy, num_episodes, seed, random_starts, progress):
-        episode = Episode(env=0, number=0, return_=left.pop(0), length=7, terminated=True, failed=False)
-        return Evaluation(task.robot.name, [episode], env_steps=7, seconds=1.0)
+        mean = left.pop(0)
+        episodes = [
+            Episode(env, 0, mean + by, length=7, terminated=True, failed=False) for env, by in ((0, -0.5), (1, 0.5))
+        ]
+        return Evaluation(task.robot.name, episodes, env_steps=14, seconds=1.0)
 
     monkeypatch.setattr(importlib.import_module("vintix_fast.gate"), "measure", measure)
 

@@ -21,6 +21,7 @@ OPTIONS = {
     "no-qk-norm-no-bias": {"normalize_qk": False, "bias": False},
     "3-heads": {"transformer_heads": 3},
     "6-heads": {"transformer_heads": 6},
+    "6-heads-of-64": {"transformer_heads": 6, "hidden_dim": 64, "action_emb_dim": 31, "observation_emb_dim": 31},
     "upstream-order": {"token_order": "observation-action-reward"},
 }
 

@@ -63,7 +63,7 @@ def test_without_conversion_it_is_the_plain_copy(tiny):
 
 def test_a_robot_whose_joints_turn_alike_gets_the_plain_copy(tiny):
     name, said = initial(tiny, robot="a1", reference="go1")
-    assert name == "unitreea1_walking_ad" and tiny.tasks[name].group_name == "a1_locomotion"
+    assert name == "a1_walking_ad" and tiny.tasks[name].group_name == "a1_locomotion"
     np.testing.assert_array_equal(actions(tiny, name), actions(tiny, "go1_walking_ad"))
     assert "go1_locomotion" in said and "turned" not in said
 

@@ -40,7 +40,7 @@ NOT_POSITIVE = [
 OUT_OF_RANGE = [
     ("lr", 0.0), ("lr", -1e-4), ("lr", math.nan), ("lr", math.inf), ("noise", -0.1), ("noise", math.nan),
     ("noise", math.inf), ("seed", -1), ("min_steps_per_loop", -1), ("improver", "magic"), ("init_map", "turn"),
-    ("train_on", "first"), ("train", "encoder"), ("replay", "some"), ("improvement_step", -0.1),
+    ("train_on", "first"), ("train", "encoder"), ("replay", "some"), ("group", "mine"), ("improvement_step", -0.1),
     ("target_return", math.nan), ("target_return", math.inf), ("token_order", "reward-first"), ("device", "tpu"),
     ("seed", 2**63), ("num_envs", 8001), ("episodes_per_loop", 2.5), ("batch_size", True), ("lr", "fast"),
     ("engine", "jax"), ("cache_dtype", "float16"), ("dropped_mass", -0.1), ("dropped_mass", 0.6),
@@ -60,7 +60,8 @@ def test_bad_values_are_refused_by_name_and_value(name, value):
     ("name", "value"),
     [
         ("num_envs", 0), ("max_steps", -1), ("episodes_per_env", 0), ("context_len", 0), ("seed", -2),
-        ("device", "gpu"), ("engine", "jax"), ("cache_dtype", "float16"), ("dropped_mass", 0.6),
+        ("device", "gpu"), ("engine", "jax"), ("cache_dtype", "float16"), ("dropped_mass", 0.6), ("base_mass", 0.0),
+        ("base_mass", math.nan), ("record", Path("film.gif")),
     ],
 )  # fmt: skip
 def test_bad_values_of_an_evaluation_are_refused(name, value):

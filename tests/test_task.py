@@ -248,6 +248,10 @@ def test_random_starts_fill_their_bounds(go2):
         assert degrees.abs().max() <= 5.0 + 1e-3, degrees.abs().max()
         assert degrees.amin() < -4.5 and degrees.amax() > 4.5 and abs(degrees.mean()) < 0.5
     assert len(joints.unique(dim=0)) == 800  # no two environments and no two episodes start alike
+    sideways_m = task.simulator.state().base_pos_m[:, :2]
+    assert sideways_m.abs().max() <= 0.1 + 1e-6
+    assert (sideways_m.amin(dim=0) < -0.095).all() and (sideways_m.amax(dim=0) > 0.095).all()
+    assert abs(torch.corrcoef(sideways_m.T)[0, 1]) < 0.2 and sideways_m.mean(dim=0).abs().max() < 0.01
 
 
 def test_starts_depend_on_the_seed_alone(go2):
@@ -259,11 +263,13 @@ def test_starts_depend_on_the_seed_alone(go2):
 def test_starts_drawn_ahead_are_the_same(go2):
     def walk(masked, steps=300):  # more than are drawn at a time, and not all of them used
         task = WalkingTask(FakeSimulator(go2, 3, fall_after=(2, 3, 7)), go2, masked=masked)
-        seen = [task.reset(1, random_starts=True)]
+        seen, stood = [task.reset(1, random_starts=True)], []
         for _ in range(2):  # a reset in between forgets what was drawn ahead
-            seen += [task.step(no_action(task)).observation for _ in range(steps)]
+            for _ in range(steps):
+                seen.append(task.step(no_action(task)).observation)
+                stood.append(task.simulator.state().base_pos_m)
             seen.append(task.reset(2, random_starts=True))
-        return torch.stack(seen)
+        return torch.stack(seen), torch.stack(stood)
 
     torch.testing.assert_close(walk(masked=True), walk(masked=False), atol=0, rtol=0)
 
@@ -309,6 +315,7 @@ def test_a_step_by_mask_asks_the_device_nothing(go2, random_starts):
 def test_without_random_starts_every_episode_begins_alike(go2):
     task = WalkingTask(FakeSimulator(go2, 2, frozen=True), go2, max_steps=1)
     torch.testing.assert_close(task.reset(1), task.reset(2), atol=0, rtol=0)
+    assert not task.simulator.state().base_pos_m[:, :2].any()
     torch.testing.assert_close(task.step(no_action(task)).observation, task.reset(3), atol=0, rtol=0)
 
 

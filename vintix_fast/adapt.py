@@ -6,6 +6,7 @@ episodes are run `rollout/`'s.
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,8 @@ from vintix_fast.gate import gate, measure_initial
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.memory import check_memory
-from vintix_fast.model import Vintix, fingerprint, load_checkpoint, move_posture, save_checkpoint
-from vintix_fast.posture import find_posture, stands_still
+from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
+from vintix_fast.posture import leave_standing, stands_still
 from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
@@ -32,7 +33,7 @@ from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
-from vintix_fast.task import ACTION_SCALE_RAD, MOST_REWARD, WalkingTask
+from vintix_fast.task import MOST_REWARD, WalkingTask
 from vintix_fast.train import (
     AwrImprover,
     CloneImprover,
@@ -120,7 +121,7 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     model = load_checkpoint(config.pretrained_path, config.device, config.token_order, progress.say)
     task_name = add_target(
         model, robot, load_robot(config.reference_robot), progress.say,
-        init_map=config.init_map, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
+        init_map=config.init_map, group=config.group, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
     )  # fmt: skip
     return model, task_name
 
@@ -145,7 +146,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         frozen = fingerprint(model, model.tasks[task_name].group_name)
 
         with region("posture"):
-            moved = _move_if_still(config, run, loop, task, model, task_name, progress)
+            model, moved = _leave_standing(config, run, loop, task, model, task_name, progress)
         with region("collect"):
             histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
         replay[loop - 1] = histories
@@ -186,27 +187,27 @@ def make_improver(config: AdaptConfig) -> Improver:
     return (CriticImprover if config.improver == "critic" else AwrImprover)(settings, config.device)
 
 
-def _move_if_still(
+def _leave_standing(
     config: AdaptConfig, run: Run, loop: int, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
-) -> dict[str, Any]:
-    """Where the best model so far stands still, let it act around the pose from which it moves best; see `posture`."""
+) -> tuple[Vintix, dict[str, Any]]:
+    """The model to collect with: where the best one so far stands still, one that moves; see `posture`."""
     best = next((row for row in run.rows if row["loop"] == run.current_loop), {})
     still = config.gate and stands_still(best["eval_return"], best["eval_length"], config.max_steps_per_episode)
     if not still:
-        return {}
-    progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a pose from which it moves")
-    found = find_posture(
-        task,
-        lambda: make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options),
-        seed_for(config, loop, "posture"),
-        progress.check,
+        return model, {}
+    if sharing := model.sharing(task_name):
+        progress.say(f"The model stands still; its stance stays as it is, since {', '.join(sharing)} would change too")
+        return model, {}
+    progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
+    make_actor = functools.partial(
+        make_policy,
+        task_name=task_name,
+        num_envs=task.num_envs,
+        context_len=config.context_len,
+        **config.engine_options,
     )
-    progress.say(
-        f"Pose: {found.words}; reward of a trial {found.before:.2f} before, {found.after:.2f} after "
-        f"({found.env_steps} steps)"
-    )
-    move_posture(model, task_name, found.offset, ACTION_SCALE_RAD * found.offset)
-    return {"posture": found.offset.tolist(), "posture_env_steps": found.env_steps}
+    seed = seed_for(config, loop, "posture")
+    return leave_standing(model, task_name, task, make_actor, config.init_map == "convert", seed, progress)
 
 
 def _collect(

@@ -19,6 +19,7 @@ BUILTIN_CHECKPOINT = BUILTIN_CHECKPOINTS / "without-minicheetah"
 """The default: it has seen every robot but Mini Cheetah."""
 IMPROVERS = ("critic", "awr", "topk", "clone")
 INIT_MAPS = ("convert", "none")
+GROUPS = ("own", "shared")
 TRAIN_ON = ("last", "all")
 TRAIN = ("adapter", "decoder")
 REPLAY = ("current", "all")
@@ -238,6 +239,9 @@ class AdaptConfig(RunConfig, EngineOptions):
     bf16: bool | None = None
     """Fine-tune in bfloat16; None: where the processor has instructions for it."""
     init_map: str = "convert"
+    group: str = "own"
+    """own: a group of the robot's own, which changes no other robot; shared: the group that its task, or the reference
+    robot's, has in the checkpoint, with all robots that use it."""
     obs_stats: Path | None = None
     gate: bool = True
     gate_episodes: int = 50
@@ -263,7 +267,8 @@ class AdaptConfig(RunConfig, EngineOptions):
                 "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6,
             },
             one_of={
-                "improver": IMPROVERS, "init_map": INIT_MAPS, "train_on": TRAIN_ON, "train": TRAIN, "replay": REPLAY,
+                "improver": IMPROVERS, "init_map": INIT_MAPS, "group": GROUPS,
+                "train_on": TRAIN_ON, "train": TRAIN, "replay": REPLAY,
                 "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"),
             },
         )  # fmt: skip
@@ -277,6 +282,8 @@ class AdaptConfig(RunConfig, EngineOptions):
                 f"--noise is {self.noise:g}; --improver {self.improver} learns from exploration: give more, or "
                 "--improver topk or clone"
             )
+        if self.group == "shared" and self.reinitialize:
+            raise UsageError("--reinitialize copies a group, which --group shared never does; leave one of the two out")
         if self.target_return is not None and not self.gate:
             raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")
         self._check_run()

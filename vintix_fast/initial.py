@@ -57,33 +57,36 @@ def add_target(
     say: Callable[[str], None],
     *,
     init_map: str = "convert",
+    group: str = "own",
     obs_stats: Path | None = None,
     reinitialize: bool = False,
 ) -> str:
-    """Give ``model`` a group of its own for ``robot``, unless it has one, and return its task's name.
+    """Give ``model`` a task for ``robot``, with a group of its own unless it is to share one; returns its name.
 
     Args:
         robot, reference: the new robot, and the one whose group is copied.
         say: told what is done.
-        init_map, obs_stats, reinitialize: see `AdaptConfig`.
+        init_map, group, obs_stats, reinitialize: see `AdaptConfig`.
 
     Raises:
         InputFileError: the reference group is missing, or sizes do not fit.
         UsageError: the robots' joints cannot be matched.
     """
     existing = find_task(robot, model.tasks)
+    if group == "shared":
+        return _join_group(model, existing, robot, reference, say, obs_stats)
     if existing is not None and not reinitialize:
         check_sizes(existing, model.tasks[existing])
-        group = model.tasks[existing].group_name
-        if [name for name, info in model.tasks.items() if info.group_name == group] == [existing]:
+        name = model.tasks[existing].group_name
+        if not model.sharing(existing):
             say(
-                f"The checkpoint already has {robot.name}'s own group {group}: going on from it "
+                f"The checkpoint already has {robot.name}'s own group {name}: going on from it "
                 "(--reinitialize copies the reference robot's instead)."
             )
             _set_statistics(model, existing, obs_stats)
             return existing
         # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
-        say(f"{robot.name} shares the group {group} in the checkpoint: adapting a copy of it.")
+        say(f"{robot.name} shares the group {name} in the checkpoint: adapting a copy of it.")
         return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), obs_stats)
 
     source = reference_task(model, reference)
@@ -96,6 +99,36 @@ def add_target(
         + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
     )
     return _own_group(model, existing, robot, source, signs, obs_stats)
+
+
+def _join_group(
+    model: Vintix,
+    existing: str | None,
+    robot: Robot,
+    reference: Robot,
+    say: Callable[[str], None],
+    obs_stats: Path | None,
+) -> str:
+    """The robot's task in a group that others may use too: where it is, or where the reference robot's is."""
+    name = existing or robot.task_names[0]
+    if existing is None:
+        source = reference_task(model, reference)
+        check_sizes(source, model.tasks[source])
+        model.add_task(name, model.tasks[source])
+        turned = int((joint_signs(robot, reference) < 0).sum())
+        if turned:
+            say(
+                f"{turned} of {robot.name}'s joints turn the other way than {reference.name}'s; a shared group "
+                "cannot be converted, --group own can."
+            )
+    check_sizes(name, model.tasks[name])
+    group, sharing = model.tasks[name].group_name, model.sharing(name)
+    changes = (
+        f"{', '.join(sharing)} share it and change too; --group own changes nobody" if sharing else "no other has it"
+    )
+    say(f"Adapting the group {group} for {name}: {changes}.")
+    _set_statistics(model, name, obs_stats)
+    return name
 
 
 def _own_group(

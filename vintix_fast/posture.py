@@ -1,9 +1,9 @@
-"""Away from standing still: a search for the stance around which a model moves best.
+"""Away from standing still: another robot's adapter, and a stance around which it moves.
 
 A copied adapter acts around the robot's default pose.  Where that pose presses links against one another (the front
 thighs of Mini Cheetah begin inside its body), joints do not follow small changes of their targets: exploration noise
 moves nothing, a critic finds no slope, and the model learns to stand.  A constant offset of the actions, seen by the
-adapter as no offset at all, frees them.
+adapter as no offset at all, frees them; and which robot's adapter walks then cannot be told from how well it stands.
 
 The search is over six numbers, front and hind hip, thigh and calf, the left legs' mirror image on the right.  Each
 environment tries another offset; the best of a round is where the next begins (pattern search, Hooke and Jeeves 1961).
@@ -11,21 +11,28 @@ environment tries another offset; the best of a round is where the next begins (
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from vintix_fast.model import Vintix, add_group, move_posture
 from vintix_fast.model.adapter import BODY_DIMS
-from vintix_fast.robots import LEGS, Robot
+from vintix_fast.report.progress import Progress
+from vintix_fast.robots import LEGS, Robot, find_task, joint_signs, load_robot, robot_names
 from vintix_fast.rollout import Actor, collect
 from vintix_fast.task import ACTION_SCALE_RAD, MOST_REWARD, WalkingTask
 
-SIZES = (1.0, 2.0)
-"""How far one of the six numbers is moved, in action units (0.25 rad); halved once, where nothing was better."""
-ROUNDS = 6
-TRIAL_STEPS = 300
+SIZES = np.array([1.0, 2.0])
+"""How far one of the six numbers is moved, in action units (0.25 rad); halved whenever nothing was better."""
+ROUNDS = 7
+FIRST_ROUNDS = 3
+"""After these the adapters are compared, and the best one's search goes on alone."""
+TRIAL_STEPS = 400
 STANDING = 0.5
 """A model that stays up and earns less than this part of what a step can give stands still."""
 JOINTS_OF_A_LEG = ("hip", "thigh", "calf")
@@ -33,13 +40,21 @@ JOINTS_OF_A_LEG = ("hip", "thigh", "calf")
 
 @dataclass(frozen=True)
 class Posture:
-    """What a search found."""
+    """Where a search stands."""
 
-    offset: np.ndarray  # [J] in action units
-    words: str  # the offset, for a person
-    before: float  # reward of a trial without the offset
+    numbers: np.ndarray  # [6] offsets of front hip, thigh, calf, hind hip, thigh, calf, in action units
+    offset: np.ndarray  # [J] the same of all joints
+    before: float | None  # return of a trial without the offset
     after: float  # and with it
     env_steps: int
+    halved: int  # how often the next moves are halved
+
+    @property
+    def words(self) -> str:
+        """The offsets for a person."""
+        names = [f"{pair} {joint}" for pair in ("front", "hind") for joint in JOINTS_OF_A_LEG]
+        moved = [f"{n} {x * ACTION_SCALE_RAD:+.2f}" for n, x in zip(names, self.numbers, strict=True) if x]
+        return ", ".join(moved) + " rad" if moved else "no offset"
 
 
 def stands_still(mean_return: float, mean_length: float, max_steps: int) -> bool:
@@ -47,30 +62,90 @@ def stands_still(mean_return: float, mean_length: float, max_steps: int) -> bool
     return mean_length > max_steps / 2 and mean_return < STANDING * MOST_REWARD * mean_length
 
 
-def find_posture(
-    task: WalkingTask, make_actor: Callable[[], Actor], seed: int, check: Callable[[], None] = lambda: None
-) -> Posture:
-    """The offset of all actions with which a model earns most in `TRIAL_STEPS` steps from randomised starts.
+def leave_standing(
+    model: Vintix,
+    task_name: str,
+    task: WalkingTask,
+    make_actor: Callable[[Vintix], Actor],
+    convert: bool,
+    seed: int,
+    progress: Progress,
+) -> tuple[Vintix, dict[str, Any]]:
+    """The model with the adapter, its own or a copy of another robot's, and the stance that earn most.
 
     Args:
-        task: the environments; each tries one offset at a time.
+        model: stands still; its task has a group of its own.
+        make_actor: makes a model, with a cold context, act in the task's environments.
+        convert: turn copied adapters to the robot's joints.
+        seed: of the starts.
+
+    Returns:
+        The model, and what to record of the search.
+    """
+    search = functools.partial(find_posture, task, seed=seed, check=progress.check)
+    adapters = _adapters(model, task_name, task.robot, convert)
+    found = {whose: search(lambda m=m: make_actor(m), rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
+    for whose, so_far in found.items():
+        progress.say(
+            f"{whose}: return of {TRIAL_STEPS} steps {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words}"
+        )
+    whose = max(found, key=lambda whose: found[whose].after)
+    model = adapters[whose]
+    posture = search(lambda: make_actor(model), rounds=ROUNDS - FIRST_ROUNDS, start=found[whose])
+    move_posture(model, task_name, posture.offset, ACTION_SCALE_RAD * posture.offset)
+    steps = sum(other.env_steps for name, other in found.items() if name != whose) + posture.env_steps
+    progress.say(f"Going on with {whose}, {posture.words}: {posture.after:.2f} ({steps} steps tried)")
+    return model, {"adapter": whose, "posture": posture.offset.tolist(), "posture_env_steps": steps}
+
+
+def _adapters(model: Vintix, task_name: str, robot: Robot, convert: bool) -> dict[str, Vintix]:
+    """The model as it is, and with a copy of the adapter of each other robot that it knows, by whose it is."""
+    adapters = {"its own adapter": model}
+    for name in robot_names():
+        other = load_robot(name)
+        source = find_task(other, model.tasks)
+        if source in (None, task_name):
+            continue
+        signs = joint_signs(robot, other) if convert else np.ones(len(robot.joints))
+        group, candidate = model.tasks[task_name].group_name, copy.deepcopy(model)
+        candidate.remove_task(task_name)
+        add_group(candidate, task_name, group, source, signs)
+        adapters[f"{name}'s adapter"] = candidate
+    return adapters
+
+
+def find_posture(
+    task: WalkingTask,
+    make_actor: Callable[[], Actor],
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+    rounds: int = ROUNDS,
+    start: Posture | None = None,
+) -> Posture:
+    """The offset of all actions with which a model earns most until it falls, in `TRIAL_STEPS` steps at most.
+
+    Args:
+        task: the environments; each tries one offset at a time, from randomised starts.
         make_actor: the model, with a cold context, acting in them.
         seed: of the starts.
         check: called for every step; may raise to stop.
+        rounds: of trials.
+        start: an earlier search to go on with; none: no offset.
     """
     directions = mirrored(task.robot)  # [6, J]
-    numbers, sizes, steps, before = np.zeros(len(directions)), SIZES, 0, None
-    for turn in range(ROUNDS):
+    numbers, halved, steps = np.zeros(len(directions)), 0, 0
+    before = after = None
+    if start is not None:
+        numbers, halved, steps, before = start.numbers, start.halved, start.env_steps, start.before
+    for turn in range(rounds):
+        sizes = SIZES / 2**halved
         moves = [sign * size * unit for unit in np.eye(len(numbers)) for size in sizes for sign in (1.0, -1.0)]
-        tried = numbers + np.array([np.zeros_like(numbers), *moves])  # [K, 6], what is known so far first
-        rewards, more = _try(task, make_actor, tried @ directions, seed + turn, check)
-        before, steps, best = rewards[0] if before is None else before, steps + more, int(rewards.argmax())
-        numbers = tried[best]
-        if best == 0:
-            if sizes != SIZES:
-                break
-            sizes = tuple(size / 2 for size in SIZES)
-    return Posture(numbers @ directions, _in_words(numbers), float(before), float(rewards[best]), steps)
+        tried = numbers + np.array([np.zeros_like(numbers), *moves])  # [K, 6], the best so far first
+        returns, more = _try(task, make_actor, tried @ directions, seed + turn, check)
+        best = int(returns.argmax())
+        numbers, after, steps, halved = tried[best], float(returns[best]), steps + more, halved + (best == 0)
+        before = float(returns[0]) if before is None else before
+    return Posture(numbers, numbers @ directions, before, after, steps, halved)
 
 
 def mirrored(robot: Robot) -> np.ndarray:
@@ -92,8 +167,8 @@ def mirrored(robot: Robot) -> np.ndarray:
 def _try(
     task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray, seed: int, check: Callable[[], None]
 ) -> tuple[np.ndarray, int]:
-    """Mean reward of a trial with each of ``offsets`` [K, J], and the environment steps that this took."""
-    steps, rewards = min(TRIAL_STEPS, task.max_steps), []
+    """Mean return of a trial with each of ``offsets`` [K, J], and the environment steps that this took."""
+    steps, returns = min(TRIAL_STEPS, task.max_steps), []
     for first in range(0, len(offsets), task.num_envs):
         some = offsets[first : first + task.num_envs]
         whose = np.arange(task.num_envs) % len(some)  # environment -> offset
@@ -102,9 +177,9 @@ def _try(
             task, Shifted(make_actor(), shifted), seed=seed, random_starts=True, steps_per_env=steps, keep=True,
             on_step=lambda collection: check(),
         )  # fmt: skip
-        earned = np.array([history.reward.sum() for history in found.histories])  # [N]
-        rewards += [earned[whose == index].mean() for index in range(len(some))]
-    return np.array(rewards), steps * task.num_envs * -(-len(offsets) // task.num_envs)
+        first_episodes = [history.reward[slice(*history.episodes()[0])].sum() for history in found.histories]
+        returns += [np.array(first_episodes)[whose == index].mean() for index in range(len(some))]
+    return np.array(returns), steps * task.num_envs * -(-len(offsets) // task.num_envs)
 
 
 class Shifted(Actor):
@@ -137,9 +212,3 @@ class Shifted(Actor):
         observation = observation.clone()
         observation[:, BODY_DIMS : BODY_DIMS + self._offset.shape[1]] -= ACTION_SCALE_RAD * self._offset
         return observation
-
-
-def _in_words(numbers: np.ndarray) -> str:
-    names = [f"{pair} {joint}" for pair in ("front", "hind") for joint in JOINTS_OF_A_LEG]
-    moved = [f"{name} {number * ACTION_SCALE_RAD:+.2f}" for name, number in zip(names, numbers, strict=True) if number]
-    return ", ".join(moved) + " rad" if moved else "as it was"

@@ -40,7 +40,8 @@ def results(tmp_path, monkeypatch):
 
     def run(command, result):
         result.parent.mkdir(parents=True, exist_ok=True)
-        write_json(result, found | {"returns_by_episode_number": [1.0, 2.0, 3.0]})
+        errors = {"standard_error": 0.125, "standard_errors_by_episode_number": [0.2, 0.3, 0.3, 0.4]}
+        write_json(result, found | {"returns_by_episode_number": [1.0, 2.0, 3.0, 5.0]} | errors)
 
     monkeypatch.setattr(make_checkpoints, "run", run)
     return out
@@ -60,4 +61,8 @@ def test_a_new_model_takes_the_place_of_the_bundled_one(results, tmp_path):
         "go2": True, "a1": True, "minicheetah": True, "go1": False,
     }  # fmt: skip
     card = (bundled / "README.md").read_text()
-    assert "A note." in card and "minicheetah_locomotion" in card and "97/100" in card and "1.25 ± 0.50" in card
+    assert "A note." in card and "minicheetah_locomotion" in card and "97/100" in card
+    # Of 100 episodes with a standard deviation of 0.5, and of the mean of the third and fourth episodes.
+    assert "| go2 | 1.25 ± 0.050 |" in card
+    assert "1.25 ± 0.125 | 1.00 ± 0.200 | 4.00 ± 0.250 |" in card
+    assert [found["late_standard_error"] for found in returns.values()] == [pytest.approx(0.25)] * 4

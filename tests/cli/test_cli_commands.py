@@ -57,7 +57,7 @@ def test_help_documents_the_guides_parameters_and_defaults(command, defaults):
     for option, default in defaults.items():
         note = r"\[required\]" if default is None else rf"\[default: {re.escape(default)}\]"
         # Between an option and its note no other option begins.
-        assert re.search(rf"--{option} <\w+> ((?!--)[^\[])+{note}", text), option
+        assert re.search(rf"--{option} (-\w )?<\w+> ((?!--)[^\[])+{note}", text), option
     assert "unitreea1" in text
 
 
@@ -161,6 +161,27 @@ def test_the_commands_defaults_are_those_of_the_configurations(configs):
     assert configs[-1].num_envs == 1
 
 
+def test_eval_takes_the_owners_names_of_its_options(configs):
+    words = "-r go2 --vintix_path m --num_envs 10 --max_episodes 9 --record out.mp4 --base_mass 6.9 --output folder"
+    for line in (words, words.replace("_", "-")):
+        result = invoke("eval", *line.split())
+        assert result.exit_code == 0, result.output
+    wanted = EvalConfig(
+        "m", "go2", num_envs=10, episodes_per_env=9, record="out.mp4", base_mass=6.9, output_dir="folder"
+    )
+    assert configs == [wanted, wanted]
+
+
+def test_eval_starts_at_random_unless_it_is_told_not_to(configs):
+    for words in ([], ["--fixed-starts"]):
+        assert invoke("eval", "--robot-type", "go2", "--output-dir", "out", *words).exit_code == 0
+    moved, fixed = configs
+    assert moved.random_starts and moved.num_envs == 100
+    assert not fixed.random_starts and fixed.num_envs == 1
+    gone = invoke("eval", "--robot-type", "go2", "--random-starts")
+    assert gone.exit_code == 2 and "No such option" in spoken(gone.stderr)
+
+
 def test_adapt_prints_one_json_object_and_its_models(configs):
     result = invoke("adapt", "--robot-type", "go2", "--output-dir", "out", "--json")
     assert last_json(result) == {
@@ -235,14 +256,16 @@ def test_progress_in_a_log_is_whole_lines_and_nothing_else(capsys):
 
 
 def test_tables_are_readable_at_80_columns(capsys):
-    numbers = {"episodes": 1050, "env_steps": 1050000, "mean_return": -12.34, "mean_length": 1000.0, "loss": 0.1234}
-    gate = {"eval_return": -21.09, "eval_length": 999.0, "accepted": False}
-    row = {"loop": 12} | numbers | gate | {"collect_seconds": 12345.6, "train_seconds": 2345.6}
+    collected = {"env_steps": 1050000, "mean_return": -12.34, "standard_error": 0.12, "mean_length": 1000.0}
+    gate = {"eval_return": -21.09, "eval_standard_error": 1.01, "eval_length": 999.0, "accepted": False}
+    seconds = {"collect_seconds": 12345.6, "train_seconds": 2345.6}
+    row = {"loop": 12, "loss": 0.1234} | collected | gate | seconds
     console = Console(stderr=True, width=80)
     console.print(summary_table([{"loop": 0, "eval_return": 1.0, "eval_length": 30.0, "accepted": True}, row]))
     text = capsys.readouterr().err
-    assert "12 1050 1050000 -12.34 1000 0.1234 -21.09 999 12345.6 2345.6 no" in " ".join(text.split())
-    assert "loop episodes steps return length loss return length s s kept" in " ".join(text.split())
+    numbers = r"12 1050000 -12\.34 0\.12 1000 0\.1234 -21\.09 1\.01 999 (12345\.6 2345\.6|12346 2346) no"
+    assert re.search(numbers, " ".join(text.split()))
+    assert "eval eval collect train loop steps return" in " ".join(text.split())
     console.print(evaluation_table(evaluation_of(2)))
     assert "…" not in text + capsys.readouterr().err
 

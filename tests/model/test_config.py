@@ -37,11 +37,16 @@ def test_config_ignores_what_it_does_not_know_and_fills_a_null_mlp_width(config)
     assert ModelConfig.from_dict({**config, "lr": 1e-4, "intermediate_size": None}).intermediate_size == 256
 
 
+@pytest.mark.parametrize(("heads", "head_dim"), [(4, 16), (6, 10), (64, 1)])
+def test_a_head_is_as_wide_as_whole_numbers_allow(config, heads, head_dim):
+    assert ModelConfig.from_dict({**config, "transformer_heads": heads}).head_dim == head_dim
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("hidden_dim", 65, r"hidden_dim is 65, .* is 64"),
-        ("transformer_heads", 5, "64 is not divisible by transformer_heads 5"),
+        ("transformer_heads", 65, "transformer_heads 65 is more than hidden_dim 64"),
         ("transformer_depth", 0, "transformer_depth .* 0"),
         ("context_len", -3, "context_len .* -3"),
         ("action_emb_dim", "31", "action_emb_dim .* '31'"),

@@ -11,9 +11,15 @@ from vintix_fast.model import ContextCache, load_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
-ORDERS = {"vintix_tiny": "action-reward-observation", "vintix_tiny_upstream": "observation-action-reward"}
+ORDERS = {
+    "vintix_tiny": "action-reward-observation",
+    "vintix_tiny_add_task": "action-reward-observation",
+    "vintix_tiny_no_group_name": "action-reward-observation",
+    "vintix_tiny_upstream": "observation-action-reward",
+}
+OTHER_TASK = {"vintix_tiny_add_task": "minicheetah_walking_ad"}
 INPUTS = ("observation", "prev_action", "prev_reward", "step_num")
-CASES = [(name, task) for name in ORDERS for task in ("go2_walking_ad", "unitreea1_walking_ad")]
+CASES = [(name, task) for name in ORDERS for task in ("go2_walking_ad", OTHER_TASK.get(name, "unitreea1_walking_ad"))]
 
 
 def golden(name, task):

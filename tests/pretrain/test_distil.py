@@ -1,4 +1,4 @@
-"""Learning histories by noise distillation: the schedule, the noise, the files, going on; in the fake simulator."""
+"""Learning histories by noise distillation: the files and going on; in the fake simulator."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from vintix_fast.data import writer as writer_module
 from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.pretrain import distil as distil_module
 from vintix_fast.pretrain.config import DistilConfig
-from vintix_fast.pretrain.distil import NoiseDistillation, distil, random_share, return_along_history
+from vintix_fast.pretrain.distil import distil, random_share, return_along_history
 from vintix_fast.pretrain.expert_policy import expert_network, load_expert
 from vintix_fast.robots import load_robot
 from vintix_fast.run import save_tensors, write_json
@@ -82,72 +82,14 @@ def assert_same_histories(left, right):
         assert path.read_text() == (right / path.name).read_text()
 
 
-# -- the schedule ------------------------------------------------------------------------------------------------------
-
-
-def test_a_history_begins_with_noise_alone_and_ends_with_the_expert_alone():
-    for power in (0.3, 0.5, 1.0, 2.0):
-        shares = [random_share(step, 200, power, 0.1) for step in range(200)]
-        assert shares[0] == 1.0 and shares[179] > 0.0
-        assert shares[180:] == [0.0] * 20
-        assert all(later < earlier for earlier, later in zip(shares[:180], shares[1:181], strict=True))
-
-
-def test_the_schedule_is_that_of_ad_epsilon():
-    # (1 - (25 / 100)^0.5)^(1 / 0.5) = 0.5^2
-    assert random_share(25, 100, 0.5, 0.0) == pytest.approx(0.25)
-    assert random_share(20, 100, 0.5, 0.2) == pytest.approx(0.25)
-    assert random_share(60, 100, 2.0, 0.0) == pytest.approx(0.8)
-    assert random_share(30, 100, 1.0, 0.0) == pytest.approx(0.7)
-
-
-# -- the noise ---------------------------------------------------------------------------------------------------------
-
-
-def noise(robot_name="go2", seed=1, **options):
-    config = DistilConfig(expert="expert", output_dir="out", **(SMALL | options))
-    return NoiseDistillation(load_robot(robot_name), config, seed)
-
-
-@pytest.mark.parametrize("robot_name", ["go2", "a1", "minicheetah"])
-def test_the_first_actions_reach_uniformly_over_the_joints_ranges(robot_name):
-    robot = load_robot(robot_name)
-    action = noise(robot_name).apply(torch.full((4000, 12), 3.0), 0).numpy()
-    target = np.array(robot.default_pose_rad) + 0.25 * action  # what the walking task makes of an action, in rad
-    lowest, highest = robot.joint_range_rad.T
-    place = (target - lowest) / (highest - lowest)
-    assert place.min() > -1e-5 and place.max() < 1 + 1e-5
-    assert place.min(axis=0).max() < 0.01 and place.max(axis=0).min() > 0.99
-    for joint in range(12):
-        shares = np.histogram(place[:, joint], bins=4, range=(0, 1))[0] / 4000
-        assert np.abs(shares - 0.25).max() < 0.035  # 5 standard deviations
-    correlation = np.corrcoef(place.T) - np.eye(12)
-    assert np.abs(correlation).max() < 0.08
-
-
-def test_the_last_actions_are_exactly_the_experts():
-    mixed = noise(steps_per_env=10, expert_fraction=0.5)
-    expert = torch.randn(3, 12)
-    executed = [mixed.apply(expert, step) for step in range(10)]
-    assert all(torch.equal(action, expert) for action in executed[5:])
-    assert all((action != expert).all() for action in executed[:5])
-
-
-def test_noise_depends_on_its_seed_and_its_step():
-    first, again, other = noise(seed=1), noise(seed=1), noise(seed=2)
-    zero = torch.zeros(3, 12)
-    a, b, c = (n.apply(zero, 0) for n in (first, again, other))
-    assert torch.equal(a, b) and not torch.equal(a, c)
-    assert (first.apply(zero, 1) != a).all()
-
-
 # -- what it leaves ----------------------------------------------------------------------------------------------------
 
 
 def test_every_history_is_a_file_with_its_description_beside_it(finished):
     out, _ = finished
     names = {f"trajectories_env_{env:04d}.{kind}" for env in range(3) for kind in ("h5", "json")}
-    assert {path.name for path in out.iterdir()} == names | {"config.json", "distil.json", "returns.png"}
+    about_all = {"config.json", "distil.json", "returns.png", "histories.json"}
+    assert {path.name for path in out.iterdir()} == names | about_all
     assert (out / "returns.png").read_bytes().startswith(b"\x89PNG")
     for env in range(3):
         about = json.loads((out / f"trajectories_env_{env:04d}.json").read_text())
@@ -156,6 +98,24 @@ def test_every_history_is_a_file_with_its_description_beside_it(finished):
         read = read_trajectories(out / f"trajectories_env_{env:04d}.h5")
         assert read.closed_cleanly and read.attributes["task_name"] == "go2_walking_ad"
         assert [len(history) for history in read.histories] == [STEPS]
+
+
+@pytest.mark.parametrize("folder", ["histories", "distil"])
+def test_the_folders_own_json_tells_older_readers_the_task(finished, tmp_path, expert, folder):
+    out = finished[0] if folder == "histories" else tmp_path / folder
+    if not out.exists():
+        run(out, expert)  # where the summary has the same name
+    about = json.loads((out / f"{folder}.json").read_text())
+    assert about["task_name"] == "go2_walking_ad" and about["group_name"] == "go2_locomotion"
+    assert about["observation_shape"] == {"proprio": [33]} and about["action_dim"] == 12
+    assert json.loads((out / "distil.json").read_text())["histories"] == 3
+
+
+def test_the_experts_action_is_called_as_vintix_2_calls_it(finished):
+    with h5py.File(finished[0] / "trajectories_env_0000.h5") as file:
+        stored = {name: group for name, group in next(iter(file.values())).items()}
+        assert "demonstrator_action" in stored and "mean_action" not in stored
+        np.testing.assert_array_equal(stored["demonstrator_action"], histories(finished[0])[0].extras["mean_action"])
 
 
 def test_the_description_lists_the_finished_episodes(finished):

@@ -79,19 +79,26 @@ def test_directories_of_the_same_robot_are_joined(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task_name", "group"),
+    ("task_name", "read_as", "group"),
     [
-        ("go1_walking_ad", "go1_locomotion"),
-        ("minicheetah_walking_ad", "minicheetah_locomotion"),
-        ("unitreea1_walking_ad", "a1_locomotion"),
-        ("a1_walking_ad", "a1_locomotion"),
-        ("anymal_walking", "anymal_walking"),
+        ("go1_walking_ad", "go1_walking_ad", "go1_locomotion"),
+        ("minicheetah_walking_ad", "minicheetah_walking_ad", "minicheetah_locomotion"),
+        ("a1_walking_ad", "a1_walking_ad", "a1_locomotion"),
+        ("unitreea1_walking_ad", "a1_walking_ad", "a1_locomotion"),
+        ("anymal_walking", "anymal_walking", "anymal_walking"),
     ],
 )
-def test_robots_that_are_known_get_their_groups_and_others_one_of_their_own(tmp_path, task_name, group):
+def test_robots_that_are_known_get_their_groups_and_others_one_of_their_own(tmp_path, task_name, read_as, group):
     write_history(tmp_path / "t.h5", make_history([5]), task_name=task_name)
     (robot,) = read(tmp_path)
-    assert (robot.task_name, robot.group_name) == (task_name, group)
+    assert (robot.task_name, robot.group_name) == (read_as, group)
+
+
+def test_older_and_newer_names_of_a_task_are_of_one_robot(tmp_path):
+    for name, lengths in (("a1_walking_ad", [5]), ("unitreea1_walking_ad", [6])):
+        write_history(tmp_path / f"{name}.h5", make_history(lengths), task_name=name)
+    (robot,) = read(tmp_path)
+    assert list(map(len, robot.train)) == [5, 6]
 
 
 def test_a_group_that_the_description_names_is_taken(tmp_path):

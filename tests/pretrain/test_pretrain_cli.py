@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import last_json, spoken
+from commands import last_json, spoken, tree
 from fakes import TINY, FakeSimulator
 from histories_on_disk import TASKS, write_robot
 from typer.testing import CliRunner
@@ -29,10 +29,6 @@ COMMANDS = tuple(COMMON)
 
 def invoke(command, *words):
     return CliRunner().invoke(app, [command, *COMMON[command].split(), *map(str, words)])
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from vintix_fast.pretrain.pretrain import pretrain
     [
         ({"model": TINY_MODEL | {"hidden_dim": 64}}, UsageError, "--model: hidden_dim is 64, but .* is 32"),
         ({"model": {"depth": 3}}, UsageError, "--model depth is not known; known are .*transformer_depth"),
-        ({"model": TINY_MODEL | {"transformer_heads": 5}}, UsageError, "not divisible by transformer_heads 5"),
+        ({"model": TINY_MODEL | {"transformer_heads": 33}}, UsageError, "transformer_heads 33 is more than hidden_dim"),
         ({"model": TINY_MODEL | {"norm_class": "BatchNorm"}}, UsageError, "norm_class must be one of LayerNorm"),
         ({"model": TINY_MODEL | {"norm_obs": 1}}, UsageError, "norm_obs must be true or false"),
         ({"data": ()}, UsageError, "--data is missing"),

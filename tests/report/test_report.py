@@ -113,11 +113,12 @@ def test_the_page_tells_the_runs_numbers(report, out):
     assert "Adaptation to minicheetah" in text and "finished, 2 of 2 loops" in text
     assert "1.25 return, zero-shot" in text and "3.75 return, best (loop 1)" in text
     first = rows[1]
-    collected = f"{first['env_steps']} {first['mean_return']:.2f} {first['mean_length']:.0f}"
-    assert re.search(rf" 1 6 {collected} 3\.75 0\.00 (3\.75 )?7 {first['loss']:.4f} yes ", text)
-    assert re.search(r" 2 6 \d+ -?[\d.]+ \d+ 2\.50 0\.00 (2\.50 )?7 [\d.]+ no ", text)
+    error = first["std_return"] / (first["episodes"] - 1) ** 0.5
+    collected = f"{first['env_steps']} {first['mean_return']:.2f} {error:.2f} {first['mean_length']:.0f}"
+    assert re.search(rf" 1 6 {collected} 3\.75 0\.50 (3\.75 )?7 {first['loss']:.4f} yes ", text)
+    assert re.search(r" 2 6 \d+ -?[\d.]+ [\d.]+ \d+ 2\.50 0\.50 (2\.50 )?7 [\d.]+ no ", text)
     collected = rows[1]["env_steps"] + rows[2]["env_steps"]
-    assert f"{collected:,} environment steps. The evaluations took 21 more" in text
+    assert f"{collected:,} environment steps. The evaluations took 42 more" in text
     options = json.loads((out / "config.json").read_text())
     for name, value in (options["options"] | options["versions"]).items():
         assert f" {name} {'' if value is None else f'{value} '}" in text
@@ -346,7 +347,7 @@ def test_cold_and_warm_evaluations_have_columns_where_they_were_measured(report,
         row.update(eval_cold_return=1.01, eval_warm_return=2.02)
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = said(report(out, rollout=False).page)
-    assert " eval return ± std cold warm eval length " in text and " 3.75 0.00 1.01 2.02 7 " in text
+    assert " eval return ± s.e. cold warm eval length " in text and " 3.75 0.50 1.01 2.02 7 " in text
 
 
 @pytest.mark.parametrize(

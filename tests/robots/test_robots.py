@@ -1,4 +1,4 @@
-"""Robot files: the bundled four against constants written down here, a user's own, and every way to get one wrong."""
+"""Robot files: the bundled ones against constants written down here, a user's own, and every way to get one wrong."""
 
 import dataclasses
 import re
@@ -18,6 +18,11 @@ DOCS = Path(robots.__file__).with_name("README.md")
 LEGS = ("FR", "FL", "RR", "RL")
 
 # Constants of the environments that public checkpoints were trained in.
+MINICHEETAH = dict(
+    task_names=("minicheetah_walking_ad",), group_name="minicheetah_locomotion", base_link="base",
+    kp=20, kd=0.5, mass_kg=8.3,
+    start_height_m=0.40, target_height_m=0.30, front=(0, -0.8, 1.5), rear=(0, -0.8, 1.5), thigh_axis_y=-1,
+)  # fmt: skip
 FACTS = {
     "go2": dict(
         task_names=("go2_walking_ad",), group_name="go2_locomotion", base_link="base", kp=20, kd=0.5, mass_kg=15.0,
@@ -26,17 +31,15 @@ FACTS = {
     "go1": dict(
         task_names=("go1_walking_ad",), group_name="go1_locomotion", base_link="trunk", kp=20, kd=0.5, mass_kg=13.1,
         start_height_m=0.42, target_height_m=0.32, front=(0, 0.8, -1.6), rear=(0, 1.0, -1.6), thigh_axis_y=1,
+        friction=0, damping=0,  # the URDF says otherwise
     ),
     "a1": dict(
-        task_names=("unitreea1_walking_ad", "a1_walking_ad"), group_name="a1_locomotion", base_link="trunk",
+        task_names=("a1_walking_ad", "unitreea1_walking_ad"), group_name="a1_locomotion", base_link="trunk",
         kp=20, kd=0.5, mass_kg=13.7,
         start_height_m=0.42, target_height_m=0.27, front=(0, 0.8, -1.5), rear=(0, 1.0, -1.5), thigh_axis_y=1,
     ),
-    "minicheetah": dict(
-        task_names=("minicheetah_walking_ad",), group_name="minicheetah_locomotion", base_link="base",
-        kp=20, kd=0.5, mass_kg=8.3,
-        start_height_m=0.40, target_height_m=0.30, front=(0, -0.8, 1.5), rear=(0, -0.8, 1.5), thigh_axis_y=-1,
-    ),
+    "minicheetah": MINICHEETAH | {"feet": ()},
+    "minicheetah-primitive": MINICHEETAH,
 }  # fmt: skip
 
 
@@ -53,13 +56,14 @@ def test_names():
 
 
 def test_constants(robot):
-    facts = dict(FACTS[robot.name])
+    feet = tuple(f"{leg}_foot" for leg in LEGS)
+    urdfs_own = {"base_mass_kg": None, "armature": None, "friction": None, "damping": None}
+    facts = {"feet": feet} | urdfs_own | FACTS[robot.name]
     pose = 2 * facts.pop("front") + 2 * facts.pop("rear")
     thigh_axis_y = facts.pop("thigh_axis_y")
     assert {key: getattr(robot, key) for key in facts} == facts
     assert robot.default_pose_rad == pose
     assert robot.joints == tuple(f"{leg}_{part}_joint" for leg in LEGS for part in ("hip", "thigh", "calf"))
-    assert robot.feet == tuple(f"{leg}_foot" for leg in LEGS)
     leg_axes = [[1, 0, 0], [0, thigh_axis_y, 0], [0, thigh_axis_y, 0]]
     np.testing.assert_allclose(robot.joint_axes, 4 * leg_axes, atol=1e-12)
 
@@ -113,7 +117,8 @@ def test_joint_signs(target, reference, leg):
 def test_find_task():
     a1 = load_robot("a1")
     assert find_task(a1, ["go2_walking_ad", "a1_walking_ad"]) == "a1_walking_ad"
-    assert find_task(a1, {"a1_walking_ad": {}, "unitreea1_walking_ad": {}}) == "unitreea1_walking_ad"
+    assert find_task(a1, ["go2_walking_ad", "unitreea1_walking_ad"]) == "unitreea1_walking_ad"
+    assert find_task(a1, {"unitreea1_walking_ad": {}, "a1_walking_ad": {}}) == "a1_walking_ad"
     assert find_task(a1, ["go2_walking_ad"]) is None
 
 
@@ -122,46 +127,6 @@ def test_no_simulator_is_imported():
     for name in ("vintix_fast.robots.robot", "vintix_fast.robots.urdf"):
         assert "genesis" not in vars(sys.modules[name])
         assert not re.search(r"^\s*(import|from) genesis", Path(sys.modules[name].__file__).read_text(), re.MULTILINE)
-
-
-# --- the project's own Mini Cheetah ---
-
-
-def tensors(urdf_path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Link -> centre of mass [3] and inertia [3, 3]."""
-    found = {}
-    for link in ElementTree.parse(urdf_path).findall("link"):
-        i = {key: float(value) for key, value in link.find("inertial/inertia").attrib.items()}
-        inertia = [[i["ixx"], i["ixy"], i["ixz"]], [i["ixy"], i["iyy"], i["iyz"]], [i["ixz"], i["iyz"], i["izz"]]]
-        com = [float(x) for x in link.find("inertial/origin").get("xyz").split()]
-        found[link.get("name")] = np.array(com), np.array(inertia)
-    return found
-
-
-def test_minicheetah_inertias_are_possible():
-    for link, (_, inertia) in tensors(load_robot("minicheetah").urdf_path).items():
-        small, middle, large = np.linalg.eigvalsh(inertia)
-        assert small > 0, link
-        assert small + middle >= large, link
-
-
-def test_minicheetah_is_symmetric():
-    """A right leg is the left one mirrored in the xz plane: y -> -y."""
-    mirror = np.diag([1.0, -1.0, 1.0])
-    links = tensors(load_robot("minicheetah").urdf_path)
-    for right, left in (("FR", "FL"), ("RR", "RL")):
-        for part in ("hip", "thigh", "calf", "foot"):
-            (com_right, inertia_right), (com_left, inertia_left) = links[f"{right}_{part}"], links[f"{left}_{part}"]
-            np.testing.assert_array_equal(com_right, mirror @ com_left)
-            np.testing.assert_array_equal(inertia_right, mirror @ inertia_left @ mirror)
-
-
-def test_minicheetah_stands_at_its_target_height():
-    """0.209 m of thigh at 0.8 rad, 0.18 m to the foot at 1.5 - 0.8 rad, and the foot's radius."""
-    robot = load_robot("minicheetah")
-    thigh_rad, calf_rad = robot.default_pose_rad[1:3]
-    height_m = 0.209 * np.cos(thigh_rad) + 0.18 * np.cos(thigh_rad + calf_rad) + 0.015
-    assert height_m == pytest.approx(robot.target_height_m, abs=0.005)
 
 
 # --- a user's own robot file ---
@@ -214,6 +179,12 @@ def test_documented_example(rex, tmp_path, monkeypatch):
 def test_optional_keys(rex):
     path = rex('feet = ["FR_foot", "FL_foot", "RR_foot", "RL_foot"]')
     assert load_robot(path).feet == ()
+    (physics,) = re.findall(r"^base_mass_kg.*^damping[^\n]*", EXAMPLE, re.MULTILINE | re.DOTALL)
+    robot = load_robot(path := rex())
+    assert (robot.base_mass_kg, robot.armature, robot.friction, robot.damping) == (6.0, 0.1, 0.0, 0.0)
+    path.write_text(path.read_text().replace(physics, "damping = 1  # an integer"))
+    robot = load_robot(path)
+    assert (robot.base_mass_kg, robot.armature, robot.friction, robot.damping) == (None, None, None, 1.0)
 
 
 def test_axes_follow_joint_origins_and_ignore_what_is_above_the_base(rex):
@@ -271,6 +242,11 @@ def test_unreadable_files(tmp_path):
     ("start_height_m = 0.40", "start_height_m = -0.4", r"start_height_m must be greater than 0, got -0.4"),
     ("target_height_m = 0.30", "target_height_m = inf", r"target_height_m must be .* got inf"),
     ("mass_kg = 12.0", "mass_kg = 0.0", r"mass_kg must be greater than 0, got 0.0"),
+    ("base_mass_kg = 6.0", "base_mass_kg = 0", r"rex.toml:29: base_mass_kg must be greater than 0, got 0"),
+    ("armature = 0.1", "armature = -0.01", r"rex.toml:30: armature must be at least 0, got -0.01"),
+    ("friction = 0.0", "friction = -1", r"rex.toml:31: friction must be at least 0, got -1"),
+    ("damping = 0.0", "damping = -0.2", r"rex.toml:32: damping must be at least 0, got -0.2"),
+    ("damping = 0.0", "damping = inf", r"rex.toml:32: damping must be .* got inf"),
     ("0.0, 0.8, -1.5,", "0.0, 0.8,", r"rex.toml:21: default_pose_rad must have 12 entries .*, got 11"),
     ("0.0, 0.8, -1.5,", "0.0, 0.8, nan,", r"default_pose_rad must be made of finite numbers, got nan"),
     ('name = "rex"', 'name = ""', r"rex.toml:1: name must be a text that is not empty, got ''"),
@@ -335,6 +311,8 @@ def test_only_what_is_drawn_is_left_out(robot):
     full = ElementTree.parse(robot.urdf_path).getroot()
     bare = ElementTree.fromstring(without_visuals(robot.urdf_path))
     assert not [v for link in bare.iter("link") if link.find("inertial") is not None for v in link.iter("visual")]
+    for mesh in full.iter("mesh"):
+        mesh.set("filename", str(robot.urdf_path.parent / mesh.get("filename")))
 
     def rest(root):
         return [(element.tag, element.attrib) for part in root for element in part.iter() if part.tag != "link"] + [

@@ -100,8 +100,7 @@ def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, posit
         UsageError: another task shares the group.
     """
     info = model.tasks[task_name]
-    sharing = [name for name, other in model.tasks.items() if other.group_name == info.group_name and name != task_name]
-    if sharing:
+    if sharing := model.sharing(task_name):
         raise UsageError(f"the group {info.group_name} is shared with {', '.join(sharing)}, which would move too")
     group, positions = info.group_name, slice(BODY_DIMS, BODY_DIMS + info.action_dim)
     seen = np.zeros(info.observation_dim)

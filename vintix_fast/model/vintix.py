@@ -107,6 +107,15 @@ class Vintix(nn.Module):
         self._statistics[list(self.tasks).index(name)] = TaskStatistics(info).to(self.device)
         self.tasks[name] = info
 
+    def sharing(self, name: str) -> list[str]:
+        """Other tasks that use a task's group.
+
+        Raises:
+            UsageError: unknown task.
+        """
+        info, _ = self._task(name)
+        return [other for other, known in self.tasks.items() if known.group_name == info.group_name and other != name]
+
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups, in the order they were added."""
