@@ -250,7 +250,8 @@ def best_loop(rows: list[dict[str, Any]], limit: int) -> int:
 
 
 def seconds(rows: list[dict[str, Any]]) -> float:
-    return sum(row.get(key, 0.0) for row in rows for key in ("collect_seconds", "train_seconds", "eval_seconds"))
+    keys = ("posture_seconds", "collect_seconds", "train_seconds", "eval_seconds")
+    return sum(row.get(key, 0.0) for row in rows for key in keys)
 
 
 def result_file(config: AdaptConfig, loop: int) -> Path:
@@ -306,7 +307,8 @@ def gather(out: Path) -> list[dict[str, Any]]:
             found = json.loads(file.read_text())
             named = (spec.study, spec.robot, spec.variant, spec.seed, within[-1]["total_env_steps"] if within else 0)
             measured = [found[key] for key in ("mean_return", "std_return", "mean_episode_length", "terminated")]
-            spent = sum(row.get("eval_env_steps", 0) for row in within), seconds(within)
+            evaluated = sum(row.get(key, 0) for row in within for key in ("eval_env_steps", "posture_env_steps"))
+            spent = evaluated, seconds(within)
             table.append(dict(zip(COLUMNS, (*named, limit, *measured, *spent), strict=True)))
     return table
 

@@ -168,8 +168,11 @@ def adapt(
 
     result = run(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
-    collected, evaluated = (sum(row.get(key, 0) for row in result.rows) for key in ("env_steps", "eval_env_steps"))
-    console.print(f"Environment steps: {collected} collected, {evaluated} more in evaluations", highlight=False)
+    collected, evaluated, tried = (
+        sum(row.get(key, 0) for row in result.rows) for key in ("env_steps", "eval_env_steps", "posture_env_steps")
+    )
+    steps = f"Environment steps: {collected} collected, {evaluated} more in evaluations"
+    console.print(steps + (f", {tried} in trials of stances" if tried else ""), highlight=False)
     measured = [row for row in result.rows if "eval_return" in row]
     if measured:
         best = max(measured, key=lambda row: row["eval_return"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vintix_fast.errors import UsageError
 from vintix_fast.model import Vintix, add_group, move_posture
 from vintix_fast.model.adapter import BODY_DIMS
 from vintix_fast.report.progress import Progress
@@ -82,20 +84,24 @@ def leave_standing(
     Returns:
         The model, and what to record of the search.
     """
-    search = functools.partial(find_posture, task, seed=seed, check=progress.check)
+    started = time.perf_counter()
+    search = functools.partial(find_posture, task, check=progress.check)
     adapters = _adapters(model, task_name, task.robot, convert)
-    found = {whose: search(lambda m=m: make_actor(m), rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
+    found = {whose: search(lambda m=m: make_actor(m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
     for whose, so_far in found.items():
         progress.say(
             f"{whose}: return of {TRIAL_STEPS} steps {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words}"
         )
     whose = max(found, key=lambda whose: found[whose].after)
     model = adapters[whose]
-    posture = search(lambda: make_actor(model), rounds=ROUNDS - FIRST_ROUNDS, start=found[whose])
+    rest = ROUNDS - FIRST_ROUNDS
+    posture = search(lambda: make_actor(model), seed + FIRST_ROUNDS, rounds=rest, start=found[whose])
     move_posture(model, task_name, posture.offset, ACTION_SCALE_RAD * posture.offset)
     steps = sum(other.env_steps for name, other in found.items() if name != whose) + posture.env_steps
     progress.say(f"Going on with {whose}, {posture.words}: {posture.after:.2f} ({steps} steps tried)")
-    return model, {"adapter": whose, "posture": posture.offset.tolist(), "posture_env_steps": steps}
+    seconds = time.perf_counter() - started
+    record = {"posture": posture.offset.tolist(), "posture_env_steps": steps, "posture_seconds": seconds}
+    return model, {"adapter": whose} | record
 
 
 def _adapters(model: Vintix, task_name: str, robot: Robot, convert: bool) -> dict[str, Vintix]:
@@ -106,7 +112,10 @@ def _adapters(model: Vintix, task_name: str, robot: Robot, convert: bool) -> dic
         source = find_task(other, model.tasks)
         if source in (None, task_name):
             continue
-        signs = joint_signs(robot, other) if convert else np.ones(len(robot.joints))
+        try:
+            signs = joint_signs(robot, other) if convert else np.ones(len(robot.joints))
+        except UsageError:  # joints that no sign relates
+            continue
         group, candidate = model.tasks[task_name].group_name, copy.deepcopy(model)
         candidate.remove_task(task_name)
         add_group(candidate, task_name, group, source, signs)

@@ -179,7 +179,8 @@ def _note(text: str) -> str:
 
 
 def _seconds(row: dict[str, Any]) -> float:
-    return sum(row.get(key) or 0.0 for key in ("collect_seconds", "train_seconds", "eval_seconds"))
+    keys = ("posture_seconds", "collect_seconds", "train_seconds", "eval_seconds")
+    return sum(row.get(key) or 0.0 for key in keys)
 
 
 def _loops(run: RunRecord) -> str:
@@ -205,7 +206,8 @@ def _loops(run: RunRecord) -> str:
 def _steps_counted(run: RunRecord) -> str:
     return (
         f"Collected for learning: {run.total('env_steps'):,.0f} environment steps. The evaluations took "
-        f"{run.total('eval_env_steps'):,.0f} more, which nothing was learnt from. Loop 0 is the initial policy."
+        f"{run.total('eval_env_steps') + run.total('posture_env_steps'):,.0f} more, trials of stances included, which "
+        "the critic learnt nothing from. Loop 0 is the initial policy."
     )
 
 
