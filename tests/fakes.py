@@ -139,6 +139,27 @@ class FakeSimulator:
         return RobotState(*(part.clone() for part in parts))
 
 
+class StandingSimulator(FakeSimulator):
+    """A robot that stands in its default pose: it goes the slower, the farther its joints are from `STANCE_RAD`.
+
+    It never falls, unless a test sets ``falls`` to say in which joint positions [N, 12] it does.
+    """
+
+    STANCE_RAD = torch.tensor([0.0, 0.375, 0.0] * 2 + [0.0, -0.25, 0.0] * 2)
+    """Offsets of the best pose, in the joints' own directions: front thighs 1.5 action units, hind ones -1."""
+
+    falls = staticmethod(lambda offset_rad: torch.zeros(len(offset_rad), dtype=torch.bool))
+
+    def _move(self, target: torch.Tensor) -> None:
+        super()._move(target)
+        offset = self.joint_pos - self.default
+        far = (offset - self.STANCE_RAD).norm(dim=1)
+        self.roll, self.pitch = 0.5 * self.falls(offset), torch.zeros(self.num_envs)
+        self.quat = quaternion(self.roll, self.pitch)
+        self.lin, self.ang = torch.zeros(self.num_envs, 3), torch.zeros(self.num_envs, 3)
+        self.lin[:, 0] = 0.5 - far
+
+
 def tiny_model(tasks: Mapping[str, str] | None = None, seed: int = 1, **options) -> Vintix:
     """A random model that shares nothing with a trained one but its form.
 

@@ -33,11 +33,18 @@ def small_config(out: Path, checkpoint: Path, **options) -> AdaptConfig:
 
 
 def run_small(
-    out: Path, checkpoint: Path, *, progress: Progress | None = None, fall_after=(), faults=None, **options
+    out: Path,
+    checkpoint: Path,
+    *,
+    progress: Progress | None = None,
+    simulator: type[FakeSimulator] = FakeSimulator,
+    fall_after=(),
+    faults=None,
+    **options,
 ) -> AdaptResult:
-    """Adapt in a `FakeSimulator`; options are `AdaptConfig`'s, over ``SMALL``."""
+    """Adapt in a fake simulator; options are `AdaptConfig`'s, over ``SMALL``."""
     config = small_config(out, checkpoint, **options)
-    simulator = FakeSimulator(load_robot(config.robot_type), config.envs, fall_after=fall_after, faults=faults)
+    simulator = simulator(load_robot(config.robot_type), config.envs, fall_after=fall_after, faults=faults)
     return adapt(config, simulator=simulator, progress=progress)
 
 

@@ -2,25 +2,41 @@
 
 import csv
 import importlib
+import io
 import json
 
 import numpy as np
 import pytest
+from commands import spoken
 from fakes import FakeSimulator, save_tiny
+from rich.console import Console
 from runs import ENGINE_OPTIONS, spy_on_policies
 
 from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.evaluate import Evaluation, standard_error
+from vintix_fast.report.console import evaluation_table
+from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
+from vintix_fast.rollout import Episode
 
 evaluate_module = importlib.import_module("vintix_fast.evaluate")  # the package's attribute is the function
 
 
-def run(checkpoint, robot="go2", fall_after=(6, 9, 40), **options):
+class Listener(Progress):
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def run(checkpoint, robot="go2", fall_after=(6, 9, 40), progress=None, **options):
     options = {"num_envs": 3, "max_steps": 12, "episodes_per_env": 2} | options
     config = EvalConfig(vintix_path=checkpoint, robot_type=robot, **options)
-    simulator = FakeSimulator(load_robot(robot), config.num_envs, fall_after=fall_after)
-    return evaluate_module.evaluate(config, simulator=simulator)
+    simulator = FakeSimulator(load_robot(robot), config.num_envs, fall_after=fall_after[: config.num_envs])
+    return evaluate_module.evaluate(config, simulator=simulator, progress=progress)
 
 
 def test_every_environment_runs_its_episodes(tiny_checkpoint):
@@ -37,8 +53,64 @@ def test_every_environment_runs_its_episodes(tiny_checkpoint):
 
 
 def test_an_evaluation_can_be_repeated(tiny_checkpoint):
-    returns = [[e.return_ for e in run(tiny_checkpoint, random_starts=True, seed=seed).episodes] for seed in (1, 1, 2)]
+    returns = [[e.return_ for e in run(tiny_checkpoint, seed=seed).episodes] for seed in (1, 1, 2)]
     assert returns[0] == returns[1] != returns[2]
+
+
+def test_every_episode_starts_in_another_way_unless_starts_are_fixed(tiny_checkpoint):
+    moved = run(tiny_checkpoint, fall_after=(40, 40, 40), context_len=1)
+    assert len({e.return_ for e in moved.episodes}) == 6
+    listener = Listener()
+    fixed = run(tiny_checkpoint, fall_after=(40, 40, 40), context_len=1, random_starts=False, progress=listener)
+    # Without a context to remember the first by, the second episode is the same.
+    assert [(e.env, e.number) for e in fixed.episodes] == [(0, 0), (0, 1)]
+    assert fixed.episodes[0].return_ == fixed.episodes[1].return_
+    (said,) = listener.said
+    assert "every environment would run the same episode, so one environment runs it" in said
+
+
+# -- standard errors ---------------------------------------------------------------------------------------------------
+
+
+def evaluation_of(*returns):
+    """Of lists of returns: every environment's first episodes, the second ones, and so on."""
+    episodes = [Episode(e, n, r, 100, False, False) for n, row in enumerate(returns) for e, r in enumerate(row)]
+    return Evaluation("go2", episodes, env_steps=100 * len(episodes), seconds=1.0)
+
+
+def test_a_standard_error_is_the_spread_over_the_root_of_one_less_than_the_number():
+    # Deviations from 7 / 3 are -4 / 3, -1 / 3 and 5 / 3, so the variance is 42 / 27.
+    assert standard_error([1.0, 2.0, 4.0]) == pytest.approx((42 / 27 / 2) ** 0.5)
+    assert standard_error([3.0, 3.0]) == 0.0
+    assert np.isnan(standard_error([5.0]))
+
+
+def test_the_summary_has_the_standard_errors_of_all_episodes_and_of_each_number():
+    summary = evaluation_of([1.0, 2.0, 4.0], [10.0, 10.0, 13.0]).summary()
+    deviations = np.array([1, 2, 4, 10, 10, 13]) - 40 / 6
+    assert summary["standard_error"] == pytest.approx((deviations @ deviations / 6 / 5) ** 0.5)
+    assert summary["standard_errors_by_episode_number"] == pytest.approx([(42 / 27 / 2) ** 0.5, 1.0])
+
+
+def test_the_table_shows_means_with_their_standard_errors():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(evaluation_table(evaluation_of([1.0, 2.0, 4.0], [10.0, 10.0, 13.0])))
+    text = spoken(console.export_text())
+    assert "6.67 ± 2.03" in text and "2.33 ± 0.88" in text and "11.00 ± 1.00" in text
+    assert "mean ± standard error" in text and "nan" not in text
+
+
+def test_a_single_episode_has_no_standard_error(tiny_checkpoint, tmp_path):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(evaluation_table(evaluation_of([5.25])))
+    text = spoken(console.export_text())
+    assert "5.25" in text and "±" not in text.replace("mean ± standard error", "") and "nan" not in text
+    run(tiny_checkpoint, random_starts=False, episodes_per_env=1, output_dir=tmp_path)
+    written = json.loads((tmp_path / "eval.json").read_text(), parse_constant=pytest.fail)  # NaN is not JSON
+    assert written["standard_error"] is None and written["standard_errors_by_episode_number"] == [None]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_context_changes_what_the_model_does(tiny_checkpoint):
@@ -94,13 +166,43 @@ def test_a_context_longer_than_the_models_is_refused(tiny_checkpoint):
         run(tiny_checkpoint, context_len=65)
 
 
-def test_without_a_simulator_one_is_built(tiny_checkpoint, monkeypatch):
+def test_without_a_simulator_one_is_built_of_the_mass_that_was_asked_for(tiny_checkpoint, monkeypatch):
     built = []
 
     def build(robot, num_envs, device, say):
-        built.append((robot.name, num_envs, device))
+        built.append((robot.name, num_envs, device, robot.base_mass_kg))
         return FakeSimulator(robot, num_envs)
 
     monkeypatch.setattr(evaluate_module, "Simulator", build)
     evaluate_module.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3))
-    assert built == [("go1", 2, "cpu")]
+    evaluate_module.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3, base_mass=6.9))
+    assert built == [("go1", 2, "cpu", None), ("go1", 2, "cpu", 6.9)]
+
+
+# -- videos ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_of_the_same_policy_is_left_where_it_was_asked_for(tiny_checkpoint, tmp_path, monkeypatch):
+    film = importlib.import_module("vintix_fast.report.film")
+    drawn = {}
+
+    def draw(robot, recordings, folder, env=0):
+        drawn.update(recordings)
+        (name,) = recordings
+        (folder / f"{name}.mp4").write_bytes(b"film")
+        return film.Filmed({name: folder / f"{name}.mp4"})
+
+    monkeypatch.setattr(film, "film", draw)
+    listener = Listener()
+    evaluation = run(tiny_checkpoint, record=tmp_path / "walk.mp4", progress=listener)
+    assert (tmp_path / "walk.mp4").read_bytes() == b"film" and [p.name for p in tmp_path.iterdir()] == ["walk.mp4"]
+    assert drawn["walk"].reward.shape == (300, 3) and evaluation.summary()["episodes"] == 6
+    assert listener.said == [f"Video: {tmp_path / 'walk.mp4'}"]
+
+
+def test_an_evaluation_survives_a_renderer_that_fails(tiny_checkpoint, tmp_path, monkeypatch):
+    film = importlib.import_module("vintix_fast.report.film")
+    monkeypatch.setattr(film, "film", lambda *args, **options: film.Filmed({}, "no EGL context"))
+    listener = Listener()
+    assert run(tiny_checkpoint, record=tmp_path / "walk.mp4", progress=listener).summary()["episodes"] == 6
+    assert listener.said == ["No video: no EGL context"] and list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """What the gate decides in whole runs in a fake simulator."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from runs import SMALL, TASK, assert_same_model, run_small, script_evaluations
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.model import load_checkpoint
+from vintix_fast.report.console import summary_table
 
 adapt_module = importlib.import_module("vintix_fast.adapt")
 
@@ -71,6 +73,17 @@ def test_without_the_gate_every_loop_goes_on_from_the_last(monkeypatch, tmp_path
     assert result.best_model == result.last_model == out / "models/loop_02"
     assert acted_by(out / "models/loop_01", out / "loop_01/trajectories.h5")
     assert not acted_by(out / "models/initial", out / "loop_01/trajectories.h5")
+
+
+def test_single_episodes_have_no_standard_error_and_files_stay_json(tmp_path, tiny_checkpoint):
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, episodes_per_loop=1, gate_episodes=1, num_envs=1, num_improvement_loops=1)
+    for row in result.rows:
+        assert row.get("standard_error") is None and row.get("eval_standard_error") is None
+    summary_table(result.rows)
+    files = [out / name for name in ("state.json", "config.json", "loop_00/loop_00.json")]
+    for text in [path.read_text() for path in files] + (out / "metrics.jsonl").read_text().splitlines():
+        json.loads(text, parse_constant=pytest.fail)  # NaN is not JSON
 
 
 def test_the_gate_measures_cold_and_warm_contexts_from_the_same_starts(tmp_path, tiny_checkpoint):

@@ -4,6 +4,7 @@ Slow: each scene takes about 10 s from the kernel cache and minutes without it. 
 out.
 """
 
+import dataclasses
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ from vintix_fast.task import WalkingTask, tilt
 
 pytestmark = pytest.mark.genesis
 NUM_ENVS = 4
+APART_RAD = {"minicheetah": {1: 0.45, 4: 0.45}}
+"""Joints to turn, and how far, so that no links touch, where they do in the default pose."""
 
 
 def stands(task):
@@ -36,17 +39,19 @@ def stands(task):
 
 def joints_are_in_order(sim, robot):
     """Each joint alone goes where it is sent, in its own column; the robots hang in the air while they do."""
-    default = torch.tensor(robot.default_pose_rad)
+    pose = torch.tensor(robot.default_pose_rad)
+    for joint, offset_rad in APART_RAD.get(robot.name, {}).items():
+        pose[joint] += offset_rad
     level = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(NUM_ENVS, 4)
     everyone = torch.ones(NUM_ENVS, dtype=torch.bool)
     for first in range(0, 12, NUM_ENVS):
         sim.reset_scene()
-        sim.place(everyone, level, default.expand(NUM_ENVS, 12))
-        target = default + 0.2 * torch.eye(12)[first : first + NUM_ENVS]
+        sim.place(everyone, level, pose.expand(NUM_ENVS, 12))
+        target = pose + 0.2 * torch.eye(12)[first : first + NUM_ENVS]
         for _ in range(4):  # 0.08 s, a fall of 3 cm
             sim.step(target)
         assert not sim.foot_contact().any()
-        moved = sim.state().joint_pos_rad - default
+        moved = sim.state().joint_pos_rad - pose
         assert moved.argmax(dim=1).tolist() == list(range(first, first + NUM_ENVS)), moved
 
 
@@ -124,6 +129,35 @@ def a_state_stays_as_it_was_read(task):
     assert all(torch.equal(getattr(state, name), tensor) for name, tensor in before.items())
 
 
+def robots_are_placed_where_it_is_said(sim):
+    pose, level = torch.tensor(sim.robot.default_pose_rad).expand(NUM_ENVS, 12), torch.tensor([1.0, 0.0, 0.0, 0.0])
+    sim.reset_scene()
+    before = sim.state().base_pos_m
+    some, where_m = torch.tensor([True, False, True, False]), torch.tensor([[0.1, -0.05]]).repeat(NUM_ENVS, 1)
+    sim.place(some, level.expand(NUM_ENVS, 4), pose, where_m)
+    stands = sim.state().base_pos_m
+    torch.testing.assert_close(stands[some, :2], where_m[some])
+    assert torch.equal(stands[~some], before[~some])
+    torch.testing.assert_close(stands[some, 2], torch.full((2,), sim.robot.start_height_m))
+
+
+def contact_does_to_the_front_thighs_what_it_does_in_the_original_environments(task):
+    """Mini Cheetah's begin inside its body's hull; whoever replaces that by slim boxes has another robot."""
+    task.reset()
+    for _ in range(100):
+        task.step(torch.zeros(NUM_ENVS, 12))
+    default = torch.tensor(task.robot.default_pose_rad)
+    away_rad = (task.simulator.state().joint_pos_rad - default)[:, [1, 4]].abs()
+    (body,) = task.simulator._entity.get_link(task.robot.base_link).geoms
+    width_m = sorted(np.ptp(np.asarray(body.init_verts), axis=0))[1]
+    if task.robot.name == "minicheetah":
+        assert away_rad.min() > 0.35 and away_rad.max() < 0.55, away_rad
+        assert width_m == pytest.approx(0.197, abs=1e-3)
+    else:
+        assert away_rad.max() < 0.1, away_rad
+        assert width_m == pytest.approx(0.1, abs=2e-3)
+
+
 def a_loop_of_adapt_runs_beside_it(sim, out):
     """The compiled policy decodes while Genesis steps; what is stored is what an episode in this scene can be."""
     config = AdaptConfig(
@@ -141,7 +175,32 @@ def a_loop_of_adapt_runs_beside_it(sim, out):
         assert np.abs(np.diff(h.observation[:, 9:21], axis=0)).max() > 1e-3  # the joints move
 
 
-@pytest.mark.parametrize("name", ["go1", "go2", "a1", "minicheetah"])
+def joints_have_the_files_physics(sim, robot):
+    entity = sim._entity
+    for name, value in (("armature", robot.armature), ("frictionloss", robot.friction), ("damping", robot.damping)):
+        found = getattr(entity, f"get_dofs_{name}")(sim._dofs)
+        value = 0.1 if name == "armature" and value is None else value  # as README.md of the robots says
+        if value is not None:
+            torch.testing.assert_close(found, torch.full_like(found, value), msg=name)
+    if robot.base_mass_kg is not None:
+        assert float(entity.base_link.get_mass()) == pytest.approx(robot.base_mass_kg)
+
+
+def test_the_physics_of_a_robot_file_reach_the_simulator_and_stay():
+    """go1's base is fixed to a root link of another name, into which the simulator merges it."""
+    plain = load_robot("go1")
+    assert plain.friction == plain.damping == 0.0, "not the URDF's"
+    robot = dataclasses.replace(plain, base_mass_kg=9.0, armature=0.02, friction=0.3, damping=0.15)
+    sim = Simulator(robot, NUM_ENVS)
+    joints_have_the_files_physics(sim, robot)
+    for _ in range(20):
+        assert not sim.step(torch.tensor(robot.default_pose_rad).expand(NUM_ENVS, 12)).any()
+    sim.reset_scene()
+    joints_have_the_files_physics(sim, robot)
+    assert sim.state().joint_pos_rad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["go1", "go2", "a1", "minicheetah", "minicheetah-primitive"])
 def test_a_robot_in_its_scene(name, tmp_path):
     # One test for all of it: the scene is what takes long.
     robot, said = load_robot(name), []
@@ -155,6 +214,10 @@ def test_a_robot_in_its_scene(name, tmp_path):
     one_broken_environment_heals_alone(task)
     views_are_what_the_public_calls_give(task)
     a_state_stays_as_it_was_read(task)
+    robots_are_placed_where_it_is_said(sim)
+    joints_have_the_files_physics(sim, robot)
+    if name.startswith("minicheetah"):
+        contact_does_to_the_front_thighs_what_it_does_in_the_original_environments(task)
     if name == "minicheetah":
         a_loop_of_adapt_runs_beside_it(sim, tmp_path / "run")
 

@@ -1,6 +1,7 @@
 """`inspect`, `models` and `doctor`: what is in a file or checkpoint, and whether everything is installed."""
 
 import ctypes
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +47,15 @@ def test_models_lists_what_pretrained_path_takes():
         unseen = [robot for robot, found in card["returns"].items() if not found["seen"]]
         assert unseen == [name.removeprefix("without-")]
     assert "builtin:without-minicheetah (default)" in invoke("models").stdout
+
+
+def test_models_shows_returns_with_their_standard_errors(monkeypatch):
+    found = {"late_return": 20.25, "seen": True}
+    returns = {"go1": found | {"late_standard_error": 0.125}, "go2": found | {"seen": False}}
+    card = {"path": "/x", "bytes": 2_500_000, "returns": returns}
+    monkeypatch.setattr(importlib.import_module("vintix_fast.cli.models"), "bundled_models", lambda: {"mine": card})
+    text = " ".join(invoke("models").stdout.split())
+    assert "builtin:mine 20.2 ± 0.12 20.2 * 2.5" in text and "± standard error" in text
 
 
 def test_inspect_reports_trajectories(tmp_path):

@@ -184,6 +184,16 @@ def test_only_extras_of_every_group_are_kept(tmp_path):
     np.testing.assert_array_equal(history.extras["everywhere"], np.arange(7))
 
 
+def test_a_demonstrators_action_is_read_as_the_policys_unless_that_is_there_too(tmp_path):
+    expert = np.ones((4, 12), np.float32)
+    (history,) = read_trajectories(foreign_file(tmp_path / "a.h5", [4], demonstrator_action=expert)).histories
+    assert list(history.extras) == ["mean_action"]
+    np.testing.assert_array_equal(history.extras["mean_action"], expert)
+    both = {"demonstrator_action": expert, "mean_action": 2.0 * expert}
+    (history,) = read_trajectories(foreign_file(tmp_path / "b.h5", [4], **both)).histories
+    np.testing.assert_array_equal(history.extras["mean_action"], 2.0 * expert)
+
+
 def test_attributes_become_plain_values(tmp_path):
     path = foreign_file(tmp_path / "t.h5", [2])
     with h5py.File(path, "r+") as file:

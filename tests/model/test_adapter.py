@@ -6,9 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import COMMAND_DIMS, tiny_model
 
 from vintix_fast.errors import UsageError
-from vintix_fast.model import Vintix, add_group, fingerprint, freeze_all_but_group, load_checkpoint, save_checkpoint
+from vintix_fast.model import (
+    ContextCache,
+    Vintix,
+    add_group,
+    fingerprint,
+    freeze_all_but_group,
+    load_checkpoint,
+    move_posture,
+    save_checkpoint,
+)
 
 BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
 REFERENCE = "go2_walking_ad"
@@ -112,3 +122,62 @@ def test_freezing_for_an_unknown_group_names_those_there_are(model):
     with pytest.raises(UsageError, match="go1_locomotion, go2_locomotion, a1_locomotion"):
         freeze_all_but_group(model, "minicheetah_locomotion")
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+# -- acting around another pose ----------------------------------------------------------------------------------------
+
+B = np.linspace(-2.0, 2.0, 12)
+"""An offset of actions; that of positions is another one, so that the two cannot be taken for each other."""
+P = np.linspace(0.3, -0.5, 12) ** 2
+
+
+def normalising(**norms):
+    """A model whose statistics of actions are not 0 and 1."""
+    model = tiny_model(**norms)
+    info = model.tasks[REFERENCE]
+    statistics = {"acs_mean": tuple(np.linspace(-0.4, 0.4, 12)), "acs_std": tuple(np.linspace(0.5, 2.0, 12))}
+    model.set_task_info(REFERENCE, dataclasses.replace(info, **statistics))
+    return model
+
+
+def chain(model, observation_offset, action_offset):
+    """Actions [T, 12] of steps that each see the last one's action, and what is observed beside it."""
+    observation, _, reward, step_num = (torch.as_tensor(x) for x in make_inputs(30))
+    observation[:, COMMAND_DIMS] = torch.tensor((1.0, 0.0, 0.0))  # has no standard deviation to be divided by
+    observation[:, 9:21] += torch.as_tensor(observation_offset, dtype=torch.float32)
+    cache, acted = ContextCache(model.config, 1), [torch.as_tensor(action_offset, dtype=torch.float32)[None]]
+    for t in range(30):
+        acted.append(
+            model.decode(REFERENCE, observation[t : t + 1], acted[-1], reward[t : t + 1], step_num[t : t + 1], cache)
+        )
+    return torch.cat(acted[1:]).numpy()
+
+
+@pytest.mark.parametrize("norm_obs", [True, False])
+@pytest.mark.parametrize("norm_acs", [True, False])
+def test_a_moved_adapter_acts_as_before_around_another_pose(norm_obs, norm_acs, tmp_path):
+    model = normalising(norm_obs=norm_obs, norm_acs=norm_acs)
+    before = chain(model, 0.0, np.zeros(12))
+    move_posture(model, REFERENCE, B, P)
+    after = chain(model, P, B)
+    np.testing.assert_allclose(after, before + B, atol=1e-5, rtol=0)
+    assert np.abs(chain(model, 0.0, np.zeros(12)) - before - B).max() > 1e-2, "it sees the pose that it acts around"
+    save_checkpoint(model, tmp_path / "saved")
+    np.testing.assert_array_equal(chain(load_checkpoint(tmp_path / "saved"), P, B), after)
+
+
+def test_moving_a_pose_changes_no_other_robot():
+    model = normalising(norm_obs=False)
+    others, before = fingerprint(model, "go2_locomotion"), model.tasks["go1_walking_ad"]
+    move_posture(model, REFERENCE, B, P)
+    assert fingerprint(model, "go2_locomotion") == others and model.tasks["go1_walking_ad"] == before
+
+
+@pytest.mark.parametrize("norms", [{}, {"norm_obs": False, "norm_acs": True}], ids=str)
+def test_the_pose_of_a_shared_group_is_not_moved(norms):
+    model = tiny_model({REFERENCE: "shared", "go1_walking_ad": "shared"}, **norms)
+    tensors, tasks = {name: value.clone() for name, value in model.state_dict().items()}, dict(model.tasks)
+    with pytest.raises(UsageError, match="group shared is shared with go1_walking_ad, which would move too"):
+        move_posture(model, REFERENCE, B, P)
+    assert model.tasks == tasks
+    assert all(torch.equal(value, tensors[name]) for name, value in model.state_dict().items())

@@ -22,7 +22,7 @@ SMALL = dict(
     model=TINY_MODEL, steps=6, batch_size=4, window_len=8, long_steps=0, lr=3e-3, warmup_steps=2, eval_interval=2,
     eval_batches=1,
 )  # fmt: skip
-TASKS = {"go1": "go1_walking_ad", "go2": "go2_walking_ad", "minicheetah": "minicheetah_walking_ad"}
+TASKS = {name: f"{name}_walking_ad" for name in ("a1", "go1", "go2", "minicheetah")}
 
 
 def write_history(path: Path, history: History, **about) -> Path:
