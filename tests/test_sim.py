@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from vintix_fast import AdaptConfig, adapt, read_trajectories, views
+from vintix_fast.errors import VintixFastError
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import Simulator, performance_mode_pays
 from vintix_fast.task import WalkingTask, tilt
@@ -257,6 +258,7 @@ torch.manual_seed(3)
 expected = torch.rand(4)
 torch.manual_seed(3)
 threads = torch.get_num_threads()
+from vintix_fast.errors import VintixFastError
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import Simulator
 sim = Simulator(load_robot("go2"), 2)
@@ -281,3 +283,26 @@ def test_training_works_in_the_process_of_a_scene():
     pytest.importorskip("triton", reason="triton is not installed")
     done = subprocess.run([sys.executable, "-c", AFTER_A_SCENE], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr
+
+
+def test_no_window_system_is_needed():
+    """A bare system lacks some of X11's libraries, which pyglet loads where it may open a window."""
+    code = """
+import sys
+sys.modules["pyglet.libs.x11"] = None
+from vintix_fast.sim import _import_genesis
+_import_genesis()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_missing_libraries_are_an_error_that_a_user_can_act_on(monkeypatch):
+    def refuse():
+        raise ImportError('Library "EGL" not found.')
+
+    monkeypatch.setattr("vintix_fast.sim._import_genesis", refuse)
+    with pytest.raises(
+        VintixFastError, match='cannot be imported: Library "EGL" not found.; .*apt-get install libegl1'
+    ):
+        Simulator(load_robot("go2"), 1, say=lambda text: None)

@@ -69,6 +69,9 @@ def _import_genesis() -> Any:
     for name in ("setuptools", "triton", "torch._dynamo"):
         if importlib.util.find_spec(name.split(".")[0]) is not None:
             importlib.import_module(name)
+    # Nothing here opens a window, for which Genesis' viewer would want X11's libraries already when it is imported.
+    if sys.platform == "linux":
+        os.environ.setdefault("PYGLET_HEADLESS", "1")
     # For each of its kernels Quadrants asks who imports it, and inspect then searches all modules for this file that is
     # none: half of the import's time.  The answer stays the same: no module.
     inspect.modulesbyfile.setdefault("<frozen importlib._bootstrap>", "")
@@ -87,7 +90,10 @@ def _genesis_started() -> bool:
 
 def _start_genesis(device: torch.device, performance_mode: bool = False) -> Any:
     """Genesis, initialised; the first call in a process decides for all."""
-    gs = _import_genesis()
+    try:
+        gs = _import_genesis()
+    except ImportError as error:
+        raise VintixFastError(f"Genesis cannot be imported: {_said(error)}") from error
     if not _genesis_started():
         gs.init(
             backend=gs.cpu if device.type == "cpu" else gs.cuda,
