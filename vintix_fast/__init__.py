@@ -16,6 +16,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from vintix_fast.home import ensure_home
+
 if TYPE_CHECKING:
     from vintix_fast.adapt import adapt
     from vintix_fast.config import AdaptConfig, EvalConfig
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from vintix_fast.model import load_checkpoint as load_model
 
 __all__ = ["AdaptConfig", "EvalConfig", "adapt", "evaluate", "load_model", "read_trajectories"]
+
+ensure_home()  # before anything imports a library that looks for a home folder
 
 
 class _Lazy:

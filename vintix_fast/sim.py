@@ -130,7 +130,10 @@ def _torch_globals_restored() -> Iterator[None]:
 def kernel_cache_dir() -> Path:
     """Where the simulator keeps its compiled kernels between runs."""
     explicit = os.environ.get("QD_OFFLINE_CACHE_FILE_PATH")
-    return Path(explicit) if explicit else Path.home() / ".cache" / "quadrants"
+    if explicit:
+        return Path(explicit)
+    caches = os.environ.get("XDG_CACHE_HOME")  # as Quadrants does
+    return (Path(caches) if caches else Path.home() / ".cache") / "quadrants"
 
 
 class Simulator:

@@ -1,0 +1,78 @@
+"""A home folder, caches and a user name for the libraries, where the system gives none.
+
+Containers run with a user id that the system does not know, and with HOME unset or closed to that user.  Quadrants then
+ends the process, Genesis and triton make a folder named "~", and matplotlib collects its fonts anew in every process.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import stat
+import sys
+
+CACHES = (
+    ("XDG_CACHE_HOME", ".cache", ("quadrants", "genesis", "numba")),
+    ("MPLCONFIGDIR", ".config/matplotlib", ("",)),
+    ("TRITON_CACHE_DIR", ".triton/cache", ("",)),
+    ("CUDA_CACHE_PATH", ".nv/ComputeCache", ("",)),
+)
+"""Variable, its default below the home folder, and what is made in it, which may be another user's already."""
+
+
+def ensure_home() -> None:
+    """Set HOME, the caches' variables and USER in the environment, each where what holds now is of no use.
+
+    To be called before the libraries are imported.  Says on standard error if caches go to a temporary folder; child
+    processes inherit the variables and say nothing.
+    """
+    temporary = ""
+
+    def elsewhere(reason: str) -> str:
+        nonlocal temporary
+        if not temporary:
+            temporary = _temporary_folder()
+            print(f"vintix-fast: {reason}; caches go to {temporary}", file=sys.stderr)
+        return temporary
+
+    home = os.path.expanduser("~")
+    if home == "~":
+        given = os.environ.get("XDG_CACHE_HOME")
+        home = given if given and _can_write(given) else elsewhere("there is no home folder")
+        os.environ["HOME"] = home
+    for variable, default, made in CACHES:
+        usual = os.path.join(home, default)
+        now = os.environ.get(variable, usual)  # may be empty, which libraries take for a path
+        for folder in (now, usual):
+            if folder and all(_can_write(os.path.join(folder, name)) for name in made):
+                break
+        else:
+            folder = os.path.join(elsewhere(f"{now or usual} cannot be written"), default)
+        if folder != now:
+            os.environ[variable] = folder
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # the latter from Python 3.13 on
+        os.environ["USER"] = f"uid{os.getuid()}"
+
+
+def _can_write(path: str) -> bool:
+    """Whether this folder can be written, or else made."""
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _temporary_folder() -> str:
+    """The same one in every process, unless somebody else made it or may write to it: caches hold programs."""
+    import tempfile
+
+    folder = os.path.join(tempfile.gettempdir(), f"vintix-fast-{os.getuid()}")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        found = os.lstat(folder)
+        if not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700):
+            return tempfile.mkdtemp(prefix="vintix-fast-")
+    return folder
