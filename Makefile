@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 # As the vintix-fast command sets it (cli/__init__.py): on a busy machine torch's waiting threads slow tests down tenfold.
 export GOMP_SPINCOUNT ?= 3000
+# setuptools stops, and pip makes a folder named "~", where there is no home: containers often give none to their user.
+PIP_ENVIRONMENT := $(if $(HOME),,HOME='$(CURDIR)/build' PIP_NO_CACHE_DIR=1)
 # What a change of means that the package must be installed anew.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
@@ -34,7 +36,7 @@ install: .venv/installed
 .venv/installed: $(SOURCES)
 	@sh csrc/ensure_system.sh $(PYTHON)
 	$(or $(PYTHON),python3) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP_ENVIRONMENT) $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:
