@@ -7,14 +7,14 @@ import os
 import typer
 
 from vintix_fast.cli import adapt, bench, distil, doctor, evaluate, expert, inspect, models, pretrain, profile, report
-from vintix_fast.cli.common import Command, fold_underscores
+from vintix_fast.cli.common import Command, fold_name
 
 app = typer.Typer(
     name="vintix-fast",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"token_normalize_func": fold_underscores, "help_option_names": ["-h", "--help"]},
+    context_settings={"token_normalize_func": fold_name, "help_option_names": ["-h", "--help"]},
     help="Teach a pretrained in-context RL transformer (Vintix) to walk on a quadruped it has never seen.",
 )
 app.command("adapt", cls=Command)(adapt.adapt)

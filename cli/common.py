@@ -55,9 +55,14 @@ class Command(TyperCommand):
             raise
 
 
-def fold_underscores(name: str) -> str:
-    """The slow script spells options ``--like_this``; both spellings work."""
-    return name.replace("_", "-")
+ALIASES = {"max-episodes": "episodes-per-env", "output": "output-dir"}
+"""Options of the slow script's evaluation that have another name here."""
+
+
+def fold_name(name: str) -> str:
+    """The slow script spells options ``--like_this``, and calls some otherwise; both work."""
+    name = name.replace("_", "-")
+    return ALIASES.get(name, name)
 
 
 def number_of_envs(text: str) -> int | None:

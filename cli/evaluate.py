@@ -46,9 +46,7 @@ def evaluate(
     episodes_per_env: Annotated[
         int,
         Option(
-            "--episodes-per-env",
-            "--max-episodes",
-            help="successive episodes in each environment; the context is carried over them",
+            help="successive episodes in each environment (= --max-episodes); the context is carried over them",
             rich_help_panel=EPISODES,
         ),
     ] = 1,
@@ -89,9 +87,7 @@ def evaluate(
     output_dir: Annotated[
         Path | None,
         Option(
-            "--output-dir",
-            "--output",
-            help="for eval.json and eval.csv",
+            help="for eval.json and eval.csv (= --output)",
             rich_help_panel=RUN,
             show_default="eval/<robot>-<date and time>",
         ),

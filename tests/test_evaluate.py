@@ -82,7 +82,7 @@ def test_a_standard_error_is_the_spread_over_the_root_of_one_less_than_the_numbe
     # Deviations from 7 / 3 are -4 / 3, -1 / 3 and 5 / 3, so the variance is 42 / 27.
     assert standard_error([1.0, 2.0, 4.0]) == pytest.approx((42 / 27 / 2) ** 0.5)
     assert standard_error([3.0, 3.0]) == 0.0
-    assert np.isnan(standard_error([5.0]))
+    assert standard_error([5.0]) is None
 
 
 def test_the_summary_has_the_standard_errors_of_all_episodes_and_of_each_number():

@@ -147,6 +147,8 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
 
         with region("posture"):
             model, moved = _leave_standing(config, run, loop, task, model, task_name, progress)
+        if moved:
+            replay = {}  # from another stance
         with region("collect"):
             histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
         replay[loop - 1] = histories

@@ -23,9 +23,9 @@ from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 
 
-def standard_error(values: list[float]) -> float:
-    """Of the mean of independent ``values``: their standard deviation over sqrt(n - 1); NaN of a single one."""
-    return float(np.std(values) / np.sqrt(len(values) - 1)) if len(values) > 1 else float("nan")
+def standard_error(values: list[float]) -> float | None:
+    """Of the mean of independent ``values``: their standard deviation over sqrt(n - 1); None of a single one."""
+    return float(np.std(values) / np.sqrt(len(values) - 1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
         from vintix_fast.report.film import film_to  # which needs this file
         from vintix_fast.report.recording import record_actor
 
-        progress.say(film_to(config.record, robot, record_actor(policy, simulator, config.seed, progress)))
+        recording = record_actor(policy, simulator, config.seed, progress, config.random_starts)
+        progress.say(film_to(config.record, robot, recording))
     return evaluation
 
 

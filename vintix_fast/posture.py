@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from vintix_fast.errors import UsageError
-from vintix_fast.model import Vintix, add_group, move_posture
+from vintix_fast.model import TaskInfo, Vintix, add_group, move_posture
 from vintix_fast.model.adapter import BODY_DIMS
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import LEGS, Robot, find_task, joint_signs, load_robot, robot_names
@@ -89,9 +89,7 @@ def leave_standing(
     adapters = _adapters(model, task_name, task.robot, convert)
     found = {whose: search(lambda m=m: make_actor(m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
     for whose, so_far in found.items():
-        progress.say(
-            f"{whose}: return of {TRIAL_STEPS} steps {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words}"
-        )
+        progress.say(f"{whose}: return of a trial {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words}")
     whose = max(found, key=lambda whose: found[whose].after)
     model = adapters[whose]
     rest = ROUNDS - FIRST_ROUNDS
@@ -104,13 +102,18 @@ def leave_standing(
     return model, {"adapter": whose} | record
 
 
+def same_sizes(one: TaskInfo, other: TaskInfo) -> bool:
+    """Whether two tasks observe and act in as many numbers."""
+    return (one.observation_dim, one.action_dim) == (other.observation_dim, other.action_dim)
+
+
 def _adapters(model: Vintix, task_name: str, robot: Robot, convert: bool) -> dict[str, Vintix]:
     """The model as it is, and with a copy of the adapter of each other robot that it knows, by whose it is."""
     adapters = {"its own adapter": model}
     for name in robot_names():
         other = load_robot(name)
         source = find_task(other, model.tasks)
-        if source in (None, task_name):
+        if source in (None, task_name) or not same_sizes(model.tasks[source], model.tasks[task_name]):
             continue
         try:
             signs = joint_signs(robot, other) if convert else np.ones(len(robot.joints))

@@ -56,7 +56,7 @@ def test_every_specs_options_make_a_run_of_its_own():
     for config in configs:
         assert folders.setdefault(config.output_dir, config.to_json()) == config.to_json()
         assert config.reference_robot != config.robot_type
-        assert config.pretrained_path.name == f"without-{config.robot_type}"
+        assert config.pretrained_path.name == f"without-{config.robot_type.removesuffix('-primitive')}"
     shared = sum(not spec.options and spec.study != "main" for spec in adaptation.SPECS)
     assert len(folders) == len(configs) - shared and shared > 0
 

@@ -17,7 +17,14 @@ DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 TOLERANCE = 2e-5
 """Averages, of about 1, of at most 200 float32 numbers whose weights are sums in another order."""
 # environments, heads, head_dim, slots, this step's slot: one and several blocks of 64, ring wrapped or not
-SHAPES = [(1, 4, 64, 200, 199), (7, 3, 16, 65, 3), (2, 2, 24, 64, 63), (3, 1, 48, 5, 0), (64, 1, 32, 130, 64)]
+SHAPES = [
+    (1, 4, 64, 200, 199),
+    (7, 3, 16, 65, 3),
+    (2, 2, 24, 64, 63),
+    (3, 1, 48, 5, 0),
+    (2, 3, 10, 70, 9),
+    (64, 1, 32, 130, 64),
+]
 
 
 def make_ring(vectors_k, vectors_v, dtype):

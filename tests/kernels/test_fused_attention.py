@@ -15,7 +15,7 @@ from vintix_fast.model.layers import alibi_slopes
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Of the whole result's norm: what is written and, before products, weights and scores' gradients are rounded."""
 # windows of tokens, their length, heads, head_dim: blocks of 64 full and not, widths that are no power of two
-SHAPES = [(2, 130, 4, 64), (1, 64, 2, 24), (3, 1, 1, 16), (1, 200, 3, 32)]
+SHAPES = [(2, 130, 4, 64), (1, 64, 2, 24), (3, 1, 1, 16), (1, 70, 3, 10), (1, 200, 3, 32)]
 HEAD_WINDOWS = [5, 70, 1, 1000]
 
 

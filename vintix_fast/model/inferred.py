@@ -47,14 +47,15 @@ def complete_tasks(tasks: dict[str, Any], state: dict[str, Tensor]) -> tuple[dic
     """
     groups = [name.split(".")[2] for name in state if name.startswith("encoder.obs_encoders.") and name.count(".") > 2]
     groups = list(dict.fromkeys(groups))
-    claimed = {entry["group_name"] for entry in tasks.values() if _has(entry, "group_name")}
+    named = (entry.get("group_name") for entry in tasks.values() if isinstance(entry, dict))
+    claimed = {group for group in named if isinstance(group, str) and group}
     completed, words = {}, []
     for name, entry in tasks.items():
         if not isinstance(entry, dict):
             completed[name] = entry
             continue
         entry, added = dict(entry), []
-        if not _has(entry, "group_name"):
+        if entry.get("group_name") in (None, ""):
             entry["group_name"] = group = _group_for(name, groups, claimed)
             claimed |= {group} - {DEFAULT_GROUP}
             if group != DEFAULT_GROUP or DEFAULT_GROUP in groups:
@@ -64,10 +65,6 @@ def complete_tasks(tasks: dict[str, Any], state: dict[str, Tensor]) -> tuple[dic
         if added:
             words.append(f"{name}: {', '.join(added)}")
     return completed, words
-
-
-def _has(entry: Any, key: str) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get(key), str) and bool(entry[key])
 
 
 def _group_for(task: str, groups: list[str], claimed: set[str]) -> str:

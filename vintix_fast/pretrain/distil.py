@@ -17,7 +17,7 @@ import torch
 
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import open_writer
-from vintix_fast.errors import Interrupted
+from vintix_fast.errors import Interrupted, UsageError
 from vintix_fast.evaluate import check_device
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.pretrain.config import DistilConfig
@@ -26,7 +26,7 @@ from vintix_fast.report.metrics import write_learning_history
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, load_robot
 from vintix_fast.rollout import collect
-from vintix_fast.run import RunDirectory, versions, write_json
+from vintix_fast.run import OPTIONS_FILE, RunDirectory, versions, write_json
 from vintix_fast.schema import ACTION_DIM, DEMONSTRATOR, OBSERVATION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
@@ -112,6 +112,11 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     progress = progress or Progress()
     check_device(config.device)
     directory = RunDirectory(config, ("trajectories_env_*", folder_file(config.output_dir).name, CARD_FILE, CURVE_FILE))
+    if folder_file(config.output_dir).name == OPTIONS_FILE:
+        raise UsageError(
+            f"--output-dir {config.output_dir}: a folder called config would hold two files of that name, the run's "
+            "options and what older readers look for; give it another name"
+        )
     directory.check()
     robot = load_robot(config.robot_type) if config.robot_type else None
     network, expert = load_expert(config.expert, robot)

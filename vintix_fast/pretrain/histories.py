@@ -149,7 +149,7 @@ def _about(file: Path, attributes: dict[str, Any]) -> tuple[str, str]:
     about = attributes
     if beside.is_file():
         try:
-            about = json.loads(beside.read_text(encoding="utf-8"))
+            about = json.loads(beside.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise InputFileError(f"{beside} is not valid JSON ({error}). Copy it again.") from error
     task_name = about.get("task_name") if isinstance(about, dict) else None

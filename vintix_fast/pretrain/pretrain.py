@@ -18,6 +18,7 @@ import torch
 from vintix_fast.data import Batch, History, Targets, Windows
 from vintix_fast.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.evaluate import check_device
+from vintix_fast.initial import check_sizes
 from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
@@ -100,11 +101,17 @@ def _first_model(config: PretrainConfig, robots: list[RobotHistories], say: Call
             return Vintix(config.architecture(), tasks).to(config.device)
         model = load_checkpoint(config.init_from, config.device, say=say)
         for robot in robots:
-            known = next((name for name in model.tasks if known_task(name)[0] == robot.task_name), None)
+            same = [name for name in model.tasks if known_task(name)[0] == robot.task_name]
+            known = robot.task_name if robot.task_name in same else next(iter(same), None)
             if known is None:
-                model.add_task(robot.task_name, robot.statistics(robot.group_name))
-                say(f"{robot.task_name} is new to {config.init_from}: it gets the group {robot.group_name}")
-            elif known != robot.task_name:
+                group = robot.group_name
+                while group in model.groups:
+                    group += "_new"
+                model.add_task(robot.task_name, robot.statistics(group))
+                say(f"{robot.task_name} is new to {config.init_from}: it gets the group {group}")
+                continue
+            check_sizes(known, model.tasks[known])
+            if known != robot.task_name:
                 model.rename_task(known, robot.task_name)
         return model.to(config.device)
 

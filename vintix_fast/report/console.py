@@ -102,16 +102,16 @@ def summary_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Adaptation", box=box.SIMPLE_HEAD, padding=0)
     columns = (
         ("\nloop", "loop", "d"), ("\nsteps", "env_steps", "d"), ("\nreturn", "mean_return", ".2f"),
-        ("\n± s.e.", "standard_error", ".2f"), ("\nlength", "mean_length", ".0f"), ("\nloss", "loss", ".4f"),
-        ("eval\nreturn", "eval_return", ".2f"), ("\n± s.e.", "eval_standard_error", ".2f"),
-        ("eval\nlength", "eval_length", ".0f"), ("collect\ns", "collect_seconds", ".1f"),
-        ("train\ns", "train_seconds", ".1f"),
+        ("\ns.e.", "standard_error", ".2f"), ("\nlength", "mean_length", ".0f"), ("\nloss", "loss", ".4f"),
+        ("eval\nreturn", "eval_return", ".2f"), ("\ns.e.", "eval_standard_error", ".2f"),
+        ("eval\nlength", "eval_length", ".0f"), ("collect\ns", "collect_seconds", ".0f"),
+        ("train\ns", "train_seconds", ".0f"),
     )  # fmt: skip
     for title, _, _ in columns:
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("\nkept")
     for row in rows:
-        cells = [format(row[key], form) if key in row else "" for _, key, form in columns]
+        cells = ["" if row.get(key) is None else format(row[key], form) for _, key, form in columns]
         table.add_row(*cells, {True: "yes", False: "no", None: ""}[row.get("accepted")])
     return table
 
@@ -119,7 +119,7 @@ def summary_table(rows: list[dict[str, Any]]) -> Table:
 def with_error(values: list[float], form: str) -> str:
     """A mean and its standard error, as every table of ours shows them."""
     mean, error = sum(values) / len(values), standard_error(values)
-    return f"{mean:{form}} ± {error:{form}}" if error == error else f"{mean:{form}}"
+    return f"{mean:{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
 def evaluation_table(evaluation: Any) -> Table:

@@ -70,7 +70,7 @@ def record(model_dir: Path, simulator: Any, context_len: int, seed: int, progres
     return record_actor(policy, simulator, seed, progress)
 
 
-def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress) -> Recording:
+def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress, random_starts: bool = True) -> Recording:
     """Let an actor walk for `STEPS` steps from a cold context in every environment of ``simulator``."""
     task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
     steps: list[dict[str, torch.Tensor]] = []
@@ -88,7 +88,9 @@ def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress) -
         )
         progress.check()
 
-    collection = collect(task, policy, seed=seed, random_starts=True, steps_per_env=STEPS, keep=True, on_step=look)
+    collection = collect(
+        task, policy, seed=seed, random_starts=random_starts, steps_per_env=STEPS, keep=True, on_step=look
+    )
     columns = {name: torch.stack([step[name] for step in steps]).cpu().numpy() for name in steps[0]}
     reward = np.stack([history.reward for history in collection.histories], axis=1)
     return Recording(**columns, reward=reward, falls=tuple(_falls(collection.episodes)))
