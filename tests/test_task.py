@@ -8,6 +8,7 @@ from fakes import FakeSimulator, quaternion
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vintix_fast.robots import load_robot
+from vintix_fast.starts import Starts
 from vintix_fast.task import PlainJudge, WalkingTask, tilt
 
 LEVEL = [1.0, 0.0, 0.0, 0.0]
@@ -327,3 +328,19 @@ def test_a_reset_forgets_everything_before_it(go2):
     assert task.step_num.tolist() == [0]
     task.step(torch.ones(1, 12))
     torch.testing.assert_close(sim.targets[-1][0], sim.default)
+
+
+def test_an_environments_next_episode_begins_alike_whatever_the_others_did():
+    def second_start(first_to_end):
+        starts = Starts(torch.zeros(12), 3)
+        starts.seed(7, True)
+        starts.draw(torch.ones(3, dtype=torch.bool))
+        for env in first_to_end:
+            drawn = starts.draw(torch.arange(3) == env)
+        return [part[first_to_end[-1]] for part in drawn]
+
+    for alone, after_others in zip(second_start([1]), second_start([2, 0, 2, 1]), strict=True):
+        torch.testing.assert_close(alone, after_others, rtol=0, atol=0)
+    first_of_another = Starts(torch.zeros(12), 3)
+    first_of_another.seed(7, True)
+    assert not torch.equal(first_of_another.draw(torch.ones(3, dtype=torch.bool))[1][1], second_start([1])[1])

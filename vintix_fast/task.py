@@ -220,7 +220,7 @@ class WalkingTask:
         self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
         self._last_action = torch.zeros(self.num_envs, len(self._default), device=self.device)
         self.step_num = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
-        self._starts = Starts(self._default, self.num_envs, ahead=self._masked)
+        self._starts = Starts(self._default, self.num_envs)
 
     def reset(self, seed: int = 0, random_starts: bool = False) -> torch.Tensor:
         """Start anew in every environment; what follows depends on ``seed`` and the actions alone.
