@@ -307,10 +307,6 @@ def test_a_step_by_mask_asks_the_device_nothing(go2, random_starts):
         done = [task.step(no_action(task)).done for _ in range(250)]
     assert torch.stack(done).sum(dim=0).tolist() == [83, 84, 83]
     assert questions.asked == 0
-    with Questions() as questions:
-        for _ in range(10):
-            task.step(no_action(task))
-    assert questions.asked == (1 if random_starts else 0)  # how many starts were used, once in 256 steps
 
 
 def test_without_random_starts_every_episode_begins_alike(go2):
