@@ -31,7 +31,11 @@ def models(json: Annotated[bool, Option("--json", help="print one JSON object la
         for robot in robots:
             found = card["returns"].get(robot)
             error = found and found.get("late_standard_error")
-            shown = "" if found is None else f"{found['late_return']:.1f}" + (f" ±{error:.2f}" if error else "")
+            shown = (
+                ""
+                if found is None
+                else f"{found['late_return']:.1f}" + (" ±" + f"{error:.2f}".removeprefix("0") if error else "")
+            )
             cells.append(shown + (" *" if found and not found["seen"] else ""))
         default = " (default)" if card["path"] == str(BUILTIN_CHECKPOINT) else ""
         table.add_row(f"{BUILTIN_PREFIX}{name}{default}", *cells, f"{card['bytes'] / 1e6:.1f}")
