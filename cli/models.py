@@ -37,10 +37,10 @@ def models(json: Annotated[bool, Option("--json", help="print one JSON object la
                 else f"{found['late_return']:.1f}" + (" ±" + f"{error:.2f}".removeprefix("0") if error else "")
             )
             cells.append(shown + (" *" if found and not found["seen"] else ""))
-        default = " (default)" if card["path"] == str(BUILTIN_CHECKPOINT) else ""
-        table.add_row(f"{BUILTIN_PREFIX}{name}{default}", *cells, f"{card['bytes'] / 1e6:.1f}")
+        table.add_row(f"{BUILTIN_PREFIX}{name}", *cells, f"{card['bytes'] / 1e6:.1f}")
     out = result_console(json)
     out.print(table)
     out.print("* never seen: a converted copy of another robot's adapter, not adapted", highlight=False)
+    out.print(f"Default: {BUILTIN_PREFIX}{BUILTIN_CHECKPOINT.name}", highlight=False)
     if json:
         print_json(cards)

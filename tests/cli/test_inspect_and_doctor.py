@@ -46,7 +46,7 @@ def test_models_lists_what_pretrained_path_takes():
         assert card["bytes"] < 3e6
         unseen = [robot for robot, found in card["returns"].items() if not found["seen"]]
         assert unseen == [name.removeprefix("without-")]
-    assert "builtin:without-minicheetah (default)" in invoke("models").stdout
+    assert "Default: builtin:without-minicheetah" in invoke("models").stdout
 
 
 def test_models_shows_returns_with_their_standard_errors(monkeypatch):
@@ -55,7 +55,7 @@ def test_models_shows_returns_with_their_standard_errors(monkeypatch):
     card = {"path": "/x", "bytes": 2_500_000, "returns": returns}
     monkeypatch.setattr(importlib.import_module("vintix_fast.cli.models"), "bundled_models", lambda: {"mine": card})
     text = " ".join(invoke("models").stdout.split())
-    assert "builtin:mine 20.2 ± 0.12 20.2 * 2.5" in text and "± standard error" in text
+    assert "builtin:mine 20.2 ±.12 20.2 * 2.5" in text and "± standard error" in text
 
 
 def test_inspect_reports_trajectories(tmp_path):
