@@ -53,7 +53,7 @@ def test_the_gate_undoes_a_worse_loop_and_keeps_the_best(monkeypatch, tmp_path, 
 
 def test_the_steps_become_smaller_once_the_robot_walks(monkeypatch, tmp_path, tiny_checkpoint):
     most = 0.02 * 1.2 * SMALL["max_steps_per_episode"]  # of an episode without any fault
-    script_evaluations(monkeypatch, [0.1 * most, 0.5 * most, 0.7 * most, 0.8 * most])
+    script_evaluations(monkeypatch, [0.1 * most, 0.5 * most, 0.85 * most, 0.9 * most])
     result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=3, improvement_step=0.2)
     assert [row["improvement_step"] for row in result.rows[1:]] == pytest.approx([0.2, 0.2, 0.14])
 

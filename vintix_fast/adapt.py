@@ -48,7 +48,7 @@ from vintix_fast.train import (
     multiplies_bf16,
 )
 
-WALKING = 0.6
+WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
 PURPOSES = ("starts", "noise", "critic", "windows", "posture")
 

@@ -172,12 +172,14 @@ def test_the_step_shrinks_from_loop_to_loop_and_more_when_one_is_undone():
     assert improver.step == pytest.approx(0.075)
 
 
-def test_the_step_stays_while_the_robot_does_not_walk_yet():
-    improver = CriticImprover(ImproverConfig(step=0.4, step_anneal=0.75, step_decay=0.25))
+def test_while_the_robot_does_not_walk_the_step_comes_back_to_the_first_one():
+    improver = CriticImprover(ImproverConfig(step=0.4, step_anneal=0.5, step_decay=0.2))
     improver.judge(True, walks=False)
-    assert improver.step == 0.4
+    assert improver.step == 0.4  # and never beyond it
     improver.judge(False, walks=False)
-    assert improver.step == pytest.approx(0.1)
+    assert improver.step == pytest.approx(0.08)
+    improver.judge(True, walks=False)
+    assert improver.step == pytest.approx(0.16)
 
 
 def test_a_resumed_run_has_the_same_step():

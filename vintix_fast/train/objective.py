@@ -105,7 +105,8 @@ class ImproverConfig:
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
     step_anneal: float = 0.7
-    """What ``step`` is multiplied by after each loop that is kept (without a gate, each) and walks: smaller faults."""
+    """What ``step`` is multiplied by after a loop that is kept (without a gate, each) if the robot walks: smaller faults
+    are left.  Otherwise it is divided by it, up to the first step."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
     temperature: float = 1.0
@@ -192,6 +193,8 @@ class CriticImprover(_WithCritic):
             self.step *= self.config.step_decay
         elif walks:
             self.step *= self.config.step_anneal
+        else:  # what was lost by an undone loop comes back
+            self.step = min(self.config.step, self.step / self.config.step_anneal)
 
     def numbers(self) -> dict[str, Any]:
         return super().numbers() | {"improvement_step": self.step}
