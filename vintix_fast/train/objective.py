@@ -105,8 +105,8 @@ class ImproverConfig:
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
     step_anneal: float = 0.7
-    """What ``step`` is multiplied by after a loop that is kept (without a gate, each) if the robot walks: smaller faults
-    are left.  Otherwise it is divided by it, up to the first step."""
+    """What ``step`` is multiplied by after a loop that is kept (without a gate, each) if the robot walks, since smaller
+    faults are left.  Otherwise it is divided by it, up to the first step."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
     temperature: float = 1.0
