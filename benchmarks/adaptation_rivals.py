@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rsl_rl.runners import OnPolicyRunner
 from torch import nn
 
 from vintix_fast.adapt import make_improver, seed_for
@@ -33,7 +32,7 @@ from vintix_fast.initial import add_target
 from vintix_fast.model import load_checkpoint
 from vintix_fast.model.adapter import observation_sign
 from vintix_fast.pretrain.config import ExpertConfig
-from vintix_fast.pretrain.expert import ExpertTask, ppo_settings
+from vintix_fast.pretrain.expert import ExpertTask, OnPolicyRunner, ppo_settings
 from vintix_fast.pretrain.expert_policy import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, load_expert
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import joint_signs, load_robot

@@ -158,3 +158,11 @@ def test_the_kernel_cache_is_where_quadrants_keeps_it(tmp_path, monkeypatch):
     assert kernel_cache_dir() == tmp_path / "elsewhere/quadrants"
     monkeypatch.setenv("QD_OFFLINE_CACHE_FILE_PATH", str(tmp_path / "named"))
     assert kernel_cache_dir() == tmp_path / "named"
+
+
+def test_experts_need_no_git(tmp_path):
+    """rsl_rl imports GitPython, which looks for the program."""
+    plain = {name: value for name, value in os.environ.items() if name != "GIT_PYTHON_REFRESH"}
+    command = [sys.executable, "-c", "import vintix_fast.pretrain.expert"]
+    done = subprocess.run(command, env=plain | {"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -21,7 +21,8 @@ CACHES = (
 
 
 def ensure_home() -> None:
-    """Set HOME, the caches' variables and USER in the environment, each where what holds now is of no use.
+    """Set HOME, the caches' variables and USER in the environment, each where what holds now is of no use; and make do
+    without git.
 
     To be called before the libraries are imported.  Says on standard error if caches go to a temporary folder; child
     processes inherit the variables and say nothing.
@@ -35,6 +36,8 @@ def ensure_home() -> None:
             print(f"vintix-fast: {reason}; caches go to {temporary}", file=sys.stderr)
         return temporary
 
+    # rsl_rl imports GitPython, which otherwise refuses to be imported where no git is installed.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     home = os.path.expanduser("~")
     if home == "~":
         given = os.environ.get("XDG_CACHE_HOME")
