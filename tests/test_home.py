@@ -64,6 +64,15 @@ def test_a_home_that_can_be_written_is_left_alone(tmp_path):
     assert said == "" and list(tmp_path.iterdir()) == []
 
 
+def test_a_home_that_only_the_system_knows_is_told_the_libraries(tmp_path):
+    home = str(tmp_path / "known")
+    known = (
+        f"import pwd, types; pwd.getpwuid = lambda uid: types.SimpleNamespace(pw_dir={home!r}, pw_name='somebody')\n"
+    )
+    found, said = report(tmp_path, before=known)
+    assert found["HOME"] == home and said == ""
+
+
 def test_without_a_home_there_is_a_temporary_one(tmp_path, own):
     found, said = report(tmp_path)
     assert found == {"HOME": str(own), "USER": f"uid{os.getuid()}"} | dict.fromkeys(VARIABLES)

@@ -43,6 +43,7 @@ def ensure_home() -> None:
         given = os.environ.get("XDG_CACHE_HOME")
         home = given if given and _can_write(given) else elsewhere("there is no home folder")
         os.environ["HOME"] = home
+    os.environ.setdefault("HOME", home)  # Quadrants asks for nothing else, and ends the process without it
     for variable, default, made in CACHES:
         usual = os.path.join(home, default)
         now = os.environ.get(variable, usual)  # may be empty, which libraries take for a path
