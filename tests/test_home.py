@@ -66,9 +66,8 @@ def test_a_home_that_can_be_written_is_left_alone(tmp_path):
 
 def test_a_home_that_only_the_system_knows_is_told_the_libraries(tmp_path):
     home = str(tmp_path / "known")
-    known = (
-        f"import pwd, types; pwd.getpwuid = lambda uid: types.SimpleNamespace(pw_dir={home!r}, pw_name='somebody')\n"
-    )
+    entry = ("somebody", "x", os.getuid(), 0, "", home, "")
+    known = f"import pwd; pwd.getpwuid = lambda uid: pwd.struct_passwd({entry!r})\n"
     found, said = report(tmp_path, before=known)
     assert found["HOME"] == home and said == ""
 
