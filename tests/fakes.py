@@ -10,6 +10,7 @@ import torch
 
 from vintix_fast.data import History
 from vintix_fast.model import ModelConfig, TaskInfo, Vintix, save_checkpoint
+from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot
 from vintix_fast.sim import DT_S, RobotState
 
@@ -222,3 +223,14 @@ def make_history(episodes: Sequence[int], *, seed: int = 0, env: int = 0, first_
         },
         env=env,
     )
+
+
+class Listener(Progress):
+    """Keeps what a run says."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)

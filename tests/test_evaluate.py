@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from commands import spoken
-from fakes import FakeSimulator, save_tiny
+from fakes import FakeSimulator, Listener, save_tiny
 from rich.console import Console
 from runs import ENGINE_OPTIONS, spy_on_policies
 
@@ -16,20 +16,10 @@ from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.evaluate import Evaluation, standard_error
 from vintix_fast.report.console import evaluation_table
-from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Episode
 
 evaluate_module = importlib.import_module("vintix_fast.evaluate")  # the package's attribute is the function
-
-
-class Listener(Progress):
-    def __init__(self):
-        super().__init__()
-        self.said = []
-
-    def say(self, text):
-        self.said.append(text)
 
 
 def run(checkpoint, robot="go2", fall_after=(6, 9, 40), progress=None, **options):

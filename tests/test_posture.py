@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator, StandingSimulator, tiny_model
+from fakes import FakeSimulator, Listener, StandingSimulator, tiny_model
 
 from vintix_fast.errors import Interrupted
 from vintix_fast.initial import add_target
 from vintix_fast.model import fingerprint, move_posture
 from vintix_fast.posture import Shifted, find_posture, leave_standing, mirrored, stands_still
-from vintix_fast.report.progress import Progress
 from vintix_fast.robots import joint_signs, load_robot, robot_names
 from vintix_fast.rollout import Actor, Policy, collect
 from vintix_fast.task import WalkingTask
@@ -188,15 +187,6 @@ def test_a_trial_is_what_the_moved_adapter_does():
 
 
 # -- whose adapter -----------------------------------------------------------------------------------------------------
-
-
-class Listener(Progress):
-    def __init__(self):
-        super().__init__()
-        self.said = []
-
-    def say(self, text):
-        self.said.append(text)
 
 
 def decoders_last_bias(model, task_name):

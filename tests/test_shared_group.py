@@ -5,27 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import tiny_model
+from fakes import Listener, tiny_model
 from runs import read_state, run_small, small_config
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.initial import add_target
 from vintix_fast.model import load_checkpoint
-from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
 
 ADDED = Path(__file__).parent / "golden" / "vintix_tiny_add_task"
 SHARED, GO2, MINICHEETAH = "quadruped_locomotion", "go2_walking_ad", "minicheetah_walking_ad"
-
-
-class Listener(Progress):
-    def __init__(self):
-        super().__init__()
-        self.said = []
-
-    def say(self, text):
-        self.said.append(text)
 
 
 @pytest.fixture(autouse=True)
