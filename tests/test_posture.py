@@ -1,6 +1,7 @@
 """The search for a stance: its directions, what it finds where the best one is known, and what it asks of an actor."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from fakes import FakeSimulator, Listener, StandingSimulator, tiny_model
 
 from vintix_fast.errors import Interrupted
 from vintix_fast.initial import add_target
+from vintix_fast.interrupt import stop_on_interrupt
 from vintix_fast.model import fingerprint, move_posture
 from vintix_fast.posture import Shifted, find_posture, leave_standing, mirrored, stands_still
 from vintix_fast.robots import joint_signs, load_robot, robot_names
@@ -137,13 +139,16 @@ def test_a_seed_decides_what_is_found():
 def test_a_search_can_be_stopped_at_any_step():
     task, left = standing_task(), iter(range(40))
 
-    def check():
-        if next(left) == 37:
-            raise Interrupted("enough")
+    class Stopped(Still):
+        def act(self, observation, step_num):
+            if next(left) == 37:
+                signal.raise_signal(signal.SIGINT)
+            return super().act(observation, step_num)
 
-    with pytest.raises(Interrupted):
-        find_posture(task, Still, seed=1, check=check)
-    assert len(task.simulator.targets) == 38
+    said = []
+    with pytest.raises(Interrupted), stop_on_interrupt(said.append):
+        find_posture(task, Stopped, seed=1)
+    assert len(task.simulator.targets) == 38 and "Ctrl-C" in said[0]
 
 
 # -- what the actor sees -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Whole runs of a model that stands still, in a fake simulator: it gets a stance from which it walks."""
 
 import importlib
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ class Listener(Progress):
     """Keeps what is said, and stops a run when a line holds ``at``, or at the next step after that."""
 
     def __init__(self, at=None, next_step=False):
-        super().__init__()
         self.said, self.at, self.next_step, self.part = [], at, next_step, ""
 
     def say(self, text):
@@ -30,10 +30,7 @@ class Listener(Progress):
         if self.at is not None and self.at in text:
             if not self.next_step:
                 raise KeyboardInterrupt
-            self.check = self.stop  # which a search asks at every step
-
-    def stop(self):
-        raise Interrupted("enough")
+            signal.raise_signal(signal.SIGINT)  # heard by every step of a search
 
     def rollout(self, what, num_episodes, max_steps):
         self.part = what

@@ -22,7 +22,7 @@ from vintix_fast.errors import Interrupted, VintixFastError
 from vintix_fast.evaluate import check_context_len, check_device, standard_error
 from vintix_fast.gate import gate, measure_initial
 from vintix_fast.initial import add_target
-from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.memory import check_memory
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.posture import leave_standing, stands_still
@@ -92,12 +92,12 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
 
     fit = check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
 
-    with run, stop_on_interrupt(progress.say) as progress.check:
+    with run, stop_on_interrupt(progress.say):
         with region("compile"):
             simulator = simulator or build_simulator(config, robot, fit, progress.say)
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
-        progress.check()
+        check_interrupt()
         run.begin()
         if not run.model_dir(0).is_dir():
             save_checkpoint(model, run.model_dir(0))

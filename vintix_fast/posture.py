@@ -85,7 +85,7 @@ def leave_standing(
         The model, and what to record of the search.
     """
     started = time.perf_counter()
-    search = functools.partial(find_posture, task, check=progress.check)
+    search = functools.partial(find_posture, task)
     adapters = _adapters(model, task_name, task.robot, convert)
     found = {whose: search(lambda m=m: make_actor(m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
     for whose, so_far in found.items():
@@ -130,7 +130,6 @@ def find_posture(
     task: WalkingTask,
     make_actor: Callable[[], Actor],
     seed: int,
-    check: Callable[[], None] = lambda: None,
     rounds: int = ROUNDS,
     start: Posture | None = None,
 ) -> Posture:
@@ -140,7 +139,6 @@ def find_posture(
         task: the environments; each tries one offset at a time, from randomised starts.
         make_actor: the model, with a cold context, acting in them.
         seed: of the starts.
-        check: called for every step; may raise to stop.
         rounds: of trials.
         start: an earlier search to go on with; none: no offset.
     """
@@ -153,7 +151,7 @@ def find_posture(
         sizes = SIZES / 2**halved
         moves = [sign * size * unit for unit in np.eye(len(numbers)) for size in sizes for sign in (1.0, -1.0)]
         tried = numbers + np.array([np.zeros_like(numbers), *moves])  # [K, 6], the best so far first
-        returns, more = _try(task, make_actor, tried @ directions, seed + turn, check)
+        returns, more = _try(task, make_actor, tried @ directions, seed + turn)
         best = int(returns.argmax())
         numbers, after, steps, halved = tried[best], float(returns[best]), steps + more, halved + (best == 0)
         before = float(returns[0]) if before is None else before
@@ -176,9 +174,7 @@ def mirrored(robot: Robot) -> np.ndarray:
     return directions.reshape(-1, robot.joint_axes.shape[0])
 
 
-def _try(
-    task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray, seed: int, check: Callable[[], None]
-) -> tuple[np.ndarray, int]:
+def _try(task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     """Mean return of a trial with each of ``offsets`` [K, J], and the environment steps that this took."""
     steps, returns = min(TRIAL_STEPS, task.max_steps), []
     for first in range(0, len(offsets), task.num_envs):
@@ -186,8 +182,7 @@ def _try(
         whose = np.arange(task.num_envs) % len(some)  # environment -> offset
         shifted = torch.as_tensor(some[whose], dtype=torch.float32, device=task.device)
         found = collect(
-            task, Shifted(make_actor(), shifted), seed=seed, random_starts=True, steps_per_env=steps, keep=True,
-            on_step=lambda collection: check(),
+            task, Shifted(make_actor(), shifted), seed=seed, random_starts=True, steps_per_env=steps, keep=True
         )  # fmt: skip
         first_episodes = [history.reward[slice(*history.episodes()[0])].sum() for history in found.histories]
         returns += [np.array(first_episodes)[whose == index].mean() for index in range(len(some))]

@@ -19,7 +19,7 @@ from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import open_writer
 from vintix_fast.errors import Interrupted, UsageError
 from vintix_fast.evaluate import check_device
-from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.pretrain.expert_policy import ExpertPolicy, load_expert
 from vintix_fast.report.metrics import write_learning_history
@@ -122,12 +122,12 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     network, expert = load_expert(config.expert, robot)
     robot = robot or load_robot(expert["robot"])
     started = time.perf_counter()
-    with directory, stop_on_interrupt(progress.say) as progress.check:
+    with directory, stop_on_interrupt(progress.say):
         planned = config.histories // config.num_envs * config.steps_per_env
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, planned)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         policy = ExpertPolicy(network, config.num_envs, config.device)
-        progress.check()
+        check_interrupt()
         directory.begin()
         collecting = time.perf_counter()
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tensordict import TensorDict
 
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.evaluate import Evaluation, check_device, measure
-from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
 from vintix_fast.pretrain.expert_policy import (
     CARD_FILE,
@@ -42,10 +41,10 @@ ANEW = "--overwrite begins the expert anew"
 class ExpertTask(VecEnv):
     """`WalkingTask` as rsl_rl sees it: observation [N, 45], time-outs told apart from falls."""
 
-    def __init__(self, task: WalkingTask, seed: int, on_step: Callable[[], None]) -> None:
+    def __init__(self, task: WalkingTask, seed: int) -> None:
         self.num_envs, self.num_actions, self.max_episode_length = task.num_envs, ACTION_DIM, task.max_steps
         self.device, self.cfg = task.device, {}
-        self._task, self._on_step = task, on_step
+        self._task = task
         self._last_action = torch.zeros(self.num_envs, ACTION_DIM, device=self.device)
         self._observation = task.reset(seed, random_starts=True)
 
@@ -63,7 +62,7 @@ class ExpertTask(VecEnv):
         return TensorDict({"policy": policy}, batch_size=[self.num_envs])
 
     def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
-        self._on_step()
+        check_interrupt()
         result = self._task.step(actions)
         self._observation = result.observation
         self._last_action = torch.where(result.done[:, None], 0.0, actions)
@@ -159,11 +158,11 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     robot = load_robot(config.robot_type)
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
-    with directory, stop_on_interrupt(progress.say) as progress.check:
+    with directory, stop_on_interrupt(progress.say):
         planned = config.iterations * config.steps_per_iteration
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, planned)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
-        progress.check()
+        check_interrupt()
         directory.begin()
         try:
             runner = _train(config, directory.path, state, task, progress)
@@ -193,7 +192,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
 def _train(
     config: ExpertConfig, directory: Path, state: dict[str, Any] | None, task: WalkingTask, progress: Progress
 ) -> _Runner:
-    env = ExpertTask(task, config.seed, lambda: progress.check())
+    env = ExpertTask(task, config.seed)
     silence = contextlib.redirect_stdout(io.StringIO())  # the library prints its networks, and a page an iteration
     with torch.random.fork_rng(devices=[]), silence:
         torch.manual_seed(config.seed)

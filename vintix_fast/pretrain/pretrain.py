@@ -19,7 +19,7 @@ from vintix_fast.data import Batch, History, Targets, Windows
 from vintix_fast.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.evaluate import check_device
 from vintix_fast.initial import check_sizes
-from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.pretrain.config import PretrainConfig
@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     training = _Training(config, directory.path, model, robots)
     if config.resume:
         training.go_on()
-    with directory, stop_on_interrupt(progress.say) as progress.check:
+    with directory, stop_on_interrupt(progress.say):
         directory.begin()
         try:
             with progress.training("pretraining", config.steps):
@@ -208,6 +208,7 @@ class _Training:
                 self._evaluate(recent, progress)
                 recent = []
             progress.on_training_step(self._step, entry.loss)
+            check_interrupt()
 
     def _descend(self) -> TrainingStep:
         config, step = self._config, self._step

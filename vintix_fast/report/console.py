@@ -24,7 +24,6 @@ class ConsoleProgress(Progress):
     """Writes to ``console`` (standard error, so that ``--json`` has standard output to itself)."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
         self.console = console
         self._bars: Bars | None = None
         self._task = None
@@ -52,7 +51,6 @@ class ConsoleProgress(Progress):
         return self._bar(f"{what} (episodes)", num_episodes)
 
     def on_rollout_step(self, collection: Any) -> None:
-        self.check()
         if self._bars is not None:
             done = len(collection.episodes)
             note = f"{collection.env_steps} steps, {collection.env_steps / max(collection.seconds, 1e-9):.0f}/s"
@@ -64,12 +62,10 @@ class ConsoleProgress(Progress):
         return self._bar(what, steps)
 
     def on_training_step(self, step: int, loss: float) -> None:
-        self.check()
         if self._bars is not None:
             self._bars.update(self._task, completed=step, note=f"loss {loss:.4f}")
 
     def on_iteration(self, iteration: int, mean_return: float, mean_length: float) -> None:
-        self.check()
         note = f"return {mean_return:.2f}, length {mean_length:.0f}"
         if self._bars is not None:
             self._bars.update(self._task, completed=iteration, note=note)

@@ -7,13 +7,7 @@ from typing import Any
 
 
 class Progress:
-    """Receives what happens in a run; every method may be left as it is.
-
-    ``check`` is called at every step and may raise to stop the run.
-    """
-
-    def __init__(self) -> None:
-        self.check = lambda: None
+    """Receives what happens in a run; every method may be left as it is, and may raise to stop the run."""
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -24,7 +18,6 @@ class Progress:
 
     def on_rollout_step(self, collection: Any) -> None:
         """After each step of all environments, with the `Collection` so far."""
-        self.check()
 
     def training(self, what: str, steps: int) -> contextlib.AbstractContextManager:
         """Wraps so many optimiser steps."""
@@ -32,11 +25,9 @@ class Progress:
 
     def on_training_step(self, step: int, loss: float) -> None:
         """After each optimiser step."""
-        self.check()
 
     def on_iteration(self, iteration: int, mean_return: float, mean_length: float) -> None:
         """After each iteration of an expert's training, with the means of its latest episodes (NaN before any)."""
-        self.check()
 
     def on_validation(self, row: dict[str, Any]) -> None:
         """After each validation of a pretraining, with its numbers."""

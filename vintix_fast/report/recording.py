@@ -86,7 +86,6 @@ def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress, r
                 "contact": simulator.foot_contact(),
             }
         )
-        progress.check()
 
     collection = collect(
         task, policy, seed=seed, random_starts=random_starts, steps_per_env=STEPS, keep=True, on_step=look

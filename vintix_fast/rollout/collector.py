@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from vintix_fast.interrupt import check_interrupt
 from vintix_fast.regions import region
 from vintix_fast.rollout.books import Books, Collection
 from vintix_fast.rollout.host_copies import HostCopies
@@ -51,6 +52,9 @@ def collect(
         on_step: called for every step with the collection so far; may raise to stop. On CUDA the simulator is a step
             further by then.
 
+    Raises:
+        Interrupted: the user asked to stop.
+
     Returns:
         Episodes in the order in which they ended, steps counted while an environment still had an episode to run.
     """
@@ -60,6 +64,7 @@ def collect(
     observation = task.reset(seed, random_starts)
     step = 0
     while books.active.any():
+        check_interrupt()
         step_num = task.step_num.clone()
         with region("decode"):
             policy.begin(observation, step_num)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vintix_fast.data import History
+from vintix_fast.interrupt import check_interrupt
 from vintix_fast.train.captured import Captured
 from vintix_fast.train.transitions import Transitions, states
 from vintix_fast.upload import upload
@@ -121,6 +122,7 @@ class Critic:
 
         run = Captured(take_step) if on_cuda else take_step
         for update in range(config.updates):
+            check_interrupt()
             rows = torch.randint(len(state), (config.batch_size,), generator=generator)
             noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator)
             losses.append(run(upload(rows, device), upload(noise, device)))

@@ -18,6 +18,7 @@ import torch
 
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.interrupt import check_interrupt
 from vintix_fast.kernels import decoder_loss as kernel
 from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
@@ -150,7 +151,7 @@ def finetune(
         model: stays in eval mode, so that the frozen transformer has no dropout.
         seed: of the order of windows; the same seed gives the same weights on the same machine.
         on_step: called after every step; may raise to stop.
-        state_file: saved once a minute and when ``on_step`` stops; where it exists, training goes on from it, and
+        state_file: saved once a minute and when the training is stopped; where it exists, training goes on from it, and
             gives what an unbroken one would, bit for bit. The caller deletes it in the end.
 
     Raises:
@@ -178,6 +179,7 @@ def finetune(
         log.append(take_step(step, drawn))
         try:
             on_step(log[-1])
+            check_interrupt()
         except (Interrupted, KeyboardInterrupt):
             _save(state_file, parameters, optimiser, log)
             raise
