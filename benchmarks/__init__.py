@@ -1,2 +1,2 @@
-"""What `vintix-fast bench` measures, and the scripts that made the figures in RESULTS.md; installed as
+"""What `vintix-fast bench` measures, and the scripts that made the figures in results/; installed as
 vintix_fast.benchmarks."""

@@ -180,7 +180,7 @@ def joints_have_the_files_physics(sim, robot):
     entity = sim._entity
     for name, value in (("armature", robot.armature), ("frictionloss", robot.friction), ("damping", robot.damping)):
         found = getattr(entity, f"get_dofs_{name}")(sim._dofs)
-        value = 0.1 if name == "armature" and value is None else value  # as README.md of the robots says
+        value = 0.1 if name == "armature" and value is None else value  # as docs/robots.md says
         if value is not None:
             torch.testing.assert_close(found, torch.full_like(found, value), msg=name)
     if robot.base_mass_kg is not None:

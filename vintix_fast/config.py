@@ -26,7 +26,7 @@ REPLAY = ("current", "all")
 ENGINES = ("auto", "torch")
 CACHE_DTYPES = ("float32", "bfloat16", "int8")
 DEFAULT_CACHE_DTYPE = "int8"
-"""This and the next: the fastest that did not change returns, see ``benchmarks/RESULTS.md``."""
+"""This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
 DEFAULT_DROPPED_MASS = 0.01
 TOKEN_ORDERS = ("action-reward-observation", "observation-action-reward")
 

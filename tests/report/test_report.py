@@ -14,7 +14,7 @@ from runs import read_rows, run_small, script_evaluations, tree
 
 from vintix_fast.config import bundled_models
 from vintix_fast.errors import InputFileError
-from vintix_fast.report import build
+from vintix_fast.report import build, film
 from vintix_fast.report.film import Filmed
 from vintix_fast.report.plots import returns_by_number
 from vintix_fast.report.record import expert_return, read_run
@@ -22,6 +22,7 @@ from vintix_fast.report.recording import NUM_ENVS, STEPS
 from vintix_fast.robots import load_robot
 
 NUMBERS = {"returns.png", "lengths.png", "by_episode.png"}
+DRAWN = {"traces.png", "before_after.png"}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def report(monkeypatch):
     def draw(robot, recordings, folder):
         report_of.robot, report_of.recordings = robot, recordings
         for name in recordings:
-            (folder / f"{name}.mp4").write_bytes(b"film of " + name.encode())
+            film._encode(folder / f"{name}.mp4", [np.full((320, 480, 3), 40 * shade, np.uint8) for shade in range(6)])
         return Filmed({name: folder / f"{name}.mp4" for name in recordings})
 
     def make(out: Path, **options):
@@ -90,17 +91,17 @@ def labels(figure: Figure) -> set[str]:
 def test_a_report_holds_everything_and_fetches_nothing(report, out):
     before = tree(out)
     made = report(out)
-    assert tree(out) - before == {f"report/{n}" for n in (*NUMBERS, "traces.png", *made_names(made), "report.html")}
+    assert tree(out) - before == {f"report/{n}" for n in (*NUMBERS, *DRAWN, *made_names(made), "report.html")}
     assert made.made.skipped == {}
 
     sources = re.findall(r'(?:src|href|srcset|poster|data)\s*=\s*["\']?([^"\'\s>]{0,40})', made.page)
-    assert len(sources) == 6 and all(source.startswith("data:") for source in sources)
+    assert len(sources) == 7 and all(source.startswith("data:") for source in sources)
     without_data = re.sub(r"base64,[A-Za-z0-9+/=]*", "", made.page)
     for forbidden in ("://", "url(", "@import", "<script", "<link", "<iframe", "<object"):
         assert forbidden not in without_data, forbidden
     inside = [base64.b64decode(code) for code in re.findall(r"base64,([A-Za-z0-9+/=]*)", made.page)]
     assert set(inside) == {p.read_bytes() for p in (*made.made.pngs.values(), *made.made.videos.values())}
-    assert sum(code.startswith(b"\x89PNG") for code in inside) == 4
+    assert sum(code.startswith(b"\x89PNG") for code in inside) == 5
 
 
 def made_names(made) -> list[str]:

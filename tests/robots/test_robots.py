@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vintix_fast import robots
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.robots import find_task, joint_signs, load_robot, robot_names
 from vintix_fast.robots.urdf import without_visuals
 
-DOCS = Path(robots.__file__).with_name("README.md")
+DOCS = Path(__file__).parents[2] / "docs" / "robots.md"
 LEGS = ("FR", "FL", "RR", "RL")
 
 # Constants of the environments that public checkpoints were trained in.
@@ -233,7 +232,7 @@ def test_unreadable_files(tmp_path):
 
 @pytest.mark.parametrize("old, new, message", [
     ("kp = 20.0", "kP = 20.0", r"rex.toml:27: kP is not a key of robot files; the keys are name, .*kp"),
-    ("kp = 20.0", "", r"kp missing; robots/README.md"),
+    ("kp = 20.0", "", r"kp missing; docs/robots.md"),
     ("kp = 20.0", 'kp = "20"', r"rex.toml:27: kp must be made of finite numbers, got '20'"),
     ("kp = 20.0", "kp = true", r"kp must be .* got True"),
     ("kp = 20.0", "kp = nan", r"kp must be .* got nan"),

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vintix_fast.errors import Interrupted, VintixFastError
 from vintix_fast.report.film import Filmed, film
 from vintix_fast.report.page import Page, page_html
 from vintix_fast.report.plots import plot_by_episode, plot_lengths, plot_returns, plot_traces, returns_by_number
 from vintix_fast.report.progress import Progress
 from vintix_fast.report.record import RunRecord, expert_return, read_run
-from vintix_fast.report.recording import NUM_ENVS, Recording, record
+from vintix_fast.report.recording import NUM_ENVS, STEPS, Recording, record
+from vintix_fast.report.strip import Row, write_strip
 from vintix_fast.robots import Robot, load_robot
 from vintix_fast.run import write_text
-from vintix_fast.sim import Simulator
+from vintix_fast.sim import DT_S, Simulator
 
 FOLDER = "report"
 SEED = 5
@@ -86,6 +89,8 @@ def build_report(
         videos = filmed.videos
         if filmed.skipped:
             skipped["video"] = filmed.skipped
+        if {"before", "after"} <= videos.keys():
+            _strip(run, recordings, videos, folder, pngs, skipped)
     else:
         skipped["video"] = skipped.get("traces", "--no-video was given")
 
@@ -153,8 +158,35 @@ def _record(
         return {}
 
 
+def _strip(
+    run: RunRecord,
+    recordings: dict[str, Recording],
+    videos: dict[str, Path],
+    folder: Path,
+    pngs: dict[str, Path],
+    skipped: dict[str, str],
+) -> None:
+    """The picture of before and after: each row ends with the filmed robot's first fall, or with the film."""
+    rows = []
+    for name, measured in (("before", run.zero_shot), ("after", run.best)):
+        recording = recordings[name]
+        fall = min((step for step, env in recording.falls if env == 0), default=None)
+        last = (STEPS if fall is None else max(1, fall)) - 1  # the step of a fall shows the next start
+        walked_m = float(np.linalg.norm(np.diff(recording.base_pos_m[[0, last], 0, :2], axis=0)))
+        numbers = f"return {measured['eval_return']:.2f} in {measured['eval_length']:.0f} steps; " if measured else ""
+        ends = "" if fall is None else ", then it falls"
+        caption = f"{name.capitalize()}: {numbers}here {walked_m:.1f} m in {last * DT_S:.1f} s{ends}"
+        rows.append(Row(videos[name], caption, last * DT_S))
+    path = folder / "before_after.png"
+    if reason := write_strip(path, rows):
+        skipped["before_after"] = reason
+    else:
+        pngs["before_after"] = path
+
+
 def _remove_old(folder: Path, made: set[Path]) -> None:
     """Delete an earlier report's parts that this one lacks, so that no old picture is taken for new."""
-    for name in ("returns.png", "lengths.png", "by_episode.png", "traces.png", "before.mp4", "after.mp4"):
+    pngs = ("returns.png", "lengths.png", "by_episode.png", "traces.png", "before_after.png")
+    for name in (*pngs, "before.mp4", "after.mp4"):
         if folder / name not in made:
             (folder / name).unlink(missing_ok=True)

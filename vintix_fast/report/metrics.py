@@ -1,6 +1,6 @@
 """A run's numbers for other tools: TensorBoard events and the curve of return against environment steps.
 
-Rows are those of ``metrics.jsonl``; the README's glossary says what each number is.
+Rows are those of ``metrics.jsonl``; docs/files.md says what each number is.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ def _walking(page: Page) -> str:
         parts.append(f'<div class="pair">{"".join(_video(name, path) for name, path in page.videos.items())}</div>')
     if "video" in page.skipped:
         parts.append(_note(f"No video: {page.skipped['video']}."))
+    parts.append(_picture(page, "before_after", "Frames of both videos.", wide=True))
     if page.gaits:
         rows = [
             f"<tr><td>{escape(what)}</td>{''.join(f'<td>{gait[what]:.4g}</td>' for gait in page.gaits.values())}</tr>"

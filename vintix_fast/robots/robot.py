@@ -1,6 +1,6 @@
 """What is known about a robot before any simulator runs: its file, its URDF, and how its joints turn.
 
-Owns the robot files (`*.toml` beside this module, or a user's own; README.md here describes the format) and
+Owns the robot files (`*.toml` beside this module, or a user's own; docs/robots.md describes the format) and
 every check on them. Reads TOML and URDF, gives a `Robot` to the simulator, the task and the adapter. Knows nothing of
 Genesis, policies or checkpoints, and imports no robot package: those are only asked where their files are.
 
@@ -171,7 +171,7 @@ class _RobotFile:
                 raise self.error(key, f"is not a key of robot files; the keys are {known}")
         missing = [key for key in _REQUIRED if key not in self.table]
         if missing:
-            raise InputFileError(f"{self.path}: {', '.join(missing)} missing; robots/README.md shows a complete file")
+            raise InputFileError(f"{self.path}: {', '.join(missing)} missing; docs/robots.md shows a complete file")
 
     def text(self, key: str) -> str:
         value = self.table.get(key)

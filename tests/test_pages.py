@@ -1,0 +1,50 @@
+"""The pages: what they name exists, and the README stays short."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from vintix_fast.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.ja.md",
+    *(ROOT / "docs").glob("*.md"),
+    ROOT / "benchmarks/results/summary.md",
+]
+OTHERS = {"help", "study", "experts", "max-episodes", "output"}
+"""Of every command, of benchmarks/adaptation.py, and what the original script's evaluation calls two of ours."""
+GENERATED = {"options.md"}
+
+
+def words(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in GENERATED | {"container.md"}], ids=lambda page: page.name
+)
+def test_every_option_that_a_page_names_exists(page):
+    commands = get_command(app).commands.values()
+    spelt = {name for c in commands for p in c.params for name in (*p.opts, *p.secondary_opts)}
+    known = {name.removeprefix("--") for name in spelt} | OTHERS
+    named = {name.replace("_", "-") for name in re.findall(r"(?<![\w-])--([a-z][a-z0-9_-]*)", words(page))}
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks/results/history.md"], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", words(page)):
+        assert (page.parent / target).exists() or Path(target).name in GENERATED, target
+
+
+def test_the_readme_is_short_and_both_languages_agree():
+    english, japanese = words(ROOT / "README.md"), words(ROOT / "README.ja.md")
+    assert len(english.split()) <= 900
+    numbers = r"^\| (?:go2|go1|a1|minicheetah) \|.*$"
+    assert re.findall(numbers, english, re.MULTILINE) == re.findall(numbers, japanese, re.MULTILINE)
+    commands = [re.findall(r"^(?:make|vintix-fast) .*?(?=\s+#|$)", text, re.MULTILINE) for text in (english, japanese)]
+    assert commands[0] == commands[1] and len(commands[0]) > 9
