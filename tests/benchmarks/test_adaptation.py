@@ -13,10 +13,10 @@ from fakes import FakeSimulator
 from runs import SMALL, read_rows
 
 from vintix_fast.adapt import make_improver
+from vintix_fast.config import CriticConfig
 from vintix_fast.pretrain.expert_policy import expert_network
 from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.run import save_tensors, write_json
-from vintix_fast.train import CriticConfig
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 adaptation = importlib.import_module("adaptation")
@@ -247,7 +247,7 @@ def test_a_specs_critic_is_the_runs_and_leaves_the_next_run_alone(monkeypatch, t
         fitted.append(make_improver(config).config.critic)
 
     monkeypatch.setattr(adaptation, "adapt", adapt)
-    for critic in ({"gamma": 0.5}, {}):
-        spec = Spec("critics", ROBOT, f"critic {critic}", 5, {"critic_updates": 7}, (50_000,), critic)
+    for critic in ({"improve.critic.gamma": 0.5}, {}):
+        spec = Spec("critics", ROBOT, f"critic {critic}", 5, {"critic_updates": 7} | critic, (50_000,))
         adaptation.run_spec(spec, tmp_path, lambda num_envs: None, tmp_path)
     assert fitted == [CriticConfig(updates=7, gamma=0.5), CriticConfig(updates=7)]
