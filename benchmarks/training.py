@@ -167,9 +167,10 @@ def measure(
     tokens = batch_size * window_len
     rows: list[dict[str, Any]] = []
 
-    def add_row(name: str, train: Callable, count: int, **settings: Any) -> dict[str, Any]:
-        config = FinetuneConfig(steps=count + 1, batch_size=batch_size, **({"bf16": False} | settings))
-        timed = _in_own_process(time_steps, train, config, window_len, device)
+    def add_row(name: str, trainer: Callable, count: int, **settings: Any) -> dict[str, Any]:
+        settings = {"steps": count + 1, "batch_size": batch_size, "bf16": False} | settings
+        config = FinetuneConfig(**settings)
+        timed = _in_own_process(time_steps, trainer, config, window_len, device)
         step_s = timed["step_s"]
         timed |= {
             "name": name,

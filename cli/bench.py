@@ -82,8 +82,10 @@ def bench(
 def _refuse_options_of_collection(context: Context) -> None:
     for name in context.params:
         if name not in TRAINING_OPTIONS and context.get_parameter_source(name).name == "COMMANDLINE":
+            value = context.params[name]
+            said = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise UsageError(
-                f"--{name.replace('_', '-')} {context.params[name]} means nothing to --training; leave it out "
+                f"--{name.replace('_', '-')} {said} means nothing to --training; leave it out "
                 "(--training takes --context-len, --device and --json)"
             )
 

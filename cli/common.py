@@ -105,7 +105,7 @@ def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
         (held, *_) = typing.get_args(kind)
         kind = list[held]
         if held is int:
-            kind, how["show_default"] = Any, ",".join(map(str, default))
+            kind, default = Any, ",".join(map(str, default))  # Typer parses defaults too
             how |= {"parser": numbers, "metavar": "INTEGER,..."}
     default = inspect.Parameter.empty if default is dataclasses.MISSING else default
     annotation = Annotated[kind, typer.Option(*names, **how)]

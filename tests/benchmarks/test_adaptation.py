@@ -90,7 +90,7 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     common = SMALL | {"pretrained_path": tiny_checkpoint, "min_steps_per_loop": 0}
     specs = (
         Spec("main", ROBOT, "default", 5, {}, (0, 60, 200)),
-        Spec("ablations", ROBOT, "no gate", 5, {"gate": False}, (60,)),
+        Spec("ablations", ROBOT, "no gate", 5, {"gate": False, "gate_episodes": 50}, (60,)),
         Spec("rivals", ROBOT, "from scratch", 5, {"num_improvement_loops": 2}, (60,)),
         Spec("rivals", ROBOT, "PPO from expert", 5, {"num_improvement_loops": 2}, (0, 32, 64)),
     )
