@@ -106,7 +106,7 @@ def measure(
                 policy = policy_with(context)
                 setting = measure_setting(task, policy, walk, context, config.repeats)
                 kept = setting["cache_bytes_per_env"] = cache_bytes(model, context, **config.engine.policy_options)
-                if config.engine == "torch":  # it reads all that it keeps
+                if config.engine.kind == "torch":  # it reads all that it keeps
                     setting["read_bytes_per_step"] = num_envs * kept
                 settings.append(setting)
                 bandwidth = max(bandwidth, read_bandwidth(config.engine.device))

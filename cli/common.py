@@ -57,10 +57,10 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
     Args:
         only, but: the options that it takes, or does not take.
     """
-
     keyword = inspect.Parameter.KEYWORD_ONLY
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        # What the command has itself, and what it has from the configuration.
         own = {n: p.replace(kind=keyword) for n, p in inspect.signature(command, eval_str=True).parameters.items()}
         del own["options"]
         own.setdefault("context", inspect.Parameter("context", keyword, annotation=typer.Context))
@@ -69,6 +69,7 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
 
         @functools.wraps(command)
         def called(*, context: typer.Context, **values: Any) -> Any:
+            # A default is left to the configuration, or to a file that the command reads.
             given = {n: v for n, v in values.items() if n in own or context.get_parameter_source(n).name != "DEFAULT"}
             options = defaults | given
             for name in without_effect(of, options):
@@ -78,6 +79,7 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
                 options["context"] = context
             return command(**options)
 
+        # Typer makes the parameters of the signature; the page of options reads the entries.
         called.__signature__ = inspect.Signature(list((taken | own).values()))
         called.entries = known
         return called
