@@ -16,10 +16,9 @@ import hashlib
 import json
 import re
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from adaptation_rivals import RIVALS, Scenes, measure_expert
 from adaptation_tables import markdown, write_csv
@@ -32,7 +31,6 @@ from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
 from vintix_fast.robots import load_robot
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.sim import Simulator
-from vintix_fast.train import CriticConfig
 
 ROBOTS = ("minicheetah", "minicheetah-primitive", "go2", "go1", "a1")
 WEAK = ("minicheetah-primitive", "go2")
@@ -65,10 +63,9 @@ class Spec:
     variant: str
     seed: int
     options: dict[str, Any]
-    """Of `AdaptConfig`, over ``COMMON``; none: the default run, which is done once whatever studies call it."""
+    """As `AdaptConfig.from_options` takes them, over ``COMMON``; none: the default run, which is done once whatever
+    studies call it."""
     limits: tuple[int, ...]
-    critic: dict[str, Any] = field(default_factory=dict)
-    """Of `CriticConfig`, where it differs: what no option of a run chooses."""
 
     def __str__(self) -> str:
         return f"{self.robot}, {self.study}: {self.variant}, seed {self.seed}"
@@ -95,12 +92,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "reference go1": STEP_04 | {"reference_robot": "go1"},
     "reference a1": STEP_04 | {"reference_robot": "a1"},
 }
-CRITICS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "default": ({}, {}),
-    "step 0.4": (STEP_04, {}),
-    "4000 updates": (STEP_04 | {"critic_updates": 4000}, {}),
-    "discount 0.98": (STEP_04, {"gamma": 0.98}),
-    "one-step returns": (STEP_04, {"n_steps": 1}),
+CRITICS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "step 0.4": STEP_04,
+    "4000 updates": STEP_04 | {"critic_updates": 4000},
+    "discount 0.98": STEP_04 | {"improve.critic.gamma": 0.98},
+    "one-step returns": STEP_04 | {"improve.critic.n_steps": 1},
 }
 GUIDES_WINDOWS = STEP_04 | {"batch_size": 4, "window_len": None, "lr": 1e-4}
 FINETUNING: dict[str, dict[str, Any]] = {
@@ -117,12 +114,7 @@ SPECS = (
         Spec("operators", "minicheetah-primitive", "plain copy", s, STEP_04 | {"init_map": "none"}, SHORT)
         for s in SEEDS
     ),
-    *(
-        Spec("critics", r, name, s, o, SHORT, critic)
-        for r in WEAK
-        for name, (o, critic) in CRITICS.items()
-        for s in SEEDS
-    ),
+    *(Spec("critics", r, name, s, o, SHORT) for r in WEAK for name, o in CRITICS.items() for s in SEEDS),
     *(Spec("fine-tuning", r, name, s, o, SHORT) for r in WEAK for name, o in FINETUNING.items() for s in SEEDS),
     # The rivals give the number of loops that they leave, from which their runs are known to be done.
     *(Spec("rivals", r, "from scratch", s, {"num_improvement_loops": 5}, LONG) for r in WEAK for s in SEEDS),
@@ -204,7 +196,7 @@ def config_of(spec: Spec, out: Path) -> AdaptConfig:
         "reference_robot": "go1" if spec.robot == "go2" else "go2",
     }
     where = {"robot_type": spec.robot, "output_dir": out / spec.robot / folder / f"seed-{spec.seed}"}
-    return AdaptConfig(**(own | COMMON | spec.options | where), seed=spec.seed)
+    return AdaptConfig.from_options(**(own | COMMON | spec.options | where), seed=spec.seed)
 
 
 def read_rows(config: AdaptConfig) -> list[dict[str, Any]]:
@@ -233,8 +225,7 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
     if spec.variant in RIVALS:
         RIVALS[spec.variant](config, spec.limits, scenes, experts)
     else:
-        with patch("vintix_fast.adapt.CriticConfig", functools.partial(CriticConfig, **spec.critic)):
-            adapt(replace(config, resume=begun), simulator=scenes(config.envs))
+        adapt(replace(config, resume=begun), simulator=scenes(config.envs))
     if rows := read_rows(config):
         print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {seconds(rows):.0f} s", flush=True)
 

@@ -71,22 +71,23 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
 
     def judge(loop: int, network: nn.Sequential) -> Evaluation:
         save_expert(run.model_dir(loop), standardised(network, mean, std), config, HIDDEN_DIMS)
-        return measure(task, policy(network), config.gate_episodes, config.seed, True, Progress())
+        return measure(task, policy(network), config.gate.episodes, config.seed, True, Progress())
 
     evaluation = judge(0, best)
     best_return, total, replay = evaluation.mean_return, 0, []
     rows = [{"loop": 0, "accepted": True, "total_env_steps": 0} | _numbers(evaluation)]
     for loop in range(1, config.num_improvement_loops + 1):
-        noise = Noise(ladder(task.num_envs, config.noise), ACTION_DIM, seed_for(config, loop - 1, "noise"))
+        noise = Noise(ladder(task.num_envs, config.collect.noise), ACTION_DIM, seed_for(config, loop - 1, "noise"))
         collection = collect(
-            task, policy(best), config.episodes_per_loop, seed=seed_for(config, loop - 1, "starts"),
-            random_starts=config.random_starts, min_steps=config.min_steps_per_loop, noise=noise, keep=True,
+            task, policy(best), config.collect.episodes_per_loop, seed=seed_for(config, loop - 1, "starts"),
+            random_starts=config.collect.random_starts, min_steps=config.collect.min_steps_per_loop,
+            noise=noise, keep=True,
         )  # fmt: skip
         replay.append(collection.histories)
         total += collection.env_steps
         started = time.perf_counter()
         everything = [h for histories in replay for h in histories]
-        learn_from = everything if config.train_on == "all" else replay[-1]
+        learn_from = replay[-1]
         targets = improver.targets(learn_from, everything, seed_for(config, loop, "critic"), on_step=lambda *_: None)
         network = regressed(best, learn_from, targets, mean, std, seed_for(config, loop, "windows"))
         row = {"loop": loop, "total_env_steps": total, "collect_seconds": collection.seconds}
@@ -148,7 +149,7 @@ def ppo_from_expert(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes
     network, card = load_expert(path, reference)
     network = converted(network, joint_signs(robot, reference))
     settings = ExpertConfig(
-        robot_type=robot.name, output_dir=config.output_dir, seed=config.seed, device=config.device,
+        robot_type=robot.name, output_dir=config.output_dir, seed=config.seed, device=config.engine.device,
         max_steps_per_episode=config.max_steps_per_episode, hidden_dims=card["hidden_dims"], **PPO,
     )  # fmt: skip
     run, task = _begin(config, scenes(settings.num_envs))
@@ -158,7 +159,7 @@ def ppo_from_expert(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes
     silence = contextlib.redirect_stdout(io.StringIO())  # the library prints its networks
     with torch.random.fork_rng(devices=[]), silence:
         torch.manual_seed(config.seed)
-        runner = OnPolicyRunner(env, ppo_settings(settings), None, config.device)
+        runner = OnPolicyRunner(env, ppo_settings(settings), None, config.engine.device)
         actor = runner.alg.get_policy()
         actor.load_state_dict(actor.state_dict() | {f"mlp.{k}": v for k, v in network.state_dict().items()})
         for loop, limit in enumerate((limit for limit in limits if limit), start=1):

@@ -94,22 +94,22 @@ def measure(
     plain, settings, bandwidth = {}, [], 0.0
     only_plain = [1] if config.plain_steps and 1 not in config.num_envs else []
     for num_envs in [*only_plain, *config.num_envs]:
-        task = WalkingTask(Simulator(robot, num_envs, config.device, say), robot)
+        task = WalkingTask(Simulator(robot, num_envs, config.engine.device, say), robot)
         if num_envs == 1 and config.plain_steps:
             say("the plain way")
             plain = {c: plain_steps_per_s(model, task_name, task, c, config.plain_steps) for c in contexts}
         if num_envs in config.num_envs:
-            policy_with = functools.partial(make_policy, model, task_name, num_envs, **config.engine_options)
+            policy_with = functools.partial(make_policy, model, task_name, num_envs, **config.engine.policy_options)
             walk = record_walk(task, policy_with(contexts[0]), config.steps_of(num_envs))
             for context in contexts:
                 say(f"{num_envs} environments, context {context}")
                 policy = policy_with(context)
                 setting = measure_setting(task, policy, walk, context, config.repeats)
-                kept = setting["cache_bytes_per_env"] = cache_bytes(model, context, **config.engine_options)
-                if config.engine == "torch":  # it reads all that it keeps
+                kept = setting["cache_bytes_per_env"] = cache_bytes(model, context, **config.engine.policy_options)
+                if config.engine.kind == "torch":  # it reads all that it keeps
                     setting["read_bytes_per_step"] = num_envs * kept
                 settings.append(setting)
-                bandwidth = max(bandwidth, read_bandwidth(config.device))
+                bandwidth = max(bandwidth, read_bandwidth(config.engine.device))
     for setting in settings:
         read = setting["read_bytes_per_step"]
         setting["bandwidth_bytes_per_s"] = bandwidth

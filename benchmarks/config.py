@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from vintix_fast.config import EngineOptions, check_options
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.config import CONTEXT, EngineConfig, checkpoint_option
 from vintix_fast.errors import UsageError
+from vintix_fast.options import Options, option
+from vintix_fast.run_config import MAIN, MAX_ENVS
+
+PARTS = "Parts"
 
 
 @dataclass(frozen=True)
-class BenchConfig(EngineOptions):
+class BenchConfig(Options):
     """What to measure.
 
     Raises:
         UsageError: a value is out of range.
     """
 
-    num_envs: tuple[int, ...] = (1, 16, 64, 256)
-    steps: int | None = None
-    """Of all environments in one timing, the first ones not timed; None: 20,000 transitions, 100 to 1000 steps."""
-    repeats: int = 2
-    """Every row's best of so many."""
-    plain_steps: int = 10
-    """Actions of the plain way; 0: leave it out."""
-    device: str = "cpu"
-    engine: str = "auto"
-    cache_dtype: str | None = None
-    dropped_mass: float | None = None
-    """How the policy acts, as in `vintix_fast.config.AdaptConfig`."""
+    num_envs: tuple[int, ...] = option(
+        (1, 16, 64, 256), MAIN, "numbers of environments to measure, with commas", least=1, most=MAX_ENVS
+    )
+    context_len: int | None = option(
+        None, MAIN, f"{CONTEXT}; 256 is measured too", least=1, shown="what the model was made for"
+    )
+    robot_type: str = option("go2", MAIN, "a robot that the checkpoint walks on, so that none falls")
+    pretrained_path: Path = checkpoint_option(BUILTIN_CHECKPOINT, MAIN, "checkpoint directory, or builtin:<name>")
+    engine: EngineConfig = EngineConfig()
+    steps: int | None = option(
+        None, MAIN, "steps of all environments in one timing, 10 to 1000",
+        least=10, most=1000, shown="20,000 / environments, at least 100",
+    )  # fmt: skip
+    """The first ones are not timed."""
+    repeats: int = option(2, MAIN, "timings of each row; the best counts", least=1)
+    plain_steps: int = option(10, PARTS, "actions of the plain way; 0 leaves it out", least=0)
+    writer_steps: int = option(2000, PARTS, "steps written to compare with h5py; 0 leaves it out", least=0)
 
-    def __post_init__(self) -> None:
-        if self.steps is not None and not 10 <= self.steps <= 1000:
-            raise UsageError(f"--steps is {self.steps}; it must be from 10 to 1000")
-        check_options(self, {"repeats": 1, "plain_steps": 0}, {"device": ("cpu", "cuda")})
-        self._settle_engine()
+    def _check(self) -> None:
+        if not self.num_envs:
+            raise UsageError(f"--num-envs is empty; it must be numbers from 1 to {MAX_ENVS}, such as 16,64")
+        object.__setattr__(self, "num_envs", tuple(sorted(set(self.num_envs))))
 
     def steps_of(self, num_envs: int) -> int:
         """Steps of one timing with so many environments."""

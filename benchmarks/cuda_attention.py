@@ -19,7 +19,7 @@ from cuda_step import times_ms
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.kernels import fused_attention
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.model.transformer import _alibi, windows_for

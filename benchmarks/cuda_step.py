@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 
 from vintix_fast import kernels
-from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.kernels import reference
 from vintix_fast.model import ContextCache, Vintix, load_checkpoint
 from vintix_fast.model.cache import DTYPES

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from vintix_fast.config import BUILTIN_CHECKPOINTS
+from vintix_fast.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.model import load_checkpoint, save_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
 from vintix_fast.robots import joint_signs, load_robot

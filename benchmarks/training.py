@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vintix_fast.benchmarks.plain import causal_bias
-from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.data import History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.model.transformer import Attention
@@ -167,9 +167,10 @@ def measure(
     tokens = batch_size * window_len
     rows: list[dict[str, Any]] = []
 
-    def add_row(name: str, train: Callable, count: int, **settings: Any) -> dict[str, Any]:
-        config = FinetuneConfig(steps=count + 1, batch_size=batch_size, **settings)
-        timed = _in_own_process(time_steps, train, config, window_len, device)
+    def add_row(name: str, trainer: Callable, count: int, **settings: Any) -> dict[str, Any]:
+        settings = {"steps": count + 1, "batch_size": batch_size, "bf16": False} | settings
+        config = FinetuneConfig(**settings)
+        timed = _in_own_process(time_steps, trainer, config, window_len, device)
         step_s = timed["step_s"]
         timed |= {
             "name": name,
@@ -193,7 +194,7 @@ def measure(
         fast = add_row(name, finetune, steps, bf16=True)
     else:
         fast = add_row("the trainer", finetune, steps)
-    decoder = add_row("decoder only", finetune, 4 * steps, bf16=bf16, decoder_only=True)
+    decoder = add_row("decoder only", finetune, 4 * steps, bf16=bf16, train="decoder")
     return {
         "tokens_per_s": fast["tokens_per_s"],
         "plain_tokens_per_s": plain["tokens_per_s"],
@@ -234,7 +235,7 @@ def time_steps(train: Callable, config: FinetuneConfig, window_len: int, device:
     return {
         "step_s": np.diff(times).min().item(),
         "median_step_s": statistics.median(np.diff(times)),
-        "operations": step_operations(model, config.batch_size, window_len, config.decoder_only),
+        "operations": step_operations(model, config.batch_size, window_len, config.train == "decoder"),
         "peak_memory_bytes": None if peak is None else peak - before,
         "process_memory_bytes": peak,
     }

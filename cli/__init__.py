@@ -6,7 +6,20 @@ import os
 
 import typer
 
-from vintix_fast.cli import adapt, bench, distil, doctor, evaluate, expert, inspect, models, pretrain, profile, report
+from vintix_fast.cli import (
+    adapt,
+    bench,
+    distil,
+    doctor,
+    evaluate,
+    expert,
+    inspect,
+    models,
+    options,
+    pretrain,
+    profile,
+    report,
+)
 from vintix_fast.cli.common import Command, fold_name
 
 app = typer.Typer(
@@ -29,6 +42,7 @@ app.command("profile", cls=Command)(profile.profile)
 app.command("models", cls=Command)(models.models)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("doctor", cls=Command)(doctor.doctor)
+app.command("options", cls=Command, hidden=True)(options.options)
 
 
 # Torch's threads wait for their next piece of work in a loop, by default for milliseconds, and keep the cores from the

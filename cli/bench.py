@@ -7,76 +7,31 @@ from typing import Annotated, Any
 
 from typer import Context, Option
 
-from vintix_fast.benchmarks.config import BenchConfig
-from vintix_fast.cli.common import (
-    CacheDtype,
-    DroppedMass,
-    Engine,
-    check_file,
-    console,
-    print_json,
-    reports_errors,
-    result_console,
-)
-from vintix_fast.config import BUILTIN_CHECKPOINT, MAX_ENVS, AdaptConfig, checkpoint_path
+from vintix_fast.benchmarks.config import PARTS, BenchConfig
+from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
+from vintix_fast.config import AdaptConfig
 from vintix_fast.errors import UsageError
+from vintix_fast.run_config import RUN
 
-MAIN, PARTS, RUN = "Main", "Parts", "Run"
 MAIN_ENVS = 64
 """The setting whose numbers stand at the top of --json."""
 TRAINING_OPTIONS = ("training", "context_len", "device", "json")
+Training = Annotated[
+    bool, Option("--training", help="measure fine-tuning instead of collection", rich_help_panel=PARTS)
+]
+Picture = Annotated[
+    Path | None, Option(help="picture of steps/s against environments", rich_help_panel=RUN, show_default="none")
+]
 
 
 @reports_errors
+@takes(BenchConfig)
 def bench(
     context: Context,
-    num_envs: Annotated[
-        str, Option(help="numbers of environments to measure, with commas", rich_help_panel=MAIN)
-    ] = "1,16,64,256",
-    context_len: Annotated[
-        int | None,
-        Option(
-            min=1,
-            help="steps of history that the policy sees; 256 is measured too",
-            rich_help_panel=MAIN,
-            show_default="what the model was made for",
-        ),
-    ] = None,
-    robot_type: Annotated[
-        str, Option(help="a robot that the checkpoint walks on, so that none falls", rich_help_panel=MAIN)
-    ] = "go2",
-    pretrained_path: Annotated[
-        Path,
-        Option(
-            help="checkpoint directory, or builtin:<name>", rich_help_panel=MAIN, show_default="the bundled checkpoint"
-        ),
-    ] = BUILTIN_CHECKPOINT,
-    device: Annotated[str, Option(help="cpu or cuda", rich_help_panel=MAIN)] = "cpu",
-    engine: Engine = "auto",
-    cache_dtype: CacheDtype = None,
-    dropped_mass: DroppedMass = None,
-    steps: Annotated[
-        int | None,
-        Option(
-            help="steps of all environments in one timing, 10 to 1000",
-            rich_help_panel=MAIN,
-            show_default="20,000 / environments, at least 100",
-        ),
-    ] = None,
-    repeats: Annotated[int, Option(min=1, help="timings of each row; the best counts", rich_help_panel=MAIN)] = 2,
-    plain_steps: Annotated[
-        int, Option(min=0, help="actions of the plain way; 0 leaves it out", rich_help_panel=PARTS)
-    ] = 10,
-    writer_steps: Annotated[
-        int, Option(min=0, help="steps written to compare with h5py; 0 leaves it out", rich_help_panel=PARTS)
-    ] = 2000,
-    training: Annotated[
-        bool, Option("--training", help="measure fine-tuning instead of collection", rich_help_panel=PARTS)
-    ] = False,
-    png: Annotated[
-        Path | None, Option(help="picture of steps/s against environments", rich_help_panel=RUN, show_default="none")
-    ] = None,
-    json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
+    training: Training = False,
+    png: Picture = None,
+    json: Json = False,
+    **options: Any,
 ) -> None:
     """Measure collection, row by row: simulator, task, policy, writer, the plain way; or --training.
 
@@ -86,8 +41,8 @@ def bench(
     """
     if training:
         _refuse_options_of_collection(context)
-    environments = _numbers(num_envs)
-    config = BenchConfig(environments, steps, repeats, plain_steps, device, engine, cache_dtype, dropped_mass)
+    config = BenchConfig.from_options(**options)
+    device = config.engine.device
     if png is not None:
         check_file("--png", png)
 
@@ -103,19 +58,19 @@ def bench(
     check_device(device)
     out, say = result_console(json), ConsoleProgress(console).say
     if training:
-        _training(context_len, device, out, say, json)
+        _training(config.context_len, device, out, say, json)
         return
-    robot, model = load_robot(robot_type), load_checkpoint(checkpoint_path(pretrained_path), device)
-    task_name, full = task_for(model, robot), check_context_len(context_len, model)
-    check_memory(max(environments), cache_bytes(model, full, **config.engine_options), device)
+    robot, model = load_robot(config.robot_type), load_checkpoint(config.pretrained_path, device)
+    task_name, full = task_for(model, robot), check_context_len(config.context_len, model)
+    check_memory(max(config.num_envs), cache_bytes(model, full, **config.engine.policy_options), device)
     settings = measure(model, task_name, robot, full, config, say)
 
     out.print(tables.speed_table(settings))
     out.print(tables.step_table(settings))
     result = _result(settings, full) | _machine(device)
     out.print(_said(result, full), highlight=False, soft_wrap=True)
-    if writer_steps:
-        result["writer"] = _writer(min(MAIN_ENVS, max(environments)), writer_steps)
+    if config.writer_steps:
+        result["writer"] = _writer(min(MAIN_ENVS, max(config.num_envs)), config.writer_steps)
         out.print(tables.writer_table(result["writer"]))
     if png is not None:
         tables.plot_scaling(png, settings, robot.name)
@@ -127,8 +82,10 @@ def bench(
 def _refuse_options_of_collection(context: Context) -> None:
     for name in context.params:
         if name not in TRAINING_OPTIONS and context.get_parameter_source(name).name == "COMMANDLINE":
+            value = context.params[name]
+            said = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise UsageError(
-                f"--{name.replace('_', '-')} {context.params[name]} means nothing to --training; leave it out "
+                f"--{name.replace('_', '-')} {said} means nothing to --training; leave it out "
                 "(--training takes --context-len, --device and --json)"
             )
 
@@ -150,16 +107,6 @@ def _training(context_len: int | None, device: str, out: Any, say: Any, json: bo
     )
     if json:
         print_json(result | _machine(device))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(sorted({int(word) for word in text.replace(",", " ").split()}))
-    except ValueError:
-        numbers = ()
-    if not numbers or not 1 <= numbers[0] <= numbers[-1] <= MAX_ENVS:
-        raise UsageError(f"--num-envs is '{text}'; it must be numbers from 1 to {MAX_ENVS}, such as 16,64")
-    return numbers
 
 
 def _writer(num_envs: int, steps: int) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import json
 import math
 import os
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,29 +18,12 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.config import EvalConfig
 from vintix_fast.errors import UsageError, VintixFastError, cause
+from vintix_fast.options import Entry, Options, entries, without_effect
+from vintix_fast.run_config import RUN
 
-ENGINE = "Engine"
-Engine = Annotated[
-    str, typer.Option(help="auto: the fastest policy; torch: the plain one, in float32", rich_help_panel=ENGINE)
-]
-CacheDtype = Annotated[
-    str | None,
-    typer.Option(
-        help="float32, bfloat16 or int8: how the context is kept",
-        rich_help_panel=ENGINE,
-        show_default=f"{DEFAULT_CACHE_DTYPE} with --engine auto",
-    ),
-]
-DroppedMass = Annotated[
-    float | None,
-    typer.Option(
-        help="most attention, of 1, that may be left unread; 0 reads all",
-        rich_help_panel=ENGINE,
-        show_default=f"{DEFAULT_DROPPED_MASS} with --engine auto",
-    ),
-]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object last", rich_help_panel=RUN)]
 
 console = Console(stderr=True)
 """Where everything goes that is not a command's result, and the result too where --json gives it to programs."""
@@ -55,18 +41,89 @@ class Command(TyperCommand):
             raise
 
 
-ALIASES = {"max-episodes": "episodes-per-env", "output": "output-dir"}
-"""Options of the slow script's evaluation that have another name here."""
-
-
 def fold_name(name: str) -> str:
-    """The slow script spells options ``--like_this``, and calls some otherwise; both work."""
+    """The slow script spells options ``--like_this``, and calls some of `eval` otherwise; both work."""
     name = name.replace("_", "-")
-    return ALIASES.get(name, name)
+    also = {e.option.also: e.name.replace("_", "-") for e in entries(EvalConfig).values() if e.option}
+    return also.get(name, name)
 
 
-def number_of_envs(text: str) -> int | None:
-    """What --num-envs says; None for auto."""
+def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = (), **defaults: Any) -> Any:
+    """Give ``command(**options)`` the options of a configuration as its parameters.
+
+    It is called with those that the user gave, over ``defaults``, which are its own.  A parameter that it has itself is
+    its own: it stands in the place of the option of its name, or last, and is given always.
+
+    Args:
+        only, but: the options that it takes, or does not take.
+    """
+    keyword = inspect.Parameter.KEYWORD_ONLY
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        # What the command has itself, and what it has from the configuration.
+        own = {n: p.replace(kind=keyword) for n, p in inspect.signature(command, eval_str=True).parameters.items()}
+        del own["options"]
+        own.setdefault("context", inspect.Parameter("context", keyword, annotation=typer.Context))
+        known = {n: e for n, e in entries(of).items() if e.option and e.option.panel and n not in but}
+        taken = {n: _parameter(e, defaults.get(n, e.default)) for n, e in known.items() if not only or n in only}
+
+        @functools.wraps(command)
+        def called(*, context: typer.Context, **values: Any) -> Any:
+            # A default is left to the configuration, or to a file that the command reads.
+            given = {n: v for n, v in values.items() if n in own or context.get_parameter_source(n).name != "DEFAULT"}
+            options = defaults | given
+            for name in without_effect(of, options):
+                if name not in given:  # a default of this command's
+                    options.pop(name, None)
+            if "context" in inspect.signature(command).parameters:
+                options["context"] = context
+            return command(**options)
+
+        # Typer makes the parameters of the signature; the page of options reads the entries.
+        called.__signature__ = inspect.Signature(list((taken | own).values()))
+        called.entries = known
+        return called
+
+    return decorate
+
+
+def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
+    """An option as Typer's parameter."""
+    made, kind, names = entry.option, entry.type, []
+    how: dict[str, Any] = {"help": made.help, "rich_help_panel": made.panel}
+    if made.also:
+        how["help"] += f" (= --{made.also})"
+    if made.shown:
+        how["show_default"] = made.shown
+    if made.auto:
+        how |= {"parser": number_or_auto, "metavar": "INTEGER|auto"}
+    if made.short:
+        names = [f"--{entry.name.replace('_', '-')}", made.short]
+    if made.flag:
+        names = [made.flag]
+        if default is True and "/" not in made.flag:  # it turns the default around
+            names, how["show_default"] = [f" /{made.flag}"], False
+    if entry.kind is tuple:
+        (held, *_) = typing.get_args(kind)
+        kind = list[held]
+        if held is int:
+            kind, default = Any, ",".join(map(str, default))  # Typer parses defaults too
+            how |= {"parser": numbers, "metavar": "INTEGER,..."}
+    default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+    annotation = Annotated[kind, typer.Option(*names, **how)]
+    return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(int(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not numbers with commas, such as 16,64") from None
+
+
+def number_or_auto(text: str) -> int | None:
+    """None for auto."""
     try:
         return None if text == "auto" else int(text)
     except ValueError:

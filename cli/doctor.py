@@ -155,7 +155,7 @@ def _robots() -> Check:
 
 
 def _checkpoints() -> Check:
-    from vintix_fast.config import bundled_models
+    from vintix_fast.bundled import bundled_models
     from vintix_fast.model import load_checkpoint
 
     return True, ", ".join(

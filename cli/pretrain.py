@@ -7,79 +7,26 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
 from vintix_fast.pretrain.config import PretrainConfig, read_pretrain_config
+from vintix_fast.run_config import MAIN
 
-MAIN, TRAINING, RUN = "Main", "Training", "Run"
-
-
-def _default(name: str) -> str:
-    value = getattr(PretrainConfig, name)
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _setting(name: str, help: str, panel: str) -> Any:
-    """An option that is left to the file or the default where it is not given, and shows that default."""
-    return Option(help=help, rich_help_panel=panel, show_default=_default(name))
+Config = Annotated[
+    Path | None,
+    Option(help="TOML file with a table \\[model] and any of pretrain's options of training", rich_help_panel=MAIN),
+]
+Model = Annotated[
+    list[str] | None,
+    Option(help="KEY=VALUE of the architecture, as in config.json; repeatable", rich_help_panel=MAIN),
+]
+Models = Annotated[Path, Option(help="where without-<robot>/ go", rich_help_panel=MAIN)]
 
 
 @reports_errors
-def pretrain(
-    data: Annotated[list[Path], Option(help="a robot's histories; once for each robot", rich_help_panel=MAIN)],
-    output_dir: Annotated[Path, Option(help="where the model goes", rich_help_panel=MAIN)],
-    config: Annotated[
-        Path | None,
-        Option(help="TOML file with a table \\[model] and any of the options of training", rich_help_panel=MAIN),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        Option(help="KEY=VALUE of the architecture, as in config.json; repeatable", rich_help_panel=MAIN),
-    ] = None,
-    init_from: Annotated[
-        Path | None,
-        Option(
-            help="checkpoint to go on from, or builtin:<name>; robots that it lacks get groups of their own",
-            rich_help_panel=MAIN,
-            show_default="random weights",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None, _setting("target", "predict the expert's action at each step, or the executed action", MAIN)
-    ] = None,
-    shared_group: Annotated[
-        bool | None,
-        Option(
-            "--shared-group/--own-groups",
-            help="one group for all robots, or one each",
-            rich_help_panel=MAIN,
-            show_default="own groups",
-        ),
-    ] = None,
-    steps: Annotated[int | None, _setting("steps", "optimiser steps", TRAINING)] = None,
-    batch_size: Annotated[int | None, _setting("batch_size", "windows per step", TRAINING)] = None,
-    window_len: Annotated[int | None, _setting("window_len", "steps in a window", TRAINING)] = None,
-    long_window_len: Annotated[
-        int | None, _setting("long_window_len", "steps in a window at the end", TRAINING)
-    ] = None,
-    long_steps: Annotated[
-        int | None, _setting("long_steps", "optimiser steps with long windows, the last ones", TRAINING)
-    ] = None,
-    lr: Annotated[float | None, _setting("lr", "peak learning rate", TRAINING)] = None,
-    warmup_steps: Annotated[int | None, _setting("warmup_steps", "steps up to the peak", TRAINING)] = None,
-    weight_decay: Annotated[float | None, _setting("weight_decay", "of AdamW", TRAINING)] = None,
-    bf16: Annotated[bool | None, _setting("bf16", "multiply matrices in bfloat16", TRAINING)] = None,
-    held_out: Annotated[float | None, _setting("held_out", "share of histories for validation", RUN)] = None,
-    eval_interval: Annotated[
-        int | None, _setting("eval_interval", "steps from one validation and saved state to the next", RUN)
-    ] = None,
-    seed: Annotated[int | None, _setting("seed", "seed of everything random", RUN)] = None,
-    device: Annotated[str | None, _setting("device", "cpu or cuda", RUN)] = None,
-    resume: Annotated[bool, Option("--resume", help="go on with an interrupted run", rich_help_panel=RUN)] = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier run", rich_help_panel=RUN)] = False,
-    json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
-) -> None:
+@takes(PretrainConfig)
+def pretrain(config: Config = None, model: Model = None, json: Json = False, **options: Any) -> None:
     """Train a whole Vintix on several robots' histories, a group for each robot."""
-    settings = read_pretrain_config(**{k: v for k, v in locals().items() if k != "json"})
+    settings = read_pretrain_config(config, model, **options)
 
     from vintix_fast.pretrain.pretrain import MODEL_DIR
     from vintix_fast.pretrain.pretrain import pretrain as run
@@ -92,19 +39,10 @@ def pretrain(
 
 
 @reports_errors
-def leave_one_out(
-    data: Annotated[list[Path], Option(help="a robot's histories; once for each robot", rich_help_panel=MAIN)],
-    output_dir: Annotated[Path, Option(help="where without-<robot>/ go", rich_help_panel=MAIN)],
-    config: Annotated[
-        Path | None,
-        Option(help="TOML file with a table \\[model] and pretrain's options of training", rich_help_panel=MAIN),
-    ] = None,
-    resume: Annotated[bool, Option("--resume", help="go on with an interrupted run", rich_help_panel=RUN)] = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier run", rich_help_panel=RUN)] = False,
-    json: Annotated[bool, Option("--json", help="print one JSON object last", rich_help_panel=RUN)] = False,
-) -> None:
+@takes(PretrainConfig, only=("data", "resume", "overwrite"))
+def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = False, **options: Any) -> None:
     """For each robot, train the model that never saw it: `pretrain` on the others' histories."""
-    settings = read_pretrain_config(**{k: v for k, v in locals().items() if k != "json"})
+    settings = read_pretrain_config(config, output_dir=output_dir, **options)
 
     from vintix_fast.pretrain.pretrain import MODEL_DIR
     from vintix_fast.pretrain.pretrain import leave_one_out as run

@@ -6,7 +6,6 @@ default.  The regions are marked where the work is done, see `vintix_fast.region
 
 from __future__ import annotations
 
-import inspect
 import json as jsonlib
 import tempfile
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.adapt import MAIN, RUN, adapt
-from vintix_fast.cli.common import check_file, console, print_json, reports_errors, result_console
-from vintix_fast.config import AdaptConfig
+from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
+from vintix_fast.config import AdaptConfig, FinetuneConfig
 from vintix_fast.errors import Interrupted
+from vintix_fast.run_config import MAIN, RUN
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,24 +35,11 @@ Folder = Annotated[
 Trace = Annotated[Path, Option(help="file for Chrome's chrome://tracing or ui.perfetto.dev", rich_help_panel=RUN)]
 
 
-def _with_adapts_options(command: Any) -> Any:
-    """Give ``command(**options)`` the parameters of `adapt`, with this command's defaults, and ``trace``."""
-    parameters = inspect.signature(adapt, eval_str=True).parameters
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    mine = [
-        p.replace(kind=keyword, default=DEFAULTS.get(name, p.default))
-        for name, p in parameters.items()
-        if name not in LEFT_OUT
-    ]
-    mine = [p.replace(annotation=Folder, default=None) if p.name == "output_dir" else p for p in mine]
-    mine.append(inspect.Parameter("trace", keyword, annotation=Trace, default=Path("profile-trace.json")))
-    command.__signature__ = inspect.Signature(mine)
-    return command
-
-
-@_with_adapts_options
 @reports_errors
-def profile(*, trace: Path, output_dir: Path | None, json: bool, **options: Any) -> None:
+@takes(AdaptConfig, but=LEFT_OUT, **DEFAULTS)
+def profile(
+    output_dir: Folder = None, trace: Trace = Path("profile-trace.json"), json: Json = False, **options: Any
+) -> None:
     """Profile one loop of adapt: where its time goes, and a trace.
 
     Takes adapt's options, with fewer optimiser steps and evaluations by default: about two minutes on two cores.
@@ -63,7 +49,8 @@ def profile(*, trace: Path, output_dir: Path | None, json: bool, **options: Any)
 
     check_file("--trace", trace)
     with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
-        config = AdaptConfig(output_dir=output_dir or Path(folder) / "run", num_improvement_loops=1, **options)
+        out = output_dir or Path(folder) / "run"
+        config = AdaptConfig.from_options(output_dir=out, num_improvement_loops=1, **options)
         with recording() as recorded:
             with region("start-up"):
                 from vintix_fast.adapt import adapt as run
@@ -111,7 +98,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
             for t in times
         ],
         "totals": recorded.totals(),
-        "device": config.device,
+        "device": config.engine.device,
         "threads": torch.get_num_threads(),
         "options": config.to_json(),
         "versions": versions(),
@@ -165,12 +152,11 @@ def _lines(summary: dict[str, Any], config: AdaptConfig) -> list[str]:
     """Collection against training, and what adapt's own number of optimiser steps would take."""
     parts = {name: summary[name] for name in ("acting", "training", "starting")}
     said = ", ".join(f"{name} {part['seconds']:.1f} s ({part['share']:.0%})" for name, part in parts.items())
-    usual = AdaptConfig(config.robot_type, config.output_dir)
+    usual = FinetuneConfig.steps
     step = summary["finetune_seconds_per_step"]
     return [
         f"Acting (collect and gate) against training: {said}",
         f"Collection: {summary['env_steps_per_s']:.0f} environment steps/s; waited "
         f"{summary['writer_wait_seconds']:.2f} s for the disk",
-        f"Fine-tuning: {step:.3f} s a step, the first left out; adapt's {usual.finetune_steps_per_loop} take "
-        f"{usual.finetune_steps_per_loop * step:.0f} s",
+        f"Fine-tuning: {step:.3f} s a step, the first left out; adapt's {usual} take {usual * step:.0f} s",
     ]

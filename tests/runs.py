@@ -14,6 +14,7 @@ from vintix_fast.adapt import AdaptResult, adapt
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.evaluate import Evaluation
+from vintix_fast.options import without_effect
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Episode, make_policy
@@ -29,7 +30,10 @@ MEASURED = ("seconds", "_per_s", "writer_waits")
 
 
 def small_config(out: Path, checkpoint: Path, **options) -> AdaptConfig:
-    return AdaptConfig(output_dir=out, pretrained_path=checkpoint, **(SMALL | options))
+    options = SMALL | options
+    useless = set(without_effect(AdaptConfig, options)) & SMALL.keys()
+    options = {name: value for name, value in options.items() if name not in useless}
+    return AdaptConfig.from_options(output_dir=out, pretrained_path=checkpoint, **options)
 
 
 def run_small(
@@ -42,7 +46,7 @@ def run_small(
     faults=None,
     **options,
 ) -> AdaptResult:
-    """Adapt in a fake simulator; options are `AdaptConfig`'s, over ``SMALL``."""
+    """Adapt in a fake simulator; options are those of `AdaptConfig.from_options`, over ``SMALL``."""
     config = small_config(out, checkpoint, **options)
     simulator = simulator(load_robot(config.robot_type), config.envs, fall_after=fall_after, faults=faults)
     return adapt(config, simulator=simulator, progress=progress)
@@ -107,7 +111,7 @@ def script_evaluations(monkeypatch, returns: list[float]) -> None:
     monkeypatch.setattr(importlib.import_module("vintix_fast.gate"), "measure", measure)
 
 
-ENGINE_OPTIONS = {"engine": "auto", "cache_dtype": "bfloat16", "dropped_mass": 0.25}
+ENGINE_OPTIONS = {"engine": "auto", "cache_dtype": "float32", "dropped_mass": 0.25}
 """All of them other than what a policy has by itself."""
 
 

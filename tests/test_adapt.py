@@ -266,14 +266,13 @@ def test_failures_of_the_simulation_are_counted_and_survived(tmp_path, tiny_chec
 @pytest.mark.parametrize(
     ("options", "loops"),
     [
-        ({}, [[0], [1], [2]]),
-        ({"train_on": "all"}, [[0], [0, 1], [2]]),  # the second loop starts from the initial model again
-        ({"train_on": "all", "replay": "all"}, [[0], [0, 1], [0, 1, 2]]),
-        ({"train_on": "all", "gate": False}, [[0], [1], [2]]),
+        ({}, [[0], [0, 1], [2]]),  # the second loop starts from the initial model again
+        ({"replay": "all"}, [[0], [0, 1], [0, 1, 2]]),
+        ({"gate": False}, [[0], [1], [2]]),
     ],
     ids=str,
 )
-def test_which_loops_are_trained_on(monkeypatch, tmp_path, tiny_checkpoint, options, loops):
+def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, options, loops):
     script_evaluations(monkeypatch, [5.0, 4.0, 6.0, 7.0])
     used, learnt = [], []
 
@@ -292,12 +291,9 @@ def test_which_loops_are_trained_on(monkeypatch, tmp_path, tiny_checkpoint, opti
     out = tmp_path / "run"
     run_small(out, tiny_checkpoint, num_improvement_loops=3, **options)
     collected = [read_trajectories(out / f"loop_0{i}/trajectories.h5").histories for i in range(3)]
-    for trained, replay, indices in zip(used, learnt, loops, strict=True):
-        np.testing.assert_array_equal(trained, np.concatenate([h.reward for i in indices for h in collected[i]]))
-        if "train_on" in options:
-            np.testing.assert_array_equal(replay, trained)
-        else:  # the critic learns from both collections of the initial model
-            assert len(replay) == len(trained) + (len(used[0]) if indices == [1] else 0)
+    for loop, (trained, replay, indices) in enumerate(zip(used, learnt, loops, strict=True)):
+        np.testing.assert_array_equal(trained, np.concatenate([h.reward for h in collected[loop]]))
+        np.testing.assert_array_equal(replay, np.concatenate([h.reward for i in indices for h in collected[i]]))
 
 
 def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, tiny_checkpoint):
@@ -324,7 +320,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a scene first"))
     options = {"pretrained_path": tiny_checkpoint} | SMALL | options
     with pytest.raises(error, match=words):
-        adapt_module.adapt(adapt_module.AdaptConfig(output_dir=tmp_path / "run", **options))
+        adapt_module.adapt(adapt_module.AdaptConfig.from_options(output_dir=tmp_path / "run", **options))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ evaluate_module = importlib.import_module("vintix_fast.evaluate")  # the package
 
 def run(checkpoint, robot="go2", fall_after=(6, 9, 40), progress=None, **options):
     options = {"num_envs": 3, "max_steps": 12, "episodes_per_env": 2} | options
-    config = EvalConfig(vintix_path=checkpoint, robot_type=robot, **options)
+    config = EvalConfig.from_options(vintix_path=checkpoint, robot_type=robot, **options)
     simulator = FakeSimulator(load_robot(robot), config.num_envs, fall_after=fall_after[: config.num_envs])
     return evaluate_module.evaluate(config, simulator=simulator, progress=progress)
 

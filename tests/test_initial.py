@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import FakeSimulator, make_history, tiny_model
 
-from vintix_fast.config import BUILTIN_CHECKPOINT
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.initial import add_target
 from vintix_fast.model import load_checkpoint, save_checkpoint

@@ -90,7 +90,7 @@ def unbroken(tmp_path_factory, tiny_checkpoint):
         ("loop 2: fine-tuning", 5, {}),
         ("loop 2: evaluating", 4, {}),
         ("loop 2: collecting", 4, {"gate": False}),
-        ("after loop 1", 1, {"gate": False, "train_on": "all"}),
+        ("after loop 1", 1, {"gate": False, "replay": "all"}),
     ],
     ids=lambda value: str(value).replace(" ", "-"),
 )

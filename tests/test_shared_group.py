@@ -60,7 +60,7 @@ def test_unless_it_is_asked_for_no_other_robot_changes(tmp_path):
 
 
 def test_a_shared_group_is_never_reinitialised(tmp_path):
-    with pytest.raises(UsageError, match="--reinitialize copies a group, which --group shared never does"):
+    with pytest.raises(UsageError, match="--reinitialize has no effect with --group shared; leave one of the two out"):
         small_config(tmp_path / "run", ADDED, group="shared", reinitialize=True)
     assert AdaptConfig("go2", "out").group == "own"
 

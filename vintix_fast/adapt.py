@@ -37,15 +37,12 @@ from vintix_fast.task import MOST_REWARD, WalkingTask
 from vintix_fast.train import (
     AwrImprover,
     CloneImprover,
-    CriticConfig,
     CriticImprover,
-    FinetuneConfig,
     Improver,
-    ImproverConfig,
     TopKImprover,
     TrainingStep,
     finetune,
-    multiplies_bf16,
+    with_precision,
 )
 
 WALKING = 0.8
@@ -81,7 +78,7 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         Interrupted: Ctrl-C; the run can be resumed.
     """
     progress = progress or Progress()
-    check_device(config.device)
+    check_device(config.engine.device)
     run = Run(config)
     run.check()
     config = run.config
@@ -90,7 +87,8 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         model, task_name = _initial_model(config, run, robot, progress)
     check_context_len(config.context_len, model)
 
-    fit = check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
+    context_bytes = cache_bytes(model, config.context_len, **config.engine.policy_options)
+    fit = check_memory(config.envs, context_bytes, config.engine.device)
 
     with run, stop_on_interrupt(progress.say):
         with region("compile"):
@@ -108,7 +106,7 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
                 f"{' in place of --overwrite' * config.overwrite} goes on"
             ) from stop
-    best = run.best_dir if config.gate else run.model_dir(run.loops_done)
+    best = run.best_dir if config.gate.on else run.model_dir(run.loops_done)
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
 
 
@@ -116,9 +114,9 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     """The pretrained model with the robot's own group, and the robot's task; of a resumed run as it was then."""
     begun = run.model_dir(0)
     if config.resume and begun.is_dir():
-        model = load_checkpoint(begun, config.device)
+        model = load_checkpoint(begun, config.engine.device)
         return model, find_task(robot, model.tasks)
-    model = load_checkpoint(config.pretrained_path, config.device, config.token_order, progress.say)
+    model = load_checkpoint(config.pretrained_path, config.engine.device, config.token_order, progress.say)
     task_name = add_target(
         model, robot, load_robot(config.reference_robot), progress.say,
         init_map=config.init_map, group=config.group, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
@@ -132,9 +130,9 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
     improver.load_state_dict(run.improver_state)
     for done in range(run.loops_done):
         run.training_state(done).unlink(missing_ok=True)  # where the run was killed between the two
-    first = run.current_loop if config.replay == "current" else 0
+    first = run.current_loop if config.improve.replay == "current" else 0
     replay = {i: read_trajectories(run.trajectories(i)).histories for i in range(first, run.loops_done)}
-    if config.gate and run.best is None:
+    if config.gate.on and run.best is None:
         with region("gate"):
             row = measure_initial(config, run, task, task_name, progress)
         _finish(run, row, [], improver, progress)
@@ -142,7 +140,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
     for loop in range(run.loops_done + 1, config.num_improvement_loops + 1):
         if _reached(config, run, progress):
             break
-        model = load_checkpoint(run.current_dir, config.device)
+        model = load_checkpoint(run.current_dir, config.engine.device)
         frozen = fingerprint(model, model.tasks[task_name].group_name)
 
         with region("posture"):
@@ -152,7 +150,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         with region("collect"):
             histories, collected = _collect(config, run, loop - 1, task, model, task_name, progress)
         replay[loop - 1] = histories
-        if config.replay == "current":
+        if config.improve.replay == "current":
             replay = {i: kept for i, kept in replay.items() if i >= run.current_loop}
         with region("train"):
             trained, steps = _finetune(config, run, loop, model, task_name, list(replay.values()), improver, progress)
@@ -161,7 +159,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         if fingerprint(model, model.tasks[task_name].group_name) != frozen:
             raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
         save_checkpoint(model, run.model_dir(loop))
-        if config.gate:
+        if config.gate.on:
             with region("gate"):
                 row |= gate(config, run, loop, task, model, task_name, progress)
         improver.judge(row.get("accepted", True), _walks(config, run))
@@ -170,23 +168,23 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
 
 
 def _reached(config: AdaptConfig, run: Run, progress: Progress) -> bool:
-    if config.target_return is None or run.best["return"] < config.target_return:
+    if config.gate.target_return is None or run.best["return"] < config.gate.target_return:
         return False
-    progress.say(f"A return of {run.best['return']:.2f} reaches --target-return {config.target_return:g}: done.")
+    progress.say(f"A return of {run.best['return']:.2f} reaches --target-return {config.gate.target_return:g}: done.")
     return True
 
 
 def _walks(config: AdaptConfig, run: Run) -> bool:
     """Whether the best model so far earns so much that it is smaller faults that are left; without a gate, always."""
-    return not config.gate or run.best["return"] >= WALKING * MOST_REWARD * config.max_steps_per_episode
+    return not config.gate.on or run.best["return"] >= WALKING * MOST_REWARD * config.max_steps_per_episode
 
 
 def make_improver(config: AdaptConfig) -> Improver:
     """The improvement operator that the configuration names."""
-    if config.improver in ("clone", "topk"):
-        return CloneImprover() if config.improver == "clone" else TopKImprover()
-    settings = ImproverConfig(CriticConfig(updates=config.critic_updates), step=config.improvement_step)
-    return (CriticImprover if config.improver == "critic" else AwrImprover)(settings, config.device)
+    name = config.improve.improver
+    if name in ("clone", "topk"):
+        return CloneImprover() if name == "clone" else TopKImprover()
+    return (CriticImprover if name == "critic" else AwrImprover)(config.improve, config.engine.device)
 
 
 def _leave_standing(
@@ -194,7 +192,7 @@ def _leave_standing(
 ) -> tuple[Vintix, dict[str, Any]]:
     """The model to collect with: where the best one so far stands still, one that moves; see `posture`."""
     best = next((row for row in run.rows if row["loop"] == run.current_loop), {})
-    still = config.gate and stands_still(best["eval_return"], best["eval_length"], config.max_steps_per_episode)
+    still = config.gate.on and stands_still(best["eval_return"], best["eval_length"], config.max_steps_per_episode)
     if not still:
         return model, {}
     if sharing := model.sharing(task_name):
@@ -206,7 +204,7 @@ def _leave_standing(
         task_name=task_name,
         num_envs=task.num_envs,
         context_len=config.context_len,
-        **config.engine_options,
+        **config.engine.policy_options,
     )
     seed = seed_for(config, loop, "posture")
     return leave_standing(model, task_name, task, make_actor, config.init_map == "convert", seed, progress)
@@ -221,20 +219,23 @@ def _collect(
         progress.say(f"Collection {index:02d} was finished before: {run.trajectories(index)}")
         return read_trajectories(run.trajectories(index)).histories, finished["collection"]
 
-    policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options)
-    sigma = ladder(task.num_envs, config.noise) if config.noise_ladder else torch.full((task.num_envs,), config.noise)
-    noise = Noise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if config.noise else None
+    policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine.policy_options)
+    settings = config.collect
+    full = torch.full((task.num_envs,), settings.noise)
+    sigma = ladder(task.num_envs, settings.noise) if settings.noise_ladder else full
+    noise = Noise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if settings.noise else None
     attributes = {"robot": task.robot.name, "task_name": task_name, "seed": config.seed, "loop": index}
     run.data_dir(index).mkdir(exist_ok=True)
-    with progress.rollout(f"loop {index + 1}: collecting", config.episodes_per_loop, config.max_steps_per_episode):
+    episodes = settings.episodes_per_loop
+    with progress.rollout(f"loop {index + 1}: collecting", episodes, config.max_steps_per_episode):
         with open_writer(run.trajectories(index), task.num_envs, attributes | versions()) as writer:
             collection = collect(
                 task,
                 policy,
-                config.episodes_per_loop,
+                episodes,
                 seed=seed_for(config, index, "starts"),
-                random_starts=config.random_starts,
-                min_steps=config.min_steps_per_loop,
+                random_starts=settings.random_starts,
+                min_steps=settings.min_steps_per_loop,
                 noise=noise,
                 writer=writer,
                 keep=True,
@@ -277,19 +278,15 @@ def _finetune(
     """Ask the improver what the policy should have done, and train the robot's own parts towards it."""
     started = time.perf_counter()
     everything = [h for histories in replay for h in histories]
-    learn_from = everything if config.train_on == "all" else replay[-1]
-    with region("critic"), progress.training(f"loop {loop}: critic", config.critic_updates):
+    learn_from = replay[-1]
+    with region("critic"), progress.training(f"loop {loop}: critic", config.improve.critic.updates):
         targets = improver.targets(
             learn_from, everything, seed_for(config, loop, "critic"), on_step=progress.on_training_step
         )
     improve_seconds = time.perf_counter() - started
 
-    windows = Windows(learn_from, targets, config.window_len or config.context_len, config.device)
-    settings = FinetuneConfig(
-        steps=config.finetune_steps_per_loop, batch_size=config.batch_size, lr=config.lr,
-        decoder_only=config.train == "decoder",
-        bf16=multiplies_bf16(config.device) if config.bf16 is None else config.bf16,
-    )  # fmt: skip
+    windows = Windows(learn_from, targets, config.finetune.window_len or config.context_len, config.engine.device)
+    settings = with_precision(config.finetune, config.engine.device)
     with progress.training(f"loop {loop}: fine-tuning", settings.steps):
         steps = finetune(
             model, task_name, windows, settings, seed_for(config, loop, "windows"),
@@ -301,7 +298,7 @@ def _finetune(
         "loss_first": steps[0].loss,
         "loss": float(np.mean([s.loss for s in tail])),
         "grad_norm": float(np.mean([s.grad_norm for s in tail])),
-        "lr": config.lr,
+        "lr": config.finetune.lr,
         "bf16": settings.bf16,
         "train_seconds": time.perf_counter() - started,
         "improve_seconds": improve_seconds,

@@ -30,10 +30,10 @@ def build_simulator(config: AdaptConfig, robot: Robot, fit: int | None, say: Cal
     """
 
     def build(num_envs: int) -> Simulator:
-        return Simulator(robot, num_envs, config.device, say, config.planned_steps)
+        return Simulator(robot, num_envs, config.engine.device, say, config.planned_steps)
 
     simulator = build(config.envs)
-    if config.num_envs is not None or config.device != "cpu" or simulator.compiles_each_scene:
+    if config.num_envs is not None or config.engine.device != "cpu" or simulator.compiles_each_scene:
         return simulator
     return fastest(simulator, build, min(config.most_envs, fit or MAX_ENVS), say)
 

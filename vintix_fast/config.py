@@ -1,158 +1,74 @@
-"""What a run is: frozen dataclasses, checked before anything is built or written.
+"""What a run is: frozen dataclasses whose every field is an option's one declaration; see `options`.
 
-The commands parse into these; Python users make them by hand.  Knows nothing about how a run is carried out.
+The commands, `profile`, the study and a resumed run make them by `from_options`, Python users by hand.  Knows nothing
+about how a run is carried out.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+from vintix_fast.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.errors import UsageError
+from vintix_fast.options import GIVEN, Options, option
+from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
 
-BUILTIN_CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BUILTIN_PREFIX = "builtin:"
-BUILTIN_CHECKPOINT = BUILTIN_CHECKPOINTS / "without-minicheetah"
-"""The default: it has seen every robot but Mini Cheetah."""
-IMPROVERS = ("critic", "awr", "topk", "clone")
-INIT_MAPS = ("convert", "none")
-GROUPS = ("own", "shared")
-TRAIN_ON = ("last", "all")
-TRAIN = ("adapter", "decoder")
-REPLAY = ("current", "all")
-ENGINES = ("auto", "torch")
-CACHE_DTYPES = ("float32", "bfloat16", "int8")
 DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
 DEFAULT_DROPPED_MASS = 0.01
-TOKEN_ORDERS = ("action-reward-observation", "observation-action-reward")
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def bundled_checkpoints() -> dict[str, Path]:
-    """The bundled checkpoints by name."""
-    return {path.name: path for path in sorted(BUILTIN_CHECKPOINTS.iterdir()) if (path / "model.pth").is_file()}
-
-
-def bundled_models() -> dict[str, dict[str, Any]]:
-    """The bundled checkpoints' cards by name: where each lies, its size, and what was measured."""
-    return {
-        name: {"path": str(path), "bytes": sum(f.stat().st_size for f in path.iterdir())}
-        | json.loads((path / "card.json").read_text(encoding="utf-8"))
-        for name, path in bundled_checkpoints().items()
-    }
-
-
-def checkpoint_path(value: str | Path) -> Path:
-    """A checkpoint's directory: ``builtin:<name>`` is a bundled one, anything else a path.
-
-    Raises:
-        UsageError: no bundled checkpoint has this name.
-    """
-    text = str(value)
-    if not text.startswith(BUILTIN_PREFIX):
-        return Path(value)
-    bundled, name = bundled_checkpoints(), text.removeprefix(BUILTIN_PREFIX)
-    if name not in bundled:
-        known = ", ".join(BUILTIN_PREFIX + other for other in bundled)
-        raise UsageError(f"no bundled checkpoint is called {name!r}; there are {known}")
-    return bundled[name]
-
-
-MAX_ENVS = 8000
-"""What one trajectory file takes."""
 ENVS_ON_A_CPU = 64
 """Beyond this two cores hardly step faster; `calibrate` finds out about more."""
-MAX_SEED = 2**63 - 1
+
+ENGINE, EPISODES, LEARNING = "Engine", "Episodes", "Learning"
+CONTEXT = "steps of history that the policy sees"
+IMPROVERS = ("critic", "awr", "topk", "clone")
+WITH_CRITIC = ("critic", "awr")
 
 
-def check_options(
-    config: Any, at_least: dict[str, float], one_of: dict[str, tuple[str, ...]], flags: tuple[str, ...] = ()
-) -> None:
-    """Raise UsageError for numbers out of range and unknown words; a least value of an int wants an int."""
-    for name in flags:
-        if not isinstance(getattr(config, name), bool):
-            raise UsageError(f"{_option(name)} is {getattr(config, name)!r}; it must be true or false")
-    for name, least in at_least.items():
-        value = getattr(config, name)
-        if value is None:
-            continue
-        whole = isinstance(least, int)
-        kind = "an integer" if whole else "a finite number"
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise UsageError(f"{_option(name)} is {value!r}; it must be {kind}")
-        if not value >= least or value == math.inf:
-            raise UsageError(f"{_option(name)} is {value}; it must be {kind} of at least {least:g}")
-        most = {"num_envs": MAX_ENVS, "seed": MAX_SEED, "dropped_mass": 0.5}.get(name)
-        if most is not None and value > most:
-            raise UsageError(f"{_option(name)} is {value}; it must be at most {most}")
-    for name, allowed in one_of.items():
-        value = getattr(config, name)
-        if value is not None and value not in allowed:
-            raise UsageError(f"{_option(name)} is '{value}'; it must be one of {', '.join(allowed)}")
+def checkpoint_option(default: Any, panel: str, help: str, shown: str = "the bundled checkpoint") -> Any:
+    return option(default, panel, help, convert=checkpoint_path, reads=True, shown=shown)
 
 
-class RunConfig:
-    """What the options of every command that fills an output directory have in common; a base of dataclasses.
+def init_map_option(panel: str, help: str, **how: Any) -> Any:
+    return option("convert", panel, help, words=("convert", "none"), **how)
 
-    ``command`` fills the directory; ``may_change`` names the options that a resumed run may give differently,
-    ``settled`` those that are the earlier run's where they are None, ``inputs`` those that are paths to read.
+
+def token_order_option() -> Any:
+    orders = ("action-reward-observation", "observation-action-reward")
+    shown = "the checkpoint's; the former where it does not say"
+    return option(None, RUN, " or ".join(orders), words=orders, shown=shown)
+
+
+@dataclass(frozen=True)
+class EngineConfig(Options):
+    """How the policy acts, and where; see `vintix_fast.rollout.make_policy`.
+
+    What the engine uses stands where None was given, so that what is recorded is true.
     """
 
-    command: ClassVar[str]
-    may_change: ClassVar[tuple[str, ...]] = ()
-    settled: ClassVar[tuple[str, ...]] = ()
-    inputs: ClassVar[tuple[str, ...]] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The configuration as JSON types, without the two options that say only how this call treats the folder."""
-        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
-        return {k: v for k, v in plain.items() if k not in ("resume", "overwrite")}
-
-    def changed_options(self, old: dict[str, Any]) -> list[str]:
-        """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`."""
-        new = self.to_json()
-        left = [name for name in self.settled if new[name] is None]
-        names = [name for name in new if name not in ("output_dir", *self.may_change, *left)]
-        return [
-            f"{_option(n)} {f'was {old[n]}' if n in old else 'did not exist'}, now {new[n]}"
-            for n in names
-            if old.get(n) != new[n] and not (n in self.inputs and _same_paths(old.get(n), new[n]))
-        ]
-
-    def input_paths(self) -> dict[str, Path]:
-        """The paths that this run reads, by option."""
-        paths = {}
-        for name in self.inputs:
-            value = getattr(self, name)
-            for path in value if isinstance(value, tuple) else (value,):
-                if path is not None:
-                    paths[f"{_option(name)} {path}"] = path
-        return paths
-
-    def _check_run(self) -> None:
-        if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
-
-
-class EngineOptions:
-    """How the policy acts: ``engine``, ``cache_dtype`` and ``dropped_mass``; a base of dataclasses that have them."""
+    device: str = device_option(ENGINE)
+    kind: str = option(
+        "auto", ENGINE, "auto: the fastest policy; torch: the plain one, in float32",
+        name="engine", words=("auto", "torch"),
+    )  # fmt: skip
+    cache_dtype: str | None = option(
+        None, ENGINE, "float32 or int8: how the context is kept",
+        words=("float32", "int8"), shown=f"{DEFAULT_CACHE_DTYPE} with --engine auto",
+    )  # fmt: skip
+    dropped_mass: float | None = option(
+        None, ENGINE, "most attention, of 1, that may be left unread; 0 reads all",
+        least=0.0, most=0.5, shown=f"{DEFAULT_DROPPED_MASS} with --engine auto",
+    )  # fmt: skip
 
     @property
-    def engine_options(self) -> dict[str, Any]:
+    def policy_options(self) -> dict[str, Any]:
         """The options of `vintix_fast.rollout.make_policy`."""
-        return {name: getattr(self, name) for name in ("engine", "cache_dtype", "dropped_mass")}
+        return {"engine": self.kind, "cache_dtype": self.cache_dtype, "dropped_mass": self.dropped_mass}
 
-    def _settle_engine(self) -> None:
-        """Check the three, and put what the engine uses where they are None, so that what is recorded is true."""
-        check_options(self, {"dropped_mass": 0.0}, {"engine": ENGINES, "cache_dtype": CACHE_DTYPES})
-        plain = self.engine == "torch"
+    def _check(self) -> None:
+        plain = self.kind == "torch"
         used = {
             "cache_dtype": "float32" if plain else DEFAULT_CACHE_DTYPE,
             "dropped_mass": 0.0 if plain else DEFAULT_DROPPED_MASS,
@@ -161,202 +77,250 @@ class EngineOptions:
             given = getattr(self, name)
             if plain and given not in (None, value):
                 raise UsageError(
-                    f"{_option(name)} is {given}, but --engine torch keeps the context in float32 and reads all of it; "
-                    "leave one of the two out"
+                    f"--{name.replace('_', '-')} is {given}, but --engine torch keeps the context in float32 and "
+                    "reads all of it; leave one of the two out"
                 )
             object.__setattr__(self, name, value if given is None else given)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, Path) and value.parent == BUILTIN_CHECKPOINTS:
-        return BUILTIN_PREFIX + value.name  # another installation has them elsewhere
-    return str(value) if isinstance(value, Path) else value
+@dataclass(frozen=True)
+class CollectConfig(Options):
+    """A loop's collection of episodes."""
 
-
-def _same_paths(old: Any, new: Any) -> bool:
-    """Whether two values of an option, as `_plain` writes them, name the same files in other words."""
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(_same_paths, old, new))
-    if not (isinstance(old, str) and isinstance(new, str)):
-        return False
-    return checkpoint_path(old).resolve() == checkpoint_path(new).resolve()
+    episodes_per_loop: int = option(50, MAIN, "complete episodes collected in a loop", least=1)
+    min_steps_per_loop: int = option(0, ENGINE, "run a loop's episodes again until they give this many steps", least=0)
+    noise: float = option(0.3, LEARNING, "largest exploration noise, in action units; 0 for none", least=0.0)
+    """Largest standard deviation of the exploration ladder; an action unit is 0.25 rad."""
+    noise_ladder: bool = option(
+        True, LEARNING, "from none to --noise over the environments, or --noise in all", only_with={"noise": GIVEN}
+    )
+    random_starts: bool = option(True, LEARNING, "collect from starts moved by up to 0.1 rad and 5 degrees")
 
 
 @dataclass(frozen=True)
-class AdaptConfig(RunConfig, EngineOptions):
-    """One adaptation run.  The first block is the slow script's, with its defaults; the rest is this engine's.
+class CriticConfig(Options):
+    """How the critic is fitted."""
+
+    updates: int = option(
+        2000, LEARNING, "critic updates in a loop",
+        name="critic_updates", least=1, only_with={"improver": WITH_CRITIC},
+    )  # fmt: skip
+    batch_size: int = 512
+    hidden: int = 256
+    lr: float = 5e-4
+    gamma: float = 0.95
+    n_steps: int = 5
+    """Rewards before the bootstrap: a fall's news must travel back tens of steps within one loop's updates."""
+    polyak: float = 0.01
+    next_action_noise: float = 0.05
+    reward_scale: float = 50.0
+    """Rewards are a step's share of a second (dt = 0.02 s); this makes them per second."""
+    reward_bonus: float = 0.5
+    """Added to each scaled reward, so that staying up is worth more than falling even when walking badly."""
+
+
+@dataclass(frozen=True)
+class ImproveConfig(Options):
+    """What the policy should have done: from histories to targets.
+
+    ``step`` is how far targets move from the noise-free action, in action units (0.25 rad), as the root mean square
+    over the action's dimensions in the step whose gradient is the median one.
+    """
+
+    improver: str = option(
+        "critic", LEARNING,
+        "critic: climb a critic's gradient; awr: imitate what it finds good; topk: imitate the best episodes; "
+        "clone: imitate all that was executed, the control",
+        words=IMPROVERS,
+    )  # fmt: skip
+    step: float = option(
+        0.2, LEARNING, "how far the critic moves actions, in action units",
+        name="improvement_step", least=0.0, only_with={"improver": ("critic",)},
+    )  # fmt: skip
+    """In the first loop."""
+    critic: CriticConfig = CriticConfig()
+    replay: str = option(
+        "current", LEARNING, "learn from current: what the loop's own model collected; all: every collection",
+        words=("current", "all"), only_with={"improver": WITH_CRITIC},
+    )  # fmt: skip
+    """current may be more than one collection, after an undone loop."""
+    gradient_steps: int = 4
+    largest_gradient: float = 2.0
+    """Longer gradients count as so many times the median one."""
+    step_anneal: float = 0.7
+    """What ``step`` is multiplied by after a loop that is kept (without a gate, each) if the robot walks, since smaller
+    faults are left.  Otherwise it is divided by it, up to the first step."""
+    step_decay: float = 0.5
+    """What ``step`` is multiplied by when the gate undoes a loop."""
+    temperature: float = 1.0
+    """Of the advantages, in their own standard deviations: smaller imitates fewer steps."""
+    largest_weight: float = 20.0
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(Options):
+    """One loop's fine-tuning.  No weight decay: it would pull the copied adapter towards 0."""
+
+    steps: int = option(1000, MAIN, "optimiser steps in a loop", name="finetune_steps_per_loop", least=1)
+    batch_size: int = option(4, MAIN, "windows per optimiser step", least=1)
+    lr: float = option(1e-4, MAIN, "peak learning rate", least=1e-12)
+    window_len: int | None = option(
+        None, LEARNING, "most steps in a training window", least=1, shown="the context length"
+    )
+    train: str = option(
+        "adapter", LEARNING, "adapter: encoders and decoder; decoder: the decoder alone", words=("adapter", "decoder")
+    )
+    bf16: bool | None = option(None, LEARNING, "fine-tune in bfloat16", shown="where the processor multiplies it")
+    """Weights and optimiser stay in float32."""
+    warmup_steps: int = 50
+    final_lr_fraction: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class GateConfig(Options):
+    """The evaluation after each loop that keeps the best model and undoes a worse one."""
+
+    on: bool = option(True, LEARNING, "evaluate every loop and go on from the best model only", name="gate")
+    episodes: int = option(
+        50, LEARNING, "episodes of that evaluation", name="gate_episodes", least=1, only_with={"gate": GIVEN}
+    )
+    target_return: float | None = option(
+        None, LEARNING, "stop when that evaluation reaches this return",
+        least=-1e6, may_change=True, shown="never", only_with={"gate": GIVEN},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AdaptConfig(RunConfig):
+    """One adaptation run.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or has no effect beside the others.
     """
 
     command = "adapt"
-    may_change = ("num_improvement_loops", "target_return")
-    settled = ("num_envs",)
-    inputs = ("pretrained_path", "obs_stats")
+    gone = {"train_on": "last"}
 
-    robot_type: str
-    output_dir: Path
-    pretrained_path: Path = BUILTIN_CHECKPOINT
-    reference_robot: str = "go2"
-    num_improvement_loops: int = 5
-    episodes_per_loop: int = 50
-    finetune_steps_per_loop: int = 1000
-    max_steps_per_episode: int = 1000
-    context_len: int = 2048
-    batch_size: int = 4
-    lr: float = 1e-4
-    seed: int = 5
-
-    num_envs: int | None = None
+    robot_type: str = option(MISSING, MAIN, ROBOTS)
+    output_dir: Path = option(MISSING, MAIN, "where data and models go", may_change=True)
+    pretrained_path: Path = checkpoint_option(
+        BUILTIN_CHECKPOINT,
+        MAIN,
+        "directory with model.pth, metadata.json, config.json; or builtin:<name>, see `models`",
+    )
+    reference_robot: str = option("go2", MAIN, "whose encoder and decoder are copied")
+    num_improvement_loops: int = option(5, MAIN, "loops of collection and fine-tuning", least=1, may_change=True)
+    num_envs: int | None = option(
+        None, ENGINE,
+        "environments side by side, or auto: half as many as episodes; on a CPU over 64 only if faster",
+        least=1, most=MAX_ENVS, settled=True, auto=True, shown="auto",
+    )  # fmt: skip
     """None: ``most_envs``; on a CPU 64 of them, or more where a trial shows that more are faster.  The run records the
     number, and a resumed one takes it."""
-    min_steps_per_loop: int = 0
-    """Short episodes are run again, all of a loop's, until they give this many environment steps."""
-    device: str = "cpu"
-    engine: str = "auto"
-    """How the policy acts; this and the next two: see `vintix_fast.rollout.make_policy`."""
-    cache_dtype: str | None = None
-    """None, here and in the next: what ``engine`` uses."""
-    dropped_mass: float | None = None
-    improver: str = "critic"
-    noise: float = 0.3
-    """Largest standard deviation of the exploration ladder, in action units (0.25 rad)."""
-    noise_ladder: bool = True
-    """False: every environment explores with ``noise``."""
-    critic_updates: int = 2000
-    improvement_step: float = 0.2
-    """How far targets move in the first loop, in action units; see `vintix_fast.train.ImproverConfig`."""
-    replay: str = "current"
-    """Collections to learn from.  current: those that the loop's own model made, more than one after an undone loop."""
-    window_len: int | None = None
-    """Tokens in a training window; None: ``context_len``."""
-    train_on: str = "last"
-    train: str = "adapter"
-    """adapter: the robot's encoders and decoder; decoder: the decoder alone."""
-    bf16: bool | None = None
-    """Fine-tune in bfloat16; None: where the processor has instructions for it."""
-    init_map: str = "convert"
-    group: str = "own"
-    """own: a group of the robot's own, which changes no other robot; shared: the group that its task, or the reference
-    robot's, has in the checkpoint, with all robots that use it."""
-    obs_stats: Path | None = None
-    gate: bool = True
-    gate_episodes: int = 50
-    target_return: float | None = None
-    """Stop after the first loop whose evaluation reaches this return; None: never."""
-    random_starts: bool = True
-    token_order: str | None = None
-    reinitialize: bool = False
-    resume: bool = False
-    overwrite: bool = False
+    collect: CollectConfig = CollectConfig()
+    improve: ImproveConfig = ImproveConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    max_steps_per_episode: int = option(1000, MAIN, TIME_LIMIT, least=1)
+    context_len: int = option(2048, MAIN, CONTEXT, least=1)
+    seed: int = seed_option(MAIN)
+    engine: EngineConfig = EngineConfig()
+    init_map: str = init_map_option(
+        LEARNING, "convert: turn the copied adapter's joints to the robot's axes; none: plain copy"
+    )
+    group: str = option(
+        "own", LEARNING,
+        "own: a group that changes no other robot; shared: the checkpoint's, with all robots that use it",
+        words=("own", "shared"),
+    )  # fmt: skip
+    """The shared one is that which its task, or the reference robot's, has in the checkpoint."""
+    obs_stats: Path | None = option(
+        None, LEARNING, "JSON file with obs_mean and obs_std for the new group",
+        reads=True, shown="the reference robot's, converted",
+    )  # fmt: skip
+    reinitialize: bool = option(
+        False, LEARNING, "copy the reference even if the checkpoint has this robot's group",
+        only_with={"group": ("own",)},
+    )  # fmt: skip
+    gate: GateConfig = GateConfig()
+    token_order: str | None = token_order_option()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pretrained_path", checkpoint_path(self.pretrained_path))
-        for name in ("output_dir", "obs_stats"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
-        check_options(
-            self,
-            at_least={
-                "num_improvement_loops": 1, "episodes_per_loop": 1, "finetune_steps_per_loop": 1,
-                "max_steps_per_episode": 1, "context_len": 1, "batch_size": 1, "num_envs": 1, "window_len": 1,
-                "gate_episodes": 1, "critic_updates": 1, "lr": 1e-12, "noise": 0.0, "seed": 0,
-                "min_steps_per_loop": 0, "improvement_step": 0.0, "target_return": -1e6,
-            },
-            one_of={
-                "improver": IMPROVERS, "init_map": INIT_MAPS, "group": GROUPS,
-                "train_on": TRAIN_ON, "train": TRAIN, "replay": REPLAY,
-                "token_order": TOKEN_ORDERS, "device": ("cpu", "cuda"),
-            },
-        )  # fmt: skip
-        self._settle_engine()
-        if self.window_len is not None and self.window_len > self.context_len:
+    def _check(self) -> None:
+        super()._check()
+        window_len, improver, noise = self.finetune.window_len, self.improve.improver, self.collect.noise
+        if window_len is not None and window_len > self.context_len:
             raise UsageError(
-                f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
+                f"--window-len is {window_len}; the policy sees only --context-len {self.context_len} steps"
             )
-        if self.improver in ("critic", "awr") and self.noise == 0.0:
+        if improver in WITH_CRITIC and noise == 0.0:
+            others = " or ".join(name for name in IMPROVERS if name not in WITH_CRITIC)
             raise UsageError(
-                f"--noise is {self.noise:g}; --improver {self.improver} learns from exploration: give more, or "
-                "--improver topk or clone"
+                f"--noise is {noise:g}; --improver {improver} learns from exploration: give more, or "
+                f"--improver {others}"
             )
-        if self.group == "shared" and self.reinitialize:
-            raise UsageError("--reinitialize copies a group, which --group shared never does; leave one of the two out")
-        if self.target_return is not None and not self.gate:
-            raise UsageError("--target-return needs the gate's evaluations: leave --no-gate out")
-        self._check_run()
 
     @property
     def most_envs(self) -> int:
         """Half as many environments as a loop has episodes, so that the others begin with a warm context."""
-        return min(-(-self.episodes_per_loop // 2), MAX_ENVS)
+        return min(-(-self.collect.episodes_per_loop // 2), MAX_ENVS)
 
     @property
     def envs(self) -> int:
         """The number of environments, before more are tried."""
-        return self.num_envs or min(self.most_envs, ENVS_ON_A_CPU if self.device == "cpu" else MAX_ENVS)
+        return self.num_envs or min(self.most_envs, ENVS_ON_A_CPU if self.engine.device == "cpu" else MAX_ENVS)
 
     @property
     def planned_steps(self) -> int:
         """Steps of all environments in the whole run, evaluations included, if every episode takes its full time."""
-        episodes = -(-self.episodes_per_loop // self.envs) * self.num_improvement_loops
-        if self.gate:
-            episodes += -(-self.gate_episodes // self.envs) * (self.num_improvement_loops + 1)
+        episodes = -(-self.collect.episodes_per_loop // self.envs) * self.num_improvement_loops
+        if self.gate.on:
+            episodes += -(-self.gate.episodes // self.envs) * (self.num_improvement_loops + 1)
         return episodes * self.max_steps_per_episode
 
 
 @dataclass(frozen=True)
-class EvalConfig(EngineOptions):
+class EvalConfig(Options):
     """One evaluation: ``episodes_per_env`` episodes in each of ``num_envs`` environments, no exploration noise.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or has no effect beside the others.
     """
 
-    vintix_path: Path
-    robot_type: str
-    reference_robot: str | None = None
-    """Evaluate a copy of this robot's adapter where the checkpoint has no group for ``robot_type``."""
-    init_map: str = "convert"
-    """How it is copied, as in `AdaptConfig`."""
-    num_envs: int = 100
-    max_steps: int = 1000
-    episodes_per_env: int = 1
-    context_len: int | None = None
-    """Tokens of history that the model sees; None: what it was made for."""
-    random_starts: bool = True
+    vintix_path: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, or builtin:<name>")
+    robot_type: str = option(MISSING, MAIN, ROBOTS, short="-r")
+    reference_robot: str | None = option(
+        None, MAIN, "evaluate a copy of its adapter on a robot that the checkpoint has not seen"
+    )
+    init_map: str = init_map_option(
+        MAIN, "convert or none: how that copy is made, as in adapt", only_with={"reference_robot": GIVEN}
+    )
+    num_envs: int = option(100, MAIN, "environments side by side", least=1, most=MAX_ENVS)
+    max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
+    episodes_per_env: int = option(
+        1, EPISODES, "successive episodes in each environment; the context is carried over them",
+        least=1, also="max-episodes",
+    )  # fmt: skip
+    context_len: int | None = option(None, EPISODES, CONTEXT, least=1, shown="what the model was made for")
+    random_starts: bool = option(
+        True, EPISODES,
+        "start level and in the default pose, in one environment, instead of moved by up to 0.1 rad, 5 degrees and "
+        "0.1 m",
+        flag="--fixed-starts",
+    )  # fmt: skip
     """False: every environment would run the same episode, so one environment runs it."""
-    base_mass: float | None = None
-    """Mass of the robot's base link in kg; None: the robot's own."""
-    record: Path | None = None
-    """An MP4 file for a video of some seconds of the first environment; None: none."""
-    seed: int = 5
-    device: str = "cpu"
-    engine: str = "auto"
-    cache_dtype: str | None = None
-    dropped_mass: float | None = None
-    """How the policy acts, as in `AdaptConfig`."""
-    token_order: str | None = None
-    output_dir: Path | None = None
-    """Where eval.json and eval.csv go; None: nowhere."""
-    overwrite: bool = False
+    base_mass: float | None = option(None, EPISODES, "mass of the base link in kg", least=0.01, shown="the robot's own")
+    seed: int = seed_option(EPISODES, "seed of the random starts")
+    engine: EngineConfig = EngineConfig()
+    token_order: str | None = token_order_option()
+    output_dir: Path | None = option(
+        None, RUN, "for eval.json and eval.csv", shown="eval/<robot>-<date and time>", also="output"
+    )
+    """None: nothing is written; the command makes up a name."""
+    record: Path | None = option(None, RUN, "an .mp4 file for a video of the first six seconds")
+    overwrite: bool = option(False, RUN, "replace an earlier evaluation there", flag="--overwrite")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vintix_path", checkpoint_path(self.vintix_path))
-        for name in ("output_dir", "record"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
+    def _check(self) -> None:
         if not self.random_starts:
             object.__setattr__(self, "num_envs", 1)
-        check_options(
-            self,
-            at_least={
-                "num_envs": 1, "max_steps": 1, "episodes_per_env": 1, "context_len": 1, "seed": 0, "base_mass": 0.01
-            },
-            one_of={"token_order": TOKEN_ORDERS, "init_map": INIT_MAPS, "device": ("cpu", "cuda")},
-        )  # fmt: skip
         if self.record is not None and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
-        self._settle_engine()

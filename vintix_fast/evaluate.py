@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,11 +136,11 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
         UsageError, InputFileError: see `EvalConfig`, `load_robot`, `load_checkpoint`; before anything is written.
     """
     progress = progress or Progress()
-    check_device(config.device)
+    check_device(config.engine.device)
     robot = load_robot(config.robot_type)
     if config.base_mass is not None:
         robot = replace(robot, base_mass_kg=config.base_mass)
-    model = load_checkpoint(config.vintix_path, config.device, config.token_order, progress.say)
+    model = load_checkpoint(config.vintix_path, config.engine.device, config.token_order, progress.say)
     if config.reference_robot is None:
         task_name = task_for(model, robot)
     else:
@@ -160,11 +160,11 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
             f"--record {config.record}: {config.record.parent} is no directory; make it, or give another path"
         )
 
-    check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine_options), config.device)
+    check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
-    simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
+    simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps)
-    policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine_options)
+    policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
     total = config.num_envs * config.episodes_per_env
     with progress.rollout("evaluating", total, config.max_steps):
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
@@ -187,5 +187,6 @@ def _write(evaluation: Evaluation, config: EvalConfig) -> None:
     for e in sorted(evaluation.episodes, key=lambda e: (e.env, e.number)):
         writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed)])
     write_text(config.output_dir / "eval.csv", table.getvalue())
-    options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in asdict(config).items()}
+    values = config.options().items()
+    options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values}
     write_json(config.output_dir / "eval.json", evaluation.summary() | {"options": options, "versions": versions()})

@@ -22,10 +22,10 @@ from vintix_fast.task import WalkingTask
 def evaluate_for_gate(
     config: AdaptConfig, what: str, task: WalkingTask, model: Vintix, task_name: str, progress: Progress
 ) -> Evaluation:
-    """``config.gate_episodes`` episodes without noise, whose starts depend on the run's seed alone."""
-    policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options)
-    with progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
-        return measure(task, policy, config.gate_episodes, config.seed, True, progress)
+    """``config.gate.episodes`` episodes without noise, whose starts depend on the run's seed alone."""
+    policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine.policy_options)
+    with progress.rollout(what, config.gate.episodes, config.max_steps_per_episode):
+        return measure(task, policy, config.gate.episodes, config.seed, True, progress)
 
 
 def numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def measure_initial(
     config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress
 ) -> dict[str, Any]:
     """Evaluate the initial policy, which is the best until a loop beats it; returns row 0."""
-    model = load_checkpoint(run.model_dir(0), config.device)
+    model = load_checkpoint(run.model_dir(0), config.engine.device)
     evaluation = evaluate_for_gate(config, "evaluating the initial policy", task, model, task_name, progress)
     run.best = {"loop": 0, "return": evaluation.mean_return}
     save_checkpoint(model, run.best_dir)

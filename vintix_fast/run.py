@@ -13,12 +13,12 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from vintix_fast.config import AdaptConfig, RunConfig
+from vintix_fast.config import AdaptConfig
 from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
+from vintix_fast.run_config import RunConfig
 
 PACKAGES = ("vintix-fast", "torch", "genesis-world", "h5py", "numpy", "triton")
 OPTIONS_FILE = "config.json"
@@ -163,8 +163,7 @@ class RunDirectory:
                     f"--resume: {path} was begun with other options ({'; '.join(differences)}). Give the same, or "
                     "another --output-dir"
                 )
-            settled = {name: options.get(name) for name in config.settled if getattr(config, name) is None}
-            self.config = replace(config, **settled)
+            self.config = config.settled(options)
         elif used and not self._holds_run():
             raise UsageError(
                 f"--output-dir {path} is not empty and holds no run of `vintix-fast {config.command}`, so it is left "

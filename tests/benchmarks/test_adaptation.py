@@ -13,10 +13,10 @@ from fakes import FakeSimulator
 from runs import SMALL, read_rows
 
 from vintix_fast.adapt import make_improver
+from vintix_fast.config import CriticConfig
 from vintix_fast.pretrain.expert_policy import expert_network
 from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.run import save_tensors, write_json
-from vintix_fast.train import CriticConfig
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 adaptation = importlib.import_module("adaptation")
@@ -90,7 +90,7 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     common = SMALL | {"pretrained_path": tiny_checkpoint, "min_steps_per_loop": 0}
     specs = (
         Spec("main", ROBOT, "default", 5, {}, (0, 60, 200)),
-        Spec("ablations", ROBOT, "no gate", 5, {"gate": False}, (60,)),
+        Spec("ablations", ROBOT, "no gate", 5, {"gate": False, "gate_episodes": 50}, (60,)),
         Spec("rivals", ROBOT, "from scratch", 5, {"num_improvement_loops": 2}, (60,)),
         Spec("rivals", ROBOT, "PPO from expert", 5, {"num_improvement_loops": 2}, (0, 32, 64)),
     )
@@ -247,7 +247,7 @@ def test_a_specs_critic_is_the_runs_and_leaves_the_next_run_alone(monkeypatch, t
         fitted.append(make_improver(config).config.critic)
 
     monkeypatch.setattr(adaptation, "adapt", adapt)
-    for critic in ({"gamma": 0.5}, {}):
-        spec = Spec("critics", ROBOT, f"critic {critic}", 5, {"critic_updates": 7}, (50_000,), critic)
+    for critic in ({"improve.critic.gamma": 0.5}, {}):
+        spec = Spec("critics", ROBOT, f"critic {critic}", 5, {"critic_updates": 7} | critic, (50_000,))
         adaptation.run_spec(spec, tmp_path, lambda num_envs: None, tmp_path)
     assert fitted == [CriticConfig(updates=7, gamma=0.5), CriticConfig(updates=7)]

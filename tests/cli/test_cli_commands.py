@@ -16,8 +16,9 @@ from commands import invoke, last_json, spoken
 from rich.console import Console
 
 from vintix_fast.adapt import AdaptResult
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.cli import main
-from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.evaluate import Evaluation
 from vintix_fast.report.console import ConsoleProgress, evaluation_table, summary_table
 from vintix_fast.rollout import Episode
@@ -148,7 +149,7 @@ def test_both_spellings_give_the_same_configuration(configs, spell, equals):
         result = invoke(command, *sum(words, flags))
         assert result.exit_code == 0, result.output
     adapted, evaluated = configs
-    assert adapted == AdaptConfig(**GUIDE_ADAPT)
+    assert adapted == AdaptConfig.from_options(**GUIDE_ADAPT)
     assert evaluated == EvalConfig(**GUIDE_EVAL, output_dir=evaluated.output_dir)
     assert re.fullmatch(r"eval/a1-\d{8}-\d{6}", str(evaluated.output_dir))
 

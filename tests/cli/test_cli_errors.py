@@ -53,13 +53,12 @@ def test_rates_must_be_numbers(refuse):
 CHOICES = {
     "adapt --improver ppo": "critic, awr, topk, clone",
     "adapt --init-map some": "convert, none",
-    "adapt --train-on first": "last, all",
     "adapt --group mine": "own, shared",
     "adapt --token-order aro": "action-reward-observation, observation-action-reward",
     "eval --token-order aro": "action-reward-observation, observation-action-reward",
     "adapt --device tpu": "cpu, cuda",
     "adapt --engine jax": "auto, torch",
-    "eval --cache-dtype float16": "float32, bfloat16, int8",
+    "eval --cache-dtype float16": "float32, int8",
     "eval --device cuda:7": "cpu, cuda",
 }
 
@@ -144,7 +143,9 @@ def test_the_output_directory_must_be_writable(refuse, tmp_path, command, monkey
 
 def begun_run(folder: Path, **options) -> None:
     """What `adapt` leaves behind when it is stopped in its first loop."""
-    config = AdaptConfig("minicheetah", "out", pretrained_path="checkpoint", context_len=64, **options)
+    config = AdaptConfig.from_options(
+        robot_type="minicheetah", output_dir="out", pretrained_path="checkpoint", context_len=64, **options
+    )
     (folder / "out").mkdir()
     (folder / "out/config.json").write_text(json.dumps({"options": config.to_json()}))
 

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 from commands import invoke, last_json
 
+from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.cli import doctor
-from vintix_fast.config import BUILTIN_CHECKPOINT, AdaptConfig
+from vintix_fast.config import AdaptConfig
 from vintix_fast.data import open_writer
 from vintix_fast.schema import FIELDS
 

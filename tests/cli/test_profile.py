@@ -11,7 +11,7 @@ from vintix_fast.cli import app
 
 SMALL = (
     "--num-envs", 3, "--episodes-per-loop", 4, "--finetune-steps-per-loop", 5, "--max-steps-per-episode", 14,
-    "--context-len", 32, "--batch-size", 2, "--critic-updates", 2, "--gate-episodes", 3, "--no-bf16",
+    "--context-len", 32, "--batch-size", 2, "--critic-updates", 2, "--no-bf16",
 )  # fmt: skip
 
 
@@ -22,7 +22,8 @@ def profile(monkeypatch, tmp_path, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        words = ("profile", "--pretrained-path", tiny_checkpoint, *SMALL, *words)
+        gate = () if "--no-gate" in words else ("--gate-episodes", 3)
+        words = ("profile", "--pretrained-path", tiny_checkpoint, *SMALL, *gate, *words)
         return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
 
     return run

@@ -7,7 +7,8 @@ import pytest
 import torch
 from fakes import save_tiny, tiny_model
 
-from vintix_fast.config import AdaptConfig, EvalConfig, bundled_checkpoints, checkpoint_path
+from vintix_fast.bundled import bundled_checkpoints, checkpoint_path
+from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.errors import UsageError
 from vintix_fast.model import load_checkpoint, save_checkpoint
 

@@ -88,7 +88,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(tmp_path, known, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model": TINY_MODEL}, "--model has no effect with --init-from, whose model is taken"),
+        ({"model": TINY_MODEL}, "--model has no effect with --init-from .*; leave one of the two out"),
         ({"shared_group": True}, "--shared-group has no effect with --init-from"),
         ({"init_from": "builtin:nothing"}, "no bundled checkpoint is called 'nothing'"),
     ],

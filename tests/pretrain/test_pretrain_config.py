@@ -54,13 +54,13 @@ def settings(tmp_path):
 
 
 def test_the_command_line_counts_more_than_the_file_and_the_file_than_the_defaults(settings):
-    read = read_pretrain_config(settings, data=["a", "b"], output_dir="out", steps=7, lr=None, batch_size=None)
+    read = read_pretrain_config(settings, data=["a", "b"], output_dir="out", steps=7)
     default = PretrainConfig(data=("a",), output_dir="out")
     assert (read.steps, read.lr, read.bf16, read.batch_size) == (7, 0.5, False, default.batch_size)
     assert [str(path) for path in read.data] == ["a", "b"] and str(read.output_dir) == "out"
     assert read_pretrain_config(data=["a"], output_dir="out") == default
     assert read_pretrain_config(settings, data=["a"], output_dir="out", bf16=True).bf16 is True
-    assert read_pretrain_config(settings, data=["a"], output_dir="out", steps=0.0 or None).steps == 70
+    assert read_pretrain_config(settings, data=["a"], output_dir="out").steps == 70
 
 
 def test_a_key_of_the_command_line_changes_one_entry_of_the_files_architecture(settings):

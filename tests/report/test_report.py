@@ -12,7 +12,7 @@ from fakes import FakeSimulator
 from matplotlib.figure import Figure
 from runs import read_rows, run_small, script_evaluations, tree
 
-from vintix_fast.config import bundled_models
+from vintix_fast.bundled import bundled_models
 from vintix_fast.errors import InputFileError
 from vintix_fast.report import build, film
 from vintix_fast.report.film import Filmed

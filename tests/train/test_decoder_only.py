@@ -15,10 +15,10 @@ from vintix_fast.train.frozen import hidden_states
 
 def test_decoder_only_trains_the_decoder_on_what_the_whole_model_gives():
     histories = [make_history([20, 12], seed=1), make_history([25], seed=2)]
-    config = FinetuneConfig(steps=3, lr=1e-2)
+    config = FinetuneConfig(steps=3, lr=1e-2, bf16=False)
     model = tiny_model()
     before = snapshot(model)
-    log = finetune(model, TASK, windows_for(histories), dataclasses.replace(config, decoder_only=True), seed=0)
+    log = finetune(model, TASK, windows_for(histories), dataclasses.replace(config, train="decoder"), seed=0)
     adapter = finetune(tiny_model(), TASK, windows_for(histories), config, seed=0)
     assert log[0].loss == pytest.approx(adapter[0].loss, rel=1e-5)
     changed = {name for name, value in snapshot(model).items() if not torch.equal(value, before[name])}
@@ -29,7 +29,7 @@ def test_decoder_only_trains_the_decoder_on_what_the_whole_model_gives():
 def test_decoder_only_in_bfloat16_learns_what_float32_does(make):
     """With widths that the compiled loss takes and with others; its units are those of the model's actions."""
     histories = [make_history([n], seed=n) for n in (30, 45, 150)]
-    config = FinetuneConfig(steps=50, batch_size=4, lr=3e-3, decoder_only=True)
+    config = FinetuneConfig(steps=50, batch_size=4, lr=3e-3, train="decoder")
     losses = {}
     for bf16 in (False, True):
         model = make()
@@ -47,7 +47,7 @@ def test_decoder_only_in_bfloat16_learns_what_float32_does(make):
 def test_the_compiled_decoder_loss_is_used_where_it_can_be(monkeypatch, decoder_only):
     used = []
     monkeypatch.setattr(decoder_loss.DecoderLoss, "__call__", lambda *args: used.append(args) or 1 / 0)
-    config = FinetuneConfig(steps=1, bf16=True, decoder_only=decoder_only)
+    config = FinetuneConfig(steps=1, bf16=True, train="decoder" if decoder_only else "adapter")
     finetune(tiny_model(), TASK, windows_for([make_history([12])]), config, seed=0)
     finetune(kernel_model(), TASK, windows_for([make_history([12])]), dataclasses.replace(config, bf16=False), seed=0)
     assert not used

@@ -27,7 +27,7 @@ def predicted(model, history):
 
 def test_only_the_groups_own_tensors_change(tiny):
     before, frozen = snapshot(tiny), fingerprint(tiny, GROUP)
-    finetune(tiny, TASK, windows_for([make_history([20, 15])]), FinetuneConfig(steps=4, lr=1e-2), seed=0)
+    finetune(tiny, TASK, windows_for([make_history([20, 15])]), FinetuneConfig(steps=4, lr=1e-2, bf16=False), seed=0)
     after = snapshot(tiny)
     changed = {name for name in before if before[name].numpy().tobytes() != after[name].numpy().tobytes()}
     parts = ("encoder.obs_encoders", "encoder.acs_encoders", "encoder.rews_encoders", "head.acs_decoders")
@@ -91,7 +91,9 @@ def test_no_dropout_in_training():
     for dropout, torch_seed in ((0.0, 0), (0.5, 1), (0.5, 2)):
         model = tiny_model(attn_dropout=dropout, residual_dropout=dropout).train()
         torch.manual_seed(torch_seed)
-        losses.append([s.loss for s in finetune(model, TASK, windows_for([history]), FinetuneConfig(steps=3), seed=0)])
+        losses.append(
+            [s.loss for s in finetune(model, TASK, windows_for([history]), FinetuneConfig(steps=3, bf16=False), seed=0)]
+        )
     assert losses[0] == losses[1] == losses[2]
     expected = ((predicted(tiny_model(), history) - history.action) ** 2).mean()
     assert losses[0][0] == pytest.approx(float(expected), rel=1e-5)
@@ -102,7 +104,7 @@ def test_no_weight_decay(tiny):
     history = make_history([10, 10])
     before = snapshot(tiny)
     targets = predicted(tiny, history)
-    config = FinetuneConfig(steps=10, batch_size=1, lr=1e-2, warmup_steps=1)
+    config = FinetuneConfig(steps=10, batch_size=1, lr=1e-2, warmup_steps=1, bf16=False)
     steps = finetune(tiny, TASK, windows_for([history], [targets]), config, seed=0)
     assert max(s.loss for s in steps) < 1e-10
     after = snapshot(tiny)
@@ -111,7 +113,7 @@ def test_no_weight_decay(tiny):
 
 
 def test_learning_rate_warms_up_and_decays_to_a_tenth():
-    config = FinetuneConfig(steps=1000, lr=2e-3, warmup_steps=50)
+    config = FinetuneConfig(steps=1000, lr=2e-3, warmup_steps=50, bf16=False)
     rates = [learning_rate(step, config) for step in range(1000)]
     assert rates[0] == pytest.approx(2e-3 / 50) and rates[24] == pytest.approx(1e-3)
     assert rates[49] == rates[50] == pytest.approx(2e-3) == max(rates)
@@ -122,13 +124,13 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 30])
 def test_short_runs_have_a_short_warm_up(steps):
-    config = FinetuneConfig(steps=steps, lr=1e-3)
+    config = FinetuneConfig(steps=steps, lr=1e-3, bf16=False)
     rates = [learning_rate(step, config) for step in range(steps)]
     assert max(rates) == pytest.approx(1e-3) and min(rates) >= 1e-4 * (1 - 1e-9)
 
 
 def test_the_optimiser_follows_the_schedule(tiny):
-    config = FinetuneConfig(steps=20, lr=1e-3)
+    config = FinetuneConfig(steps=20, lr=1e-3, bf16=False)
     steps = finetune(tiny, TASK, windows_for([make_history([12])]), config, seed=0)
     assert [s.lr for s in steps] == [learning_rate(i, config) for i in range(20)]
     assert [s.step for s in steps] == list(range(20))
@@ -136,7 +138,7 @@ def test_the_optimiser_follows_the_schedule(tiny):
 
 def test_a_small_set_is_learnt(tiny):
     history = make_history([10, 10])
-    config = FinetuneConfig(steps=150, batch_size=1, lr=3e-3)
+    config = FinetuneConfig(steps=150, batch_size=1, lr=3e-3, bf16=False)
     losses = [s.loss for s in finetune(tiny, TASK, windows_for([history]), config, seed=0)]
     assert losses[-1] < 0.2 * losses[0]
     assert ((predicted(tiny, history) - history.action) ** 2).mean() < 0.2 * losses[0]
@@ -148,7 +150,7 @@ def test_a_diverged_loss_is_an_error_that_names_the_learning_rate(tiny, value):
     before = snapshot(tiny)
     targets = np.full_like(history.action, value)
     with pytest.raises(VintixFastError, match=r"diverged at step 0: loss (inf|nan).* --lr than 0\.0003"):
-        finetune(tiny, TASK, windows_for([history], [targets]), FinetuneConfig(steps=3, lr=3e-4), seed=0)
+        finetune(tiny, TASK, windows_for([history], [targets]), FinetuneConfig(steps=3, lr=3e-4, bf16=False), seed=0)
     assert all(torch.equal(value, before[name]) for name, value in snapshot(tiny).items())
 
 
@@ -156,7 +158,7 @@ def test_a_seed_decides_the_weights():
     def trained(seed):
         model = tiny_model()
         windows = windows_for([make_history([15, 9], seed=3), make_history([30], seed=4)], window_len=12)
-        finetune(model, TASK, windows, FinetuneConfig(steps=5), seed=seed)
+        finetune(model, TASK, windows, FinetuneConfig(steps=5, bf16=False), seed=seed)
         return snapshot(model)
 
     once, again, other = trained(7), trained(7), trained(8)
@@ -170,7 +172,9 @@ def test_stopping_from_on_step(tiny):
             raise Interrupted("enough")
 
     with pytest.raises(Interrupted):
-        finetune(tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=50), seed=0, on_step=stop)
+        finetune(
+            tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=50, bf16=False), seed=0, on_step=stop
+        )
 
 
 @pytest.mark.parametrize("options", [{}, {"norm_class": "RMSNorm"}], ids=str)
@@ -194,7 +198,7 @@ def test_bfloat16_learns_what_float32_does(options):
 def test_the_loss_curve_is_the_plain_trainers(bf16):
     """50 steps; the plain trainer computes in float32, writes attention out, and takes every gradient."""
     histories = [make_history([n], seed=n) for n in (30, 45, 150, 200)]
-    config = FinetuneConfig(steps=50, batch_size=4, lr=3e-3)
+    config = FinetuneConfig(steps=50, batch_size=4, lr=3e-3, bf16=False)
 
     def windows():
         return windows_for(histories, [0.5 * h.action for h in histories], window_len=160)
@@ -228,7 +232,7 @@ def test_packing_does_not_change_the_loss_or_its_gradient(tiny):
 @pytest.mark.parametrize("decoder_only", [False, True])
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, decoder_only, make, bf16):
     history, state = make_history([40, 30]), tmp_path / "training.pth"
-    config = FinetuneConfig(steps=12, lr=3e-3, decoder_only=decoder_only, bf16=bf16)
+    config = FinetuneConfig(steps=12, lr=3e-3, train="decoder" if decoder_only else "adapter", bf16=bf16)
 
     def train(model, on_step=lambda step: None, path=state):
         return finetune(model, TASK, windows_for([history]), config, 0, on_step, path)
@@ -264,4 +268,6 @@ def test_a_broken_state_is_named(tmp_path, tiny, content):
     else:
         state.write_bytes(content)
     with pytest.raises(InputFileError, match="training.pth is broken.*delete it"):
-        finetune(tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=3), 0, state_file=state)
+        finetune(
+            tiny, TASK, windows_for([make_history([12])]), FinetuneConfig(steps=3, bf16=False), 0, state_file=state
+        )

@@ -12,7 +12,7 @@ from vintix_fast.train import (
     CloneImprover,
     CriticConfig,
     CriticImprover,
-    ImproverConfig,
+    ImproveConfig,
     TopKImprover,
 )
 
@@ -24,7 +24,7 @@ def silent(step, loss):
 
 
 def climber(n_steps=5, **options):
-    return CriticImprover(ImproverConfig(CriticConfig(**FEW, n_steps=n_steps), **options))
+    return CriticImprover(ImproveConfig(critic=CriticConfig(**FEW, n_steps=n_steps), **options))
 
 
 # -- where it moves actions --------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_falling_is_avoided_although_it_pays_the_same():
 
 def test_one_target_for_each_step_of_each_history():
     histories = [make_history([30, 10], seed=s) for s in range(3)]
-    improver = CriticImprover(ImproverConfig(CriticConfig(updates=5, batch_size=32, hidden=8)))
+    improver = CriticImprover(ImproveConfig(critic=CriticConfig(updates=5, batch_size=32, hidden=8)))
     targets = improver.targets(histories[1:], histories, 0, silent)
     assert [t.action.shape for t in targets] == [(40, 12)] * 2 and [t.weight.shape for t in targets] == [(40,)] * 2
     for t in targets:
@@ -142,7 +142,7 @@ def test_a_seed_decides_the_targets():
     history = make_history([30, 10])
 
     def run(seed):
-        improver = CriticImprover(ImproverConfig(CriticConfig(updates=10, batch_size=32, hidden=8)))
+        improver = CriticImprover(ImproveConfig(critic=CriticConfig(updates=10, batch_size=32, hidden=8)))
         return improver.targets([history], [history], seed, silent)[0].action
 
     torch.manual_seed(0)
@@ -158,14 +158,14 @@ def test_stopping_from_on_step():
 
     history = make_history([30])
     with pytest.raises(Interrupted):
-        CriticImprover(ImproverConfig(CriticConfig(updates=200, hidden=8))).targets([history], [history], 0, stop)
+        CriticImprover(ImproveConfig(critic=CriticConfig(updates=200, hidden=8))).targets([history], [history], 0, stop)
 
 
 # -- the step ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_step_shrinks_from_loop_to_loop_and_more_when_one_is_undone():
-    improver = CriticImprover(ImproverConfig(step=0.4, step_anneal=0.75, step_decay=0.25))
+    improver = CriticImprover(ImproveConfig(step=0.4, step_anneal=0.75, step_decay=0.25))
     improver.judge(True)
     assert improver.step == pytest.approx(0.3)
     improver.judge(False)
@@ -173,7 +173,7 @@ def test_the_step_shrinks_from_loop_to_loop_and_more_when_one_is_undone():
 
 
 def test_while_the_robot_does_not_walk_the_step_comes_back_to_the_first_one():
-    improver = CriticImprover(ImproverConfig(step=0.4, step_anneal=0.5, step_decay=0.2))
+    improver = CriticImprover(ImproveConfig(step=0.4, step_anneal=0.5, step_decay=0.2))
     improver.judge(True, walks=False)
     assert improver.step == 0.4  # and never beyond it
     improver.judge(False, walks=False)
@@ -183,9 +183,9 @@ def test_while_the_robot_does_not_walk_the_step_comes_back_to_the_first_one():
 
 
 def test_a_resumed_run_has_the_same_step():
-    improver = CriticImprover(ImproverConfig(step=0.4))
+    improver = CriticImprover(ImproveConfig(step=0.4))
     improver.judge(False)
-    resumed = CriticImprover(ImproverConfig(step=0.4))
+    resumed = CriticImprover(ImproveConfig(step=0.4))
     resumed.load_state_dict({})
     assert resumed.step == 0.4
     resumed.load_state_dict(improver.state_dict())
@@ -197,7 +197,7 @@ def test_a_resumed_run_has_the_same_step():
 
 def test_awr_weighs_the_actions_that_paid():
     history = tries([0] * 1500, terminated=range(1500))
-    improver = AwrImprover(ImproverConfig(CriticConfig(**FEW), largest_weight=5.0))
+    improver = AwrImprover(ImproveConfig(critic=CriticConfig(**FEW), largest_weight=5.0))
     (targets,) = improver.targets([history], [history], 0, silent)
     np.testing.assert_array_equal(targets.action, history.action)
     nearness = -((history.action - BEST) ** 2).sum(axis=1)
@@ -211,7 +211,7 @@ def test_a_lower_temperature_imitates_fewer_steps():
     history = tries([0] * 300, terminated=range(300))
 
     def share_of_the_best(temperature):
-        improver = AwrImprover(ImproverConfig(CriticConfig(**FEW), temperature=temperature, largest_weight=1e6))
+        improver = AwrImprover(ImproveConfig(critic=CriticConfig(**FEW), temperature=temperature, largest_weight=1e6))
         weight = np.sort(improver.targets([history], [history], 0, silent)[0].weight)
         return weight[-30:].sum() / weight.sum()
 

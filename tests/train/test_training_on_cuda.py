@@ -35,7 +35,7 @@ def trained(device, seed=0, state_file=None, on_step=lambda step: None, **settin
     return np.array([entry.loss for entry in log]), {k: v.cpu() for k, v in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"decoder_only": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"train": "decoder"}], ids=str)
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 0.05)])
 def test_losses_are_the_cpus(bf16, tolerance, options):
     expected, _ = trained("cpu", bf16=False, **options)
@@ -44,7 +44,7 @@ def test_losses_are_the_cpus(bf16, tolerance, options):
     np.testing.assert_allclose(losses, expected, rtol=tolerance)
 
 
-@pytest.mark.parametrize("options", [{}, {"decoder_only": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"train": "decoder"}], ids=str)
 def test_a_seed_decides_the_weights_and_a_stopped_training_goes_on_with_them(options, tmp_path):
     def stop(step):
         if step.step == 20:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.config import bundled_models
+from vintix_fast.bundled import bundled_models
 from vintix_fast.errors import InputFileError
 from vintix_fast.run import OPTIONS_FILE
 

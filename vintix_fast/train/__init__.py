@@ -1,13 +1,13 @@
 """What to learn (the improvement operator) and how (fine-tuning the adapter)."""
 
-from vintix_fast.train.critic import Critic, CriticConfig
-from vintix_fast.train.finetune import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
+from vintix_fast.config import CriticConfig, FinetuneConfig, ImproveConfig
+from vintix_fast.train.critic import Critic
+from vintix_fast.train.finetune import TrainingStep, finetune, multiplies_bf16, with_precision
 from vintix_fast.train.objective import (
     AwrImprover,
     CloneImprover,
     CriticImprover,
     Improver,
-    ImproverConfig,
     TopKImprover,
 )
 
@@ -18,10 +18,11 @@ __all__ = [
     "CriticConfig",
     "CriticImprover",
     "FinetuneConfig",
+    "ImproveConfig",
     "Improver",
-    "ImproverConfig",
     "TopKImprover",
     "TrainingStep",
     "finetune",
     "multiplies_bf16",
+    "with_precision",
 ]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from vintix_fast.config import CriticConfig
 from vintix_fast.data import History
 from vintix_fast.interrupt import check_interrupt
 from vintix_fast.train.captured import Captured
@@ -25,25 +25,6 @@ DEVIATION_SCALE = 3.0
 """Brings exploration noise, up to a third of an action unit, to the size of the network's other inputs."""
 SMALLEST_STD = 1e-2
 """A dimension that never varied (the command) must not be divided by its deviation."""
-
-
-@dataclass(frozen=True)
-class CriticConfig:
-    """How the critic is fitted."""
-
-    updates: int = 2000
-    batch_size: int = 512
-    hidden: int = 256
-    lr: float = 5e-4
-    gamma: float = 0.95
-    n_steps: int = 5
-    """Rewards before the bootstrap: a fall's news must travel back tens of steps within one loop's updates."""
-    polyak: float = 0.01
-    next_action_noise: float = 0.05
-    reward_scale: float = 50.0
-    """Rewards are a step's share of a second (dt = 0.02 s); this makes them per second."""
-    reward_bonus: float = 0.5
-    """Added to each scaled reward, so that staying up is worth more than falling even when walking badly."""
 
 
 def _q_network(inputs: int, hidden: int) -> nn.Sequential:

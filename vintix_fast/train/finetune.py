@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from vintix_fast.config import FinetuneConfig
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.interrupt import check_interrupt
@@ -29,22 +30,6 @@ from vintix_fast.train.frozen import frozen, hidden_states
 from vintix_fast.upload import upload
 
 SAVE_EVERY_S = 60.0
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """One loop's fine-tuning.  No weight decay: it would pull the copied adapter towards 0."""
-
-    steps: int = 1000
-    batch_size: int = 4
-    lr: float = 1e-4
-    warmup_steps: int = 50
-    final_lr_fraction: float = 0.1
-    max_grad_norm: float = 1.0
-    decoder_only: bool = False
-    """Train the action decoder alone, not the encoders."""
-    bf16: bool = False
-    """Multiply matrices in bfloat16; weights and optimiser stay in float32."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +98,11 @@ def multiplies_bf16(device: torch.device | str) -> bool:
         return False
 
 
+def with_precision(config: FinetuneConfig, device: torch.device | str) -> FinetuneConfig:
+    """The configuration with ``bf16`` decided, where it is not, by what the device multiplies."""
+    return config if config.bf16 is not None else replace(config, bf16=multiplies_bf16(device))
+
+
 def action_loss(
     model: Vintix, task_name: str, batch: Batch, transformer: torch.nn.Module | None = None
 ) -> torch.Tensor:
@@ -159,17 +149,19 @@ def finetune(
         InputFileError: the state file is broken.
     """
     keep_freed_memory()
+    config = with_precision(config, model.device)
     model.eval()
     group = model.tasks[task_name].group_name
     parameters = freeze_all_but_group(model, group)
-    if config.decoder_only:
+    if config.train == "decoder":
         parameters = list(model.head.acs_decoders[group].parameters())
         model.encoder.requires_grad_(False)
     on_cuda = model.device.type == "cuda"
     lr = torch.tensor(config.lr, device=model.device) if on_cuda else config.lr
     optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=True, capturable=on_cuda)
     log = _go_on(state_file, parameters, optimiser)
-    draw, loss_of = (_decoder_loss if config.decoder_only else _adapter_loss)(model, task_name, windows, config)
+    make_loss = _decoder_loss if config.train == "decoder" else _adapter_loss
+    draw, loss_of = make_loss(model, task_name, windows, config)
     take_step = (_captured if on_cuda else _eager)(loss_of, parameters, optimiser, config, model.device)
 
     saved = time.monotonic()

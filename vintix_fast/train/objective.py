@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from vintix_fast.config import ImproveConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
 from vintix_fast.schema import ACTION_DIM
-from vintix_fast.train.critic import Critic, CriticConfig
+from vintix_fast.train.critic import Critic
 from vintix_fast.train.transitions import transitions
 
 OnStep = Callable[[int, float], None]
@@ -91,34 +91,11 @@ class TopKImprover(Improver):
         return made
 
 
-@dataclass(frozen=True)
-class ImproverConfig:
-    """What is done with a critic's values.
-
-    ``step`` is how far targets move from the noise-free action, in action units (0.25 rad), as the root mean square
-    over the action's dimensions in the step whose gradient is the median one.
-    """
-
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    step: float = 0.2
-    gradient_steps: int = 4
-    largest_gradient: float = 2.0
-    """Longer gradients count as so many times the median one."""
-    step_anneal: float = 0.7
-    """What ``step`` is multiplied by after a loop that is kept (without a gate, each) if the robot walks, since smaller
-    faults are left.  Otherwise it is divided by it, up to the first step."""
-    step_decay: float = 0.5
-    """What ``step`` is multiplied by when the gate undoes a loop."""
-    temperature: float = 1.0
-    """Of the advantages, in their own standard deviations: smaller imitates fewer steps."""
-    largest_weight: float = 20.0
-
-
 class _WithCritic(Improver):
     """Fits a fresh critic in every loop."""
 
-    def __init__(self, config: ImproverConfig | None = None, device: torch.device | str = "cpu") -> None:
-        self.config, self.device = config or ImproverConfig(), device
+    def __init__(self, config: ImproveConfig | None = None, device: torch.device | str = "cpu") -> None:
+        self.config, self.device = config or ImproveConfig(), device
         self.last_loss = float("nan")
 
     def _fit(self, replay: list[History], seed: int, on_step: OnStep) -> Critic:
@@ -161,7 +138,7 @@ class CriticImprover(_WithCritic):
     All steps' gradients are divided by one number, so that what matters little moves little.
     """
 
-    def __init__(self, config: ImproverConfig | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: ImproveConfig | None = None, device: torch.device | str = "cpu") -> None:
         super().__init__(config, device)
         self.step = self.config.step
 

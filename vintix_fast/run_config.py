@@ -1,0 +1,110 @@
+"""What all commands that fill an output directory have in common: what is recorded, and what a resumed run may change.
+
+Knows no command; a run's directory itself is ``run.py``'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from vintix_fast.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
+from vintix_fast.errors import UsageError
+from vintix_fast.options import Options, entries, option, without_effect
+
+MAIN, RUN = "Main", "Run"
+"""Parts of --help."""
+ROBOTS = "go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)"
+MAX_ENVS = 8000
+"""What one trajectory file takes."""
+TIME_LIMIT = "an episode's time limit, in steps"
+
+
+def seed_option(panel: str, help: str = "seed of everything random") -> Any:
+    return option(5, panel, help, least=0, most=2**63 - 1)
+
+
+def device_option(panel: str) -> Any:
+    return option("cpu", panel, "cpu or cuda", words=("cpu", "cuda"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Options):
+    """What the options of every command that fills an output directory have in common; a base of dataclasses.
+
+    ``command`` fills the directory.  ``gone`` names options of earlier versions, each with the value that means what is
+    done now.
+    """
+
+    command: ClassVar[str]
+    gone: ClassVar[dict[str, Any]] = {}
+
+    resume: bool = option(False, RUN, "go on with an interrupted run", flag="--resume", recorded=False)
+    overwrite: bool = option(False, RUN, "replace an earlier run", flag="--overwrite", recorded=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON types, without those that say only how this call treats the folder.
+
+        Plain fields are there where they are not what they are by themselves.  `from_options` takes all of it.
+        """
+        known, values = entries(type(self)), self.options()
+        written = [n for n, e in known.items() if (e.option.recorded if e.option else values[n] != e.default)]
+        return {name: _plain(values[name]) for name in written}
+
+    def changed_options(self, old: dict[str, Any]) -> list[str]:
+        """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`."""
+        known, new = entries(type(self)), self.to_json()
+        ignored = set(without_effect(type(self), self.options()))
+        for name, entry in known.items():
+            if entry.option and (entry.option.may_change or (entry.option.settled and new.get(name) is None)):
+                ignored.add(name)
+        changed = []
+        for name in dict.fromkeys([*new, *old]):
+            entry = known.get(name)
+            unsaid = MISSING if entry is None or entry.option else entry.default
+            was, now = old.get(name, unsaid), new.get(name, unsaid)
+            same = was == now or (entry is None and was == self.gone.get(name, MISSING))
+            if same or name in ignored or (entry and entry.option and entry.option.reads and _same_paths(was, now)):
+                continue
+            before = "did not exist" if was is MISSING else f"was {was}"
+            spelt = entry.spelt() if entry else "--" + name.replace("_", "-")
+            changed.append(f"{spelt} {before}, {'now gone' if now is MISSING else f'now {now}'}")
+        return changed
+
+    def settled(self, old: dict[str, Any]) -> Self:
+        """With an earlier run's values where this one leaves open what that had settled."""
+        open_ = [e for e in entries(type(self)).values() if e.option and e.option.settled and e.of(self) is None]
+        return self.with_options(**{entry.name: old.get(entry.name) for entry in open_})
+
+    def input_paths(self) -> dict[str, Path]:
+        """The paths that this run reads, by option."""
+        paths = {}
+        for entry in entries(type(self)).values():
+            if entry.option and entry.option.reads:
+                value = entry.of(self)
+                for path in value if isinstance(value, tuple) else (value,):
+                    if path is not None:
+                        paths[f"{entry.spelt()} {path}"] = path
+        return paths
+
+    def _check(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Path) and value.parent == BUILTIN_CHECKPOINTS:
+        return BUILTIN_PREFIX + value.name  # another installation has them elsewhere
+    return str(value) if isinstance(value, Path) else value
+
+
+def _same_paths(old: Any, new: Any) -> bool:
+    """Whether two values of an option, as `_plain` writes them, name the same files in other words."""
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same_paths, old, new))
+    if not (isinstance(old, str) and isinstance(new, str)):
+        return False
+    return checkpoint_path(old).resolve() == checkpoint_path(new).resolve()
