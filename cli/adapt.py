@@ -50,7 +50,7 @@ def adapt(
     num_envs: Annotated[
         int | None,
         Option(
-            help="environments side by side, or auto: half as many as episodes; on a CPU over 64 only if faster",
+            help="environments side by side, or auto: half as many as episodes; on a CPU at most 64",
             rich_help_panel=ENGINE,
             parser=number_of_envs,
             metavar="INTEGER|auto",

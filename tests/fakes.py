@@ -54,7 +54,6 @@ class FakeSimulator:
         num_envs: int,
         device: str = "cpu",
         say: Callable[[str], None] = print,
-        planned_steps: int = 0,
         *,
         fall_after: Sequence[int] = (),
         faults: Mapping[tuple[int, int], str] | None = None,
@@ -70,8 +69,6 @@ class FakeSimulator:
         self._all = torch.ones(num_envs, dtype=torch.bool)
         self._gain = 1.0 + torch.arange(num_envs) / num_envs
         self.reset_scene()
-
-    compiles_each_scene = False
 
     def reset_scene(self) -> None:
         n = self.num_envs

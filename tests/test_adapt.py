@@ -23,7 +23,6 @@ from runs import (
     tree,
 )
 
-from vintix_fast import calibrate
 from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
@@ -177,17 +176,28 @@ def test_loops_draw_different_starts_and_noise(finished):
 def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
     built = []
 
-    def build(robot, num_envs, device, say, planned_steps):
+    def build(robot, num_envs, device, say):
         built.append((robot.name, num_envs, device))
         return FakeSimulator(robot, num_envs, device, say)
 
-    monkeypatch.setattr(calibrate, "Simulator", build)
+    monkeypatch.setattr(adapt_module, "Simulator", build)
     adapt_module.adapt(small_config(tmp_path / "run", tiny_checkpoint))
     assert built == [("minicheetah", 3, "cpu")]
 
 
+def test_a_run_records_its_number_of_environments_and_a_resumed_one_takes_it(tmp_path, tiny_checkpoint):
+    """Half of its 10 episodes, where none was given."""
+    out = tmp_path / "run"
+    options = {"num_envs": None, "episodes_per_loop": 10, "gate": False}
+    run_small(out, tiny_checkpoint, num_improvement_loops=1, **options)
+    assert json.loads((out / "config.json").read_text())["options"]["num_envs"] == 5
+    run_small(out, tiny_checkpoint, resume=True, **options)
+    with pytest.raises(UsageError, match="--num-envs was 5, now 2"):
+        run_small(out, tiny_checkpoint, resume=True, **options | {"num_envs": 2})
+
+
 def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
-    monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a second scene"))
+    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a second scene"))
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
 
 
@@ -321,7 +331,7 @@ def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, ti
 def test_what_does_not_fit_is_said_before_anything_is_written(
     monkeypatch, tmp_path, tiny_checkpoint, options, error, words
 ):
-    monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a scene first"))
+    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a scene first"))
     options = {"pretrained_path": tiny_checkpoint} | SMALL | options
     with pytest.raises(error, match=words):
         adapt_module.adapt(adapt_module.AdaptConfig(output_dir=tmp_path / "run", **options))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.calibrate import build_simulator
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
@@ -33,6 +32,7 @@ from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
+from vintix_fast.sim import Simulator
 from vintix_fast.task import MOST_REWARD, WalkingTask
 from vintix_fast.train import (
     AwrImprover,
@@ -90,11 +90,11 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         model, task_name = _initial_model(config, run, robot, progress)
     check_context_len(config.context_len, model)
 
-    fit = check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
+    check_memory(config.envs, cache_bytes(model, config.context_len, **config.engine_options), config.device)
 
     with run, stop_on_interrupt(progress.say) as progress.check:
         with region("compile"):
-            simulator = simulator or build_simulator(config, robot, fit, progress.say)
+            simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         progress.check()

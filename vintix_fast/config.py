@@ -68,7 +68,7 @@ def checkpoint_path(value: str | Path) -> Path:
 MAX_ENVS = 8000
 """What one trajectory file takes."""
 ENVS_ON_A_CPU = 64
-"""Beyond this two cores hardly step faster; `calibrate` finds out about more."""
+"""The most that a run takes by itself: beyond this two cores hardly step faster."""
 MAX_SEED = 2**63 - 1
 
 
@@ -211,8 +211,7 @@ class AdaptConfig(RunConfig, EngineOptions):
     seed: int = 5
 
     num_envs: int | None = None
-    """None: ``most_envs``; on a CPU 64 of them, or more where a trial shows that more are faster.  The run records the
-    number, and a resumed one takes it."""
+    """None: see ``envs``.  The run records the number, and a resumed one takes it."""
     min_steps_per_loop: int = 0
     """Short episodes are run again, all of a loop's, until they give this many environment steps."""
     device: str = "cpu"
@@ -289,22 +288,10 @@ class AdaptConfig(RunConfig, EngineOptions):
         self._check_run()
 
     @property
-    def most_envs(self) -> int:
-        """Half as many environments as a loop has episodes, so that the others begin with a warm context."""
-        return min(-(-self.episodes_per_loop // 2), MAX_ENVS)
-
-    @property
     def envs(self) -> int:
-        """The number of environments, before more are tried."""
-        return self.num_envs or min(self.most_envs, ENVS_ON_A_CPU if self.device == "cpu" else MAX_ENVS)
-
-    @property
-    def planned_steps(self) -> int:
-        """Steps of all environments in the whole run, evaluations included, if every episode takes its full time."""
-        episodes = -(-self.episodes_per_loop // self.envs) * self.num_improvement_loops
-        if self.gate:
-            episodes += -(-self.gate_episodes // self.envs) * (self.num_improvement_loops + 1)
-        return episodes * self.max_steps_per_episode
+        """``num_envs``, or half as many as a loop has episodes, so that the others begin with a warm context."""
+        most = ENVS_ON_A_CPU if self.device == "cpu" else MAX_ENVS
+        return self.num_envs or min(-(-self.episodes_per_loop // 2), most)
 
 
 @dataclass(frozen=True)
