@@ -213,7 +213,6 @@ def make_history(episodes: Sequence[int], *, seed: int = 0, env: int = 0, first_
         step_num=step_num,
         extras={
             "mean_action": meant,
-            "noise": action - meant,
             "terminated": fell,
             "truncated": np.zeros(n, np.uint8),
             "failed": np.zeros(n, np.uint8),
