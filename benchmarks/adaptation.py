@@ -19,8 +19,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
+from adaptation_operators import OPERATORS as IMITATORS
 from adaptation_rivals import RIVALS, Scenes, measure_expert
 from adaptation_tables import markdown, write_csv
 
@@ -32,7 +32,8 @@ from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
 from vintix_fast.robots import load_robot
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.sim import Simulator
-from vintix_fast.train import CriticConfig
+from vintix_fast.train import CriticConfig, Improver, ImproverConfig
+from vintix_fast.train.objective import OPERATORS as PRODUCTS
 
 ROBOTS = ("minicheetah", "minicheetah-primitive", "go2", "go1", "a1")
 WEAK = ("minicheetah-primitive", "go2")
@@ -80,8 +81,8 @@ SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": Fa
 OPERATORS: dict[str, dict[str, Any]] = {
     "clone, slow script": TWO_LOOPS | SLOW_SCRIPT,
     "clone": TWO_LOOPS | {"improver": "clone"},
-    "topk": TWO_LOOPS | {"improver": "topk"},
-    "awr": TWO_LOOPS | {"improver": "awr"},
+    "topk": TWO_LOOPS,
+    "awr": TWO_LOOPS,
     "critic": {},
 }
 STEP_04 = TWO_LOOPS | {"improvement_step": 0.4}
@@ -233,10 +234,16 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
     if spec.variant in RIVALS:
         RIVALS[spec.variant](config, spec.limits, scenes, experts)
     else:
-        with patch("vintix_fast.adapt.CriticConfig", functools.partial(CriticConfig, **spec.critic)):
-            adapt(replace(config, resume=begun), simulator=scenes(config.envs))
+        adapt(replace(config, resume=begun), improver=improver_of(spec, config), simulator=scenes(config.envs))
     if rows := read_rows(config):
         print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {seconds(rows):.0f} s", flush=True)
+
+
+def improver_of(spec: Spec, config: AdaptConfig) -> Improver:
+    """The run's operator: what its options name, with the spec's critic, or an imitator that only the study has."""
+    critic = CriticConfig(updates=config.critic_updates, **spec.critic)
+    operator = IMITATORS.get(spec.variant) or PRODUCTS[config.improver]
+    return operator(ImproverConfig(critic, step=config.improvement_step), config.device)
 
 
 def rows_within(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

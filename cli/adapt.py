@@ -67,8 +67,7 @@ def adapt(
     improver: Annotated[
         str,
         Option(
-            help="critic: climb a critic's gradient; awr: imitate what it finds good; topk: imitate the best episodes; "
-            "clone: imitate all that was executed, the control",
+            help="critic: climb a critic's gradient; clone: imitate all that was executed, the control",
             rich_help_panel=LEARNING,
         ),
     ] = "critic",

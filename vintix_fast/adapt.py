@@ -35,18 +35,15 @@ from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import MOST_REWARD, WalkingTask
 from vintix_fast.train import (
-    AwrImprover,
-    CloneImprover,
     CriticConfig,
-    CriticImprover,
     FinetuneConfig,
     Improver,
     ImproverConfig,
-    TopKImprover,
     TrainingStep,
     finetune,
     multiplies_bf16,
 )
+from vintix_fast.train.objective import OPERATORS
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -67,11 +64,15 @@ def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
     return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])
 
 
-def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = None) -> AdaptResult:
+def adapt(
+    config: AdaptConfig, *, improver: Improver | None = None, simulator=None, progress: Progress | None = None
+) -> AdaptResult:
     """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
 
     Args:
         config: see `AdaptConfig`.
+        improver: an operator of the caller's, in its first state; None: the one that ``config`` names.  The run's
+            record does not tell of it: to resume, give it again.
         simulator: of this robot with ``config.envs`` environments; None builds one.
         progress: told what happens; None for silence.
 
@@ -102,7 +103,7 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         if not run.model_dir(0).is_dir():
             save_checkpoint(model, run.model_dir(0))
         try:
-            _improve(config, run, task, task_name, progress)
+            _improve(config, run, task, task_name, improver or make_improver(config), progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
@@ -126,9 +127,10 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     return model, task_name
 
 
-def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress) -> None:
+def _improve(
+    config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, improver: Improver, progress: Progress
+) -> None:
     """The loop of the algorithm, from wherever the run stands."""
-    improver = make_improver(config)
     improver.load_state_dict(run.improver_state)
     for done in range(run.loops_done):
         run.training_state(done).unlink(missing_ok=True)  # where the run was killed between the two
@@ -183,10 +185,8 @@ def _walks(config: AdaptConfig, run: Run) -> bool:
 
 def make_improver(config: AdaptConfig) -> Improver:
     """The improvement operator that the configuration names."""
-    if config.improver in ("clone", "topk"):
-        return CloneImprover() if config.improver == "clone" else TopKImprover()
     settings = ImproverConfig(CriticConfig(updates=config.critic_updates), step=config.improvement_step)
-    return (CriticImprover if config.improver == "critic" else AwrImprover)(settings, config.device)
+    return OPERATORS[config.improver](settings, config.device)
 
 
 def _leave_standing(

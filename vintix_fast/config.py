@@ -17,7 +17,7 @@ BUILTIN_CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BUILTIN_PREFIX = "builtin:"
 BUILTIN_CHECKPOINT = BUILTIN_CHECKPOINTS / "without-minicheetah"
 """The default: it has seen every robot but Mini Cheetah."""
-IMPROVERS = ("critic", "awr", "topk", "clone")
+IMPROVERS = ("critic", "clone")
 INIT_MAPS = ("convert", "none")
 GROUPS = ("own", "shared")
 TRAIN_ON = ("last", "all")
@@ -276,10 +276,9 @@ class AdaptConfig(RunConfig, EngineOptions):
             raise UsageError(
                 f"--window-len is {self.window_len}; the policy sees only --context-len {self.context_len} steps"
             )
-        if self.improver in ("critic", "awr") and self.noise == 0.0:
+        if self.improver == "critic" and self.noise == 0.0:
             raise UsageError(
-                f"--noise is {self.noise:g}; --improver {self.improver} learns from exploration: give more, or "
-                "--improver topk or clone"
+                f"--noise is {self.noise:g}; --improver critic learns from exploration: give more, or --improver clone"
             )
         if self.group == "shared" and self.reinitialize:
             raise UsageError("--reinitialize copies a group, which --group shared never does; leave one of the two out")

@@ -12,7 +12,6 @@ import torch
 from fakes import FakeSimulator
 from runs import SMALL, read_rows
 
-from vintix_fast.adapt import make_improver
 from vintix_fast.pretrain.expert_policy import expert_network
 from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.run import save_tensors, write_json
@@ -240,14 +239,16 @@ def test_a_network_is_regressed_towards_the_targets_that_count():
     assert (found - 0.3).abs().mean() < 0.05
 
 
-def test_a_specs_critic_is_the_runs_and_leaves_the_next_run_alone(monkeypatch, tmp_path):
-    fitted = []
-
-    def adapt(config, simulator):
-        fitted.append(make_improver(config).config.critic)
-
-    monkeypatch.setattr(adaptation, "adapt", adapt)
-    for critic in ({"gamma": 0.5}, {}):
-        spec = Spec("critics", ROBOT, f"critic {critic}", 5, {"critic_updates": 7}, (50_000,), critic)
+def test_a_runs_operator_is_what_its_spec_says(monkeypatch, tmp_path):
+    improvers = []
+    monkeypatch.setattr(adaptation, "adapt", lambda config, improver, simulator: improvers.append(improver))
+    for variant, options, critic in (
+        ("one", {"critic_updates": 7}, {"gamma": 0.5}), ("other", {"critic_updates": 7, "improvement_step": 0.3}, {}),
+        ("clone", {"improver": "clone"}, {}), ("awr", {}, {}), ("topk", {}, {}),
+    ):  # fmt: skip
+        spec = Spec("critics", ROBOT, variant, 5, {"gate": False} | options, (50_000,), critic)
         adaptation.run_spec(spec, tmp_path, lambda num_envs: None, tmp_path)
-    assert fitted == [CriticConfig(updates=7, gamma=0.5), CriticConfig(updates=7)]
+    kinds = ("CriticImprover", "CriticImprover", "CloneImprover", "AwrImprover", "TopKImprover")
+    assert tuple(type(improver).__name__ for improver in improvers) == kinds
+    assert [i.config.critic for i in improvers[:2]] == [CriticConfig(updates=7, gamma=0.5), CriticConfig(updates=7)]
+    assert [i.config.step for i in improvers[:2]] == [0.2, 0.3]

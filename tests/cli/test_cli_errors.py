@@ -51,7 +51,7 @@ def test_rates_must_be_numbers(refuse):
 
 
 CHOICES = {
-    "adapt --improver ppo": "critic, awr, topk, clone",
+    "adapt --improver ppo": "critic, clone",
     "adapt --init-map some": "convert, none",
     "adapt --train-on first": "last, all",
     "adapt --group mine": "own, shared",

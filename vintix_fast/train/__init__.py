@@ -3,16 +3,13 @@
 from vintix_fast.train.critic import Critic, CriticConfig
 from vintix_fast.train.finetune import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
 from vintix_fast.train.objective import (
-    AwrImprover,
     CloneImprover,
     CriticImprover,
     Improver,
     ImproverConfig,
-    TopKImprover,
 )
 
 __all__ = [
-    "AwrImprover",
     "CloneImprover",
     "Critic",
     "CriticConfig",
@@ -20,7 +17,6 @@ __all__ = [
     "FinetuneConfig",
     "Improver",
     "ImproverConfig",
-    "TopKImprover",
     "TrainingStep",
     "finetune",
     "multiplies_bf16",
