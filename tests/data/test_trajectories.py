@@ -234,11 +234,6 @@ def test_episodes(step_num, expected):
     assert step_num.tolist() == history.step_num.tolist()
 
 
-def test_episodes_of_each_history(tmp_path):
-    trajectories = read_trajectories(collect(tmp_path / "t.h5", [20, 5]))
-    assert trajectories.episodes() == [[(0, 20)], [(0, 5)]]
-
-
 # -------------------------------------------------------------------------------------------------------------- errors
 
 

@@ -68,10 +68,6 @@ class Trajectories:
     def num_transitions(self) -> int:
         return sum(len(history) for history in self.histories)
 
-    def episodes(self) -> list[list[tuple[int, int]]]:
-        """``History.episodes()`` of each history."""
-        return [history.episodes() for history in self.histories]
-
 
 @dataclass(frozen=True)
 class _Block:
