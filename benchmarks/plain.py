@@ -32,7 +32,8 @@ class DenseAttention(nn.Module):
     def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """x [N, T, F] -> [N, T, F], of one history a row, padded at its end."""
         q, k, v = (part.transpose(1, 2) for part in self.attention._project(x))  # [N, H, T, D]
-        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + self.bias.to(x.device)
+        bias = self.bias[:, : x.shape[1], : x.shape[1]].to(x.device)
+        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + bias
         return self.attention.out_proj((score.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 
@@ -46,7 +47,7 @@ def causal_bias(heads: int, length: int, device: torch.device | str = "cpu") -> 
 
 @contextlib.contextmanager
 def written_out(transformer: Transformer, bias: Tensor) -> Iterator[None]:
-    """A block in which the transformer's attention is `DenseAttention`, of histories as long as ``bias``."""
+    """A block in which the transformer's attention is `DenseAttention`, of histories no longer than ``bias``."""
     for block in transformer.blocks:
         block.attention = DenseAttention(block.attention, bias)
     try:

@@ -28,7 +28,8 @@ from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.robots import load_robot
-from vintix_fast.train import CloneImprover
+from vintix_fast.train import CloneImprover, CriticImprover
+from vintix_fast.train.objective import OPERATORS
 
 adapt_module = importlib.import_module("vintix_fast.adapt")  # the package's attribute of that name is the function
 
@@ -86,7 +87,7 @@ def test_trajectories_are_what_public_readers_expect(finished):
             assert group["step_num"].shape == (n,) and group["step_num"].dtype == np.int32
         assert {"robot", "seed", "torch", "vintix-fast", "stream_env", "stream_length"} <= set(file.attrs)
     read = read_trajectories(out / "loop_00/trajectories.h5")
-    assert read.closed_cleanly and sum(len(episodes) for episodes in read.episodes()) == SMALL["episodes_per_loop"]
+    assert read.closed_cleanly and sum(len(h.episodes()) for h in read.histories) == SMALL["episodes_per_loop"]
     assert read.attributes["robot"] == "minicheetah" and read.attributes["seed"] == "5"
 
 
@@ -304,13 +305,13 @@ def test_which_loops_are_trained_on(monkeypatch, tmp_path, tiny_checkpoint, opti
             used.append(np.concatenate([h.reward for h in histories]))
             super().__init__(histories, *rest)
 
-    class SpyImprover(adapt_module.CriticImprover):
+    class SpyImprover(CriticImprover):
         def targets(self, histories, replay, *rest, **options):
             learnt.append(np.concatenate([h.reward for h in replay]))
             return super().targets(histories, replay, *rest, **options)
 
     monkeypatch.setattr(adapt_module, "Windows", Spy)
-    monkeypatch.setattr(adapt_module, "CriticImprover", SpyImprover)
+    monkeypatch.setitem(OPERATORS, "critic", SpyImprover)
     out = tmp_path / "run"
     run_small(out, tiny_checkpoint, num_improvement_loops=3, **options)
     collected = [read_trajectories(out / f"loop_0{i}/trajectories.h5").histories for i in range(3)]
