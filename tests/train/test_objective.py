@@ -6,8 +6,10 @@ import torch
 from fakes import make_history
 from made_histories import BEST, history_of, tries
 
+from vintix_fast.config import IMPROVERS
 from vintix_fast.errors import Interrupted
 from vintix_fast.train import CloneImprover, CriticConfig, CriticImprover, ImproverConfig
+from vintix_fast.train.objective import OPERATORS
 
 FEW = {"updates": 250, "batch_size": 128, "hidden": 32, "lr": 3e-3}
 
@@ -178,3 +180,7 @@ def test_cloning_wants_what_was_done():
         np.testing.assert_array_equal(target.action, history.action)
         assert not np.array_equal(target.action, history.extras["mean_action"])
         assert (target.weight == 1).all()
+
+
+def test_the_options_name_every_operator():
+    assert tuple(OPERATORS) == IMPROVERS
