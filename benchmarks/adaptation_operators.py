@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -48,11 +50,12 @@ class AwrImprover(Improver):
     A step's weight is exp(A / temperature), A = Q(s, executed) - Q(s, noise-free) over its standard deviation.
     """
 
-    temperature, largest_weight = TEMPERATURE, LARGEST_WEIGHT
+    temperature, largest_weight, last_loss = TEMPERATURE, LARGEST_WEIGHT, float("nan")
 
     def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
         settings = self.config.critic
         critic = Critic(transitions(replay, settings, self.device), settings, seed, on_step)
+        self.last_loss = critic.loss
         advantages = [_advantage(critic, h) for h in histories]
         deviation = max(float(np.concatenate(advantages).std()), 1e-8)
         weights = [np.exp(np.minimum(a / deviation / self.temperature, 50.0)) for a in advantages]
@@ -60,6 +63,9 @@ class AwrImprover(Improver):
             Targets(h.action, np.minimum(w, self.largest_weight).astype(np.float32))
             for h, w in zip(histories, weights, strict=True)
         ]
+
+    def numbers(self) -> dict[str, Any]:
+        return {"critic_loss": self.last_loss}
 
 
 def _advantage(critic: Critic, history: History) -> np.ndarray:
