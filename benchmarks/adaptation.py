@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adaptation_operators import OPERATORS as IMITATORS
 from adaptation_rivals import RIVALS, Scenes, measure_expert
 from adaptation_tables import markdown, write_csv
 
@@ -77,8 +78,8 @@ SLOW_SCRIPT = {"improver": "clone", "init_map": "none", "noise": 0.0, "gate": Fa
 OPERATORS: dict[str, dict[str, Any]] = {
     "clone, slow script": TWO_LOOPS | SLOW_SCRIPT,
     "clone": TWO_LOOPS | {"improver": "clone"},
-    "topk": TWO_LOOPS | {"improver": "topk"},
-    "awr": TWO_LOOPS | {"improver": "awr"},
+    "topk": TWO_LOOPS,
+    "awr": TWO_LOOPS,
     "critic": {},
 }
 STEP_04 = TWO_LOOPS | {"improvement_step": 0.4}
@@ -225,7 +226,9 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
     if spec.variant in RIVALS:
         RIVALS[spec.variant](config, spec.limits, scenes, experts)
     else:
-        adapt(replace(config, resume=begun), simulator=scenes(config.envs))
+        imitator = IMITATORS.get(spec.variant)  # what only the study has
+        improver = imitator and imitator(config.improve, config.engine.device)
+        adapt(replace(config, resume=begun), improver=improver, simulator=scenes(config.envs))
     if rows := read_rows(config):
         print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {seconds(rows):.0f} s", flush=True)
 

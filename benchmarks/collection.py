@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from vintix_fast.benchmarks.bandwidth import read_bandwidth
 from vintix_fast.benchmarks.config import BenchConfig
+from vintix_fast.benchmarks.machine import now, read_bandwidth
 from vintix_fast.benchmarks.plain import plain_steps_per_s
 from vintix_fast.data import open_writer
 from vintix_fast.model import Vintix
@@ -198,10 +198,10 @@ def _timed(step: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> float:
     for one in inputs[:WARM_UP]:
         step(one)
     timed = inputs[WARM_UP:].unbind()
-    started = _now(inputs.device)
+    started = now(inputs.device)
     for one in timed:
         step(one)
-    return (_now(inputs.device) - started) / len(timed)
+    return (now(inputs.device) - started) / len(timed)
 
 
 def collect_row(task: WalkingTask, policy: Actor, steps: int, writer: Any = None) -> dict[str, Any]:
@@ -228,16 +228,9 @@ def collect_row(task: WalkingTask, policy: Actor, steps: int, writer: Any = None
 
 def decode_alone(policy: Actor, walk: Walk) -> dict[str, Any]:
     """One policy step of all environments with nothing beside it: its seconds, and what it read where that is known."""
-    read, started = getattr(policy, "bytes_read", None), _now(walk.action.device)
+    read, started = getattr(policy, "bytes_read", None), now(walk.action.device)
     for step in range(DECODES):
         _replay(policy, walk, step)
-    seconds = (_now(walk.action.device) - started) / DECODES
+    seconds = (now(walk.action.device) - started) / DECODES
     per_step = None if read is None else (policy.bytes_read - read) / DECODES
     return {"decode_seconds": seconds, "read_bytes_per_step": per_step}
-
-
-def _now(device: torch.device) -> float:
-    """The time at which everything asked of a GPU is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

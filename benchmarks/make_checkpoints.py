@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from vintix_fast.benchmarks.machine import processor
 from vintix_fast.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.model import load_checkpoint, save_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
@@ -208,15 +209,6 @@ def row(what: str, found: dict[str, float]) -> str:
         f"| {found['late_return']:.2f} ± {found['late_standard_error']:.3f} "
         f"| {found['mean_length']:.0f} | {found['terminated']}/{found['episodes']} |"
     )
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

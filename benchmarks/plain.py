@@ -1,31 +1,43 @@
-"""The plain way of acting, to compare with: one environment, and for every action the whole history goes through the
-model again, with dense attention: scores, softmax and sum written out."""
+"""The plain way, to compare with: attention as scores, softmax and sum written out, and for every action of one
+environment the whole history through the model again.
+
+Knows nothing about files or how anything is shown.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor, nn
 
 from vintix_fast.model import Vintix
 from vintix_fast.model.layers import alibi_slopes
-from vintix_fast.model.transformer import Attention
+from vintix_fast.model.transformer import Attention, Transformer
 from vintix_fast.task import WalkingTask
 
 WARM_UP = 2
 
 
-def dense_attention(attention: Attention, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """x [T, F], bias [H, T, T] -> [T, F]."""
-    q, k, v = attention.in_proj(x).unflatten(-1, (3, attention.heads, attention.head_dim)).permute(1, 2, 0, 3)
-    if attention.normalize_qk:
-        q, k = attention.q_norm(q), attention.k_norm(k)
-    scores = q @ k.transpose(1, 2) / attention.head_dim**0.5 + bias  # q, k, v: [H, T, D]
-    return attention.out_proj((scores.softmax(dim=-1) @ v).transpose(0, 1).flatten(1))
+class DenseAttention(nn.Module):
+    """`Attention` written out, in place of it; ``bias``: see `causal_bias`."""
+
+    def __init__(self, attention: Attention, bias: Tensor) -> None:
+        super().__init__()
+        self.attention, self.bias = attention, bias
+
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """x [N, T, F] -> [N, T, F], of one history a row, padded at its end."""
+        q, k, v = (part.transpose(1, 2) for part in self.attention._project(x))  # [N, H, T, D]
+        bias = self.bias[:, : x.shape[1], : x.shape[1]].to(x.device)
+        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + bias
+        return self.attention.out_proj((score.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 
-def causal_bias(heads: int, length: int, device: torch.device | str = "cpu") -> torch.Tensor:
+def causal_bias(heads: int, length: int, device: torch.device | str = "cpu") -> Tensor:
     """ALiBi's bias and the causal mask, [H, T, T]."""
     step = torch.arange(length, device=device)
     distance = step[:, None] - step[None, :]
@@ -33,14 +45,23 @@ def causal_bias(heads: int, length: int, device: torch.device | str = "cpu") -> 
     return (-slopes * distance).masked_fill(distance < 0, -math.inf)
 
 
+@contextlib.contextmanager
+def written_out(transformer: Transformer, bias: Tensor) -> Iterator[None]:
+    """A block in which the transformer's attention is `DenseAttention`, of histories no longer than ``bias``."""
+    for block in transformer.blocks:
+        block.attention = DenseAttention(block.attention, bias)
+    try:
+        yield
+    finally:
+        for block in transformer.blocks:
+            block.attention = block.attention.attention
+
+
 @torch.inference_mode()
-def plain_action(model: Vintix, task_name: str, history: dict[str, torch.Tensor], bias: torch.Tensor) -> torch.Tensor:
+def plain_action(model: Vintix, task_name: str, history: dict[str, Tensor], bias: Tensor) -> Tensor:
     """The action [A] after a history, `Vintix.encode`'s arguments with T rows each; bias: see `causal_bias`."""
-    x = model.encode(task_name, **{name: rows[None] for name, rows in history.items()})[0]  # [T, F]
-    for block in model.transformer.blocks:
-        normed = block.norm1(x)
-        x = block._finish(x, normed, dense_attention(block.attention, normed, bias))  # adds the MLP too
-    return model.act(task_name, model.transformer.ln_f(x))[-1]
+    with written_out(model.transformer, bias):
+        return model(task_name, **{name: rows[None] for name, rows in history.items()})[0, -1]
 
 
 def plain_steps_per_s(model: Vintix, task_name: str, task: WalkingTask, context_len: int, steps: int) -> float:

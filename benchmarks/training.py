@@ -10,10 +10,10 @@ fastest, which other programs on the machine disturbed least, and for the time o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,35 +21,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from vintix_fast.benchmarks.plain import causal_bias
+from vintix_fast.benchmarks.machine import now
+from vintix_fast.benchmarks.plain import causal_bias, written_out
 from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.data import History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.model.transformer import Attention
 from vintix_fast.train import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
-from vintix_fast.train.finetune import action_loss, descend, hidden_states
+from vintix_fast.train.finetune import action_loss, descend
 from vintix_fast.train.frozen import frozen
 
 STATUS = Path("/proc/self/status")
-dense_bias = functools.lru_cache(maxsize=1)(causal_bias)
 DEFAULT_STEPS = 1000
 """Of a loop of `adapt` at its defaults."""
-
-
-class DenseAttention(nn.Module):
-    """`Attention` written out, in place of it."""
-
-    def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
-        """x [N, T, F] -> [N, T, F], of one history a row, padded at its end."""
-        q, k, v = (part.transpose(1, 2) for part in self.attention._project(x))  # [N, H, T, D]
-        score = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + dense_bias(q.shape[1], q.shape[2]).to(x.device)
-        return self.attention.out_proj((score.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 
 def plain_finetune(
@@ -75,21 +59,18 @@ def plain_finetune(
     parameters = [parameter for _, parameter in model.group_parameters(model.tasks[task_name].group_name)]
     model.requires_grad_(True)
     transformer = model.transformer if every_gradient else frozen(model.transformer, bf16=False)
-    if dense:
-        for block in transformer.blocks:
-            block.attention = DenseAttention(block.attention)
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
-    log = []
-    for step in range(config.steps):
-        batch = windows.batch(config.batch_size, np.random.default_rng([seed, step]))
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            loss = action_loss(model, task_name, batch, transformer)
-        model.zero_grad()
-        log.append(descend(loss, optimiser, step, config))
-        on_step(log[-1])
+    log, attending = [], contextlib.nullcontext()
     if dense:
-        for block in transformer.blocks:
-            block.attention = block.attention.attention
+        attending = written_out(transformer, causal_bias(model.config.transformer_heads, windows.window_len))
+    with attending:
+        for step in range(config.steps):
+            batch = windows.batch(config.batch_size, np.random.default_rng([seed, step]))
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
+                loss = action_loss(model, task_name, batch, transformer)
+            model.zero_grad()
+            log.append(descend(loss, optimiser, step, config))
+            on_step(log[-1])
     return log
 
 
@@ -117,9 +98,9 @@ def matmul_peak(dtype: torch.dtype, device: str = "cpu") -> float:
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(10):
-        started = _now(device)
+        started = now(device)
         a @ b
-        best = min(best, _now(device) - started)
+        best = min(best, now(device) - started)
     return 2 * size**3 / best
 
 
@@ -159,7 +140,7 @@ def measure(
         ``peak_memory_bytes`` (of the process, on CUDA of its tensors there, less what it held before the first step),
         ``process_memory_bytes``,
         ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated from the median step),
-        ``hidden_states_tokens_per_s``, ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
+        ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
         ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``, and the memory.
     """
     bf16 = multiplies_bf16(device)
@@ -202,7 +183,6 @@ def measure(
         "matmul_peak_fraction": fast["matmul_peak_fraction"],
         "matmul_peak_flops": peak,
         "seconds_1000_steps": DEFAULT_STEPS * fast["median_step_s"],
-        "hidden_states_tokens_per_s": _in_own_process(hidden_states_rate, window_len, device),
         "peak_memory_bytes": fast["peak_memory_bytes"],
         "process_memory_bytes": fast["process_memory_bytes"],
         "bf16": bf16,
@@ -230,7 +210,7 @@ def time_steps(train: Callable, config: FinetuneConfig, window_len: int, device:
     windows = made_windows(8, 2 * window_len, window_len, device)
     before = _memory("VmRSS", device)
     times: list[float] = []
-    train(model, next(iter(model.tasks)), windows, config, 0, lambda step: times.append(_now(device)))
+    train(model, next(iter(model.tasks)), windows, config, 0, lambda step: times.append(now(device)))
     peak = _memory("VmHWM", device)  # and not getrusage's, in which a child process begins with its parent's
     return {
         "step_s": np.diff(times).min().item(),
@@ -239,23 +219,6 @@ def time_steps(train: Callable, config: FinetuneConfig, window_len: int, device:
         "peak_memory_bytes": None if peak is None else peak - before,
         "process_memory_bytes": peak,
     }
-
-
-def hidden_states_rate(window_len: int, device: str) -> float:
-    """Tokens a second of the transformer's only run in decoder-only training."""
-    model = load_checkpoint(BUILTIN_CHECKPOINT, device)
-    windows = made_windows(8, 2 * window_len, window_len, device)
-    task_name, bf16 = next(iter(model.tasks)), multiplies_bf16(device)
-    hidden_states(model, task_name, windows, bf16)
-    started = _now(device)
-    hidden_states(model, task_name, windows, bf16)
-    return len(windows.weight) / (_now(device) - started)
-
-
-def _now(device: str) -> float:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _memory(key: str, device: str) -> int | None:

@@ -140,18 +140,14 @@ def _said(result: dict[str, Any], full: int) -> str:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    import platform
-
     import torch
 
+    from vintix_fast.benchmarks.machine import processor
     from vintix_fast.run import versions
 
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     return {
         "device": device if device == "cpu" else torch.cuda.get_device_name(),
-        "processor": cpu,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }

@@ -139,7 +139,7 @@ def _core() -> Check:
 
 
 def _reports() -> Check:
-    packages = ("tensorboard", "matplotlib", "av")
+    packages = ("tensorboard", "matplotlib", "jinja2", "av")
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         return False, f"{', '.join(missing)} not installed: pip install {' '.join(missing)}"

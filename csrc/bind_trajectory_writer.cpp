@@ -191,14 +191,10 @@ class BoundWriter {
   py::dict stats() const {
     const WriterStats stats = writer_->stats();
     py::dict result;
-    result["steps"] = stats.steps;
-    result["transitions"] = stats.transitions;
-    result["bytes_written"] = stats.bytes_written;
     result["queue_capacity"] = writer_->config().queue_capacity;
     result["max_queue_depth"] = stats.max_queue_depth;
     result["waits"] = stats.waits;
     result["wait_seconds"] = stats.wait_seconds;
-    result["write_seconds"] = stats.write_seconds;
     return result;
   }
 

@@ -252,7 +252,6 @@ void TrajectoryFile::append_rows(std::size_t env, std::size_t source_row, std::s
     const Handle memory_space(H5Screate_simple(rank, size.data(), nullptr), H5Sclose);
     const std::byte* rows = pending_[f].data() + (env * config_.flush_every + source_row) * row_bytes_[f];
     check(H5Dwrite(dataset, memory_type(field.type), memory_space, file_space, H5P_DEFAULT, rows));
-    bytes_written_ += count * row_bytes_[f];
   }
 }
 

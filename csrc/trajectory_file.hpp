@@ -75,7 +75,6 @@ class TrajectoryFile {
   void finish();         // flush, final group names and attributes, close, fsync, rename to <path>
 
   std::size_t steps_since_flush() const { return steps_since_flush_; }
-  std::uint64_t bytes_written() const { return bytes_written_; }
 
  private:
   struct Stream {                  // one environment's transitions
@@ -108,7 +107,6 @@ class TrajectoryFile {
   std::vector<NewBlock> new_blocks_;  // created since the last flush, not linked yet
   std::vector<std::int64_t> stream_length_;
   std::size_t steps_since_flush_ = 0;
-  std::uint64_t bytes_written_ = 0;
 
   hid_t file_ = H5I_INVALID_HID;
 };

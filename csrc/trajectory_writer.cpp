@@ -12,8 +12,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 // Not every HDF5 is built thread-safe, and a process may have several writers.
 std::mutex& hdf5_mutex() {
   static auto* mutex = new std::mutex;  // never destroyed: a thread may outlive main
@@ -71,7 +69,7 @@ void TrajectoryWriter::append(const void* const* arrays, const std::uint8_t* act
     slot_free_.wait(lock, [this] {
       return depth_ < config_.queue_capacity || failure_ || ending_ != Ending::none;
     });
-    stats_.wait_seconds += seconds_since(start);
+    stats_.wait_seconds += std::chrono::duration<double>(Clock::now() - start).count();
   }
   check_usable();
   push(arrays, active);
@@ -84,9 +82,6 @@ void TrajectoryWriter::push(const void* const* arrays, const std::uint8_t* activ
   }
   std::memcpy(slot + active_offset_, active, config_.num_envs);
   ++depth_;
-  ++stats_.steps;
-  stats_.transitions += static_cast<std::uint64_t>(
-      std::count_if(active, active + config_.num_envs, [](std::uint8_t flag) { return flag != 0; }));
   stats_.max_queue_depth = std::max<std::uint64_t>(stats_.max_queue_depth, depth_);
   work_or_state_.notify_one();
 }
@@ -117,24 +112,16 @@ WriterStats TrajectoryWriter::stats() const {
 
 // ------------------------------------------------------------------------------------------------- the thread's side
 
-template <typename Work>
-void TrajectoryWriter::timed_hdf5(Work work) {
-  const std::lock_guard hdf5_lock(hdf5_mutex());
-  const auto start = Clock::now();
-  work();
-  const std::lock_guard lock(queue_mutex_);
-  stats_.write_seconds += seconds_since(start);
-}
-
 void TrajectoryWriter::run() {
   // On failure the file is left as it is: ~TrajectoryFile does not close it.
   std::unique_ptr<TrajectoryFile> file;
   try {
-    timed_hdf5([&] {
+    {
+      const std::lock_guard hdf5_lock(hdf5_mutex());
       H5dont_atexit();                           // at exit HDF5 would close files under a running thread
       H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors become exceptions; print nothing
       file = std::make_unique<TrajectoryFile>(config_);
-    });
+    }
     {
       const std::lock_guard lock(queue_mutex_);
       opened_ = true;
@@ -163,21 +150,20 @@ void TrajectoryWriter::write_steps(TrajectoryFile& file) {
     lock.lock();
     head_ = (head_ + 1) % config_.queue_capacity;
     --depth_;
-    stats_.bytes_written = file.bytes_written();
     lock.unlock();
     slot_free_.notify_one();
-    if (file.steps_since_flush() == config_.flush_every) timed_hdf5([&] { file.flush(); });
+    if (file.steps_since_flush() == config_.flush_every) {
+      const std::lock_guard hdf5_lock(hdf5_mutex());
+      file.flush();
+    }
   }
   // No append gets in any more: ending_ is set.
-  timed_hdf5([&] {
-    if (ending_ == Ending::close) {
-      file.finish();
-    } else {
-      file.close_partial();
-    }
-  });
-  const std::lock_guard lock(queue_mutex_);
-  stats_.bytes_written = file.bytes_written();
+  const std::lock_guard hdf5_lock(hdf5_mutex());
+  if (ending_ == Ending::close) {
+    file.finish();
+  } else {
+    file.close_partial();
+  }
 }
 
 void TrajectoryWriter::remember_failure(const std::string& cause, int error_number) {

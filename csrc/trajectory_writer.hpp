@@ -30,13 +30,9 @@
 namespace vintix_fast {
 
 struct WriterStats {
-  std::uint64_t steps = 0;          // append calls
-  std::uint64_t transitions = 0;    // rows of active environments in them
-  std::uint64_t bytes_written = 0;  // array data handed to HDF5
   std::uint64_t max_queue_depth = 0;
-  std::uint64_t waits = 0;      // appends that found the queue full
-  double wait_seconds = 0.0;    // what they waited together
-  double write_seconds = 0.0;   // the thread's time inside HDF5
+  std::uint64_t waits = 0;    // appends that found the queue full
+  double wait_seconds = 0.0;  // what they waited together
 };
 
 class TrajectoryWriter {
@@ -86,8 +82,6 @@ class TrajectoryWriter {
   void run();
   void write_steps(TrajectoryFile& file);
   void remember_failure(const std::string& cause, int error_number);
-  template <typename Work>
-  void timed_hdf5(Work work);
 
   const WriterConfig config_;
   std::vector<std::size_t> field_bytes_;   // of one step of all environments

@@ -54,7 +54,6 @@ class FakeSimulator:
         num_envs: int,
         device: str = "cpu",
         say: Callable[[str], None] = print,
-        planned_steps: int = 0,
         *,
         fall_after: Sequence[int] = (),
         faults: Mapping[tuple[int, int], str] | None = None,
@@ -70,8 +69,6 @@ class FakeSimulator:
         self._all = torch.ones(num_envs, dtype=torch.bool)
         self._gain = 1.0 + torch.arange(num_envs) / num_envs
         self.reset_scene()
-
-    compiles_each_scene = False
 
     def reset_scene(self) -> None:
         n = self.num_envs
@@ -216,7 +213,6 @@ def make_history(episodes: Sequence[int], *, seed: int = 0, env: int = 0, first_
         step_num=step_num,
         extras={
             "mean_action": meant,
-            "noise": action - meant,
             "terminated": fell,
             "truncated": np.zeros(n, np.uint8),
             "failed": np.zeros(n, np.uint8),

@@ -23,10 +23,13 @@ from runs import (
     tree,
 )
 
-from vintix_fast import calibrate
+from vintix_fast.config import IMPROVERS
 from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
+from vintix_fast.robots import load_robot
+from vintix_fast.train import CloneImprover, CriticImprover
+from vintix_fast.train.objective import OPERATORS
 
 adapt_module = importlib.import_module("vintix_fast.adapt")  # the package's attribute of that name is the function
 
@@ -84,7 +87,7 @@ def test_trajectories_are_what_public_readers_expect(finished):
             assert group["step_num"].shape == (n,) and group["step_num"].dtype == np.int32
         assert {"robot", "seed", "torch", "vintix-fast", "stream_env", "stream_length"} <= set(file.attrs)
     read = read_trajectories(out / "loop_00/trajectories.h5")
-    assert read.closed_cleanly and sum(len(episodes) for episodes in read.episodes()) == SMALL["episodes_per_loop"]
+    assert read.closed_cleanly and sum(len(h.episodes()) for h in read.histories) == SMALL["episodes_per_loop"]
     assert read.attributes["robot"] == "minicheetah" and read.attributes["seed"] == "5"
 
 
@@ -177,39 +180,58 @@ def test_loops_draw_different_starts_and_noise(finished):
 def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
     built = []
 
-    def build(robot, num_envs, device, say, planned_steps):
+    def build(robot, num_envs, device, say):
         built.append((robot.name, num_envs, device))
         return FakeSimulator(robot, num_envs, device, say)
 
-    monkeypatch.setattr(calibrate, "Simulator", build)
+    monkeypatch.setattr(adapt_module, "Simulator", build)
     adapt_module.adapt(small_config(tmp_path / "run", tiny_checkpoint))
     assert built == [("minicheetah", 3, "cpu")]
 
 
+def test_a_run_records_its_number_of_environments_and_a_resumed_one_takes_it(tmp_path, tiny_checkpoint):
+    """Half of its 10 episodes, where none was given."""
+    out = tmp_path / "run"
+    options = {"num_envs": None, "episodes_per_loop": 10, "gate": False}
+    run_small(out, tiny_checkpoint, num_improvement_loops=1, **options)
+    assert json.loads((out / "config.json").read_text())["options"]["num_envs"] == 5
+    run_small(out, tiny_checkpoint, resume=True, **options)
+    with pytest.raises(UsageError, match="--num-envs was 5, now 2"):
+        run_small(out, tiny_checkpoint, resume=True, **options | {"num_envs": 2})
+
+
 def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
-    monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a second scene"))
+    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a second scene"))
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
 
 
 # -- the operators -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("improver", "scaled"), [("critic", False), ("awr", True), ("topk", True), ("clone", False)])
-def test_every_operator_trains_the_group(finished, tmp_path, tiny_checkpoint, monkeypatch, improver, scaled):
-    weights = []
-
-    class Spy(adapt_module.Windows):
-        def __init__(self, histories, targets, *rest):
-            weights.extend(t.weight for t in targets)
-            super().__init__(histories, targets, *rest)
-
-    monkeypatch.setattr(adapt_module, "Windows", Spy)
+@pytest.mark.parametrize("improver", IMPROVERS)
+def test_every_operator_trains_the_group(tmp_path, tiny_checkpoint, improver):
     out = tmp_path / "run"
     run_small(out, tiny_checkpoint, improver=improver, num_improvement_loops=1)
-    assert (len(np.unique(np.concatenate(weights))) > 1) == scaled
     initial, trained = read_state(out / "models/initial"), read_state(out / "models/loop_01")
     moved = {name for name in initial if not (initial[name] == trained[name]).all()}
     assert moved == {name for name in initial if f".{GROUP}." in name}
+
+
+def test_an_operator_of_the_callers_takes_the_place_of_the_options(tmp_path, tiny_checkpoint):
+    asked = []
+
+    class Own(CloneImprover):
+        def targets(self, histories, replay, seed, on_step):
+            asked.append(len(histories))
+            return super().targets(histories, replay, seed, on_step)
+
+        def numbers(self):
+            return {"asked": len(asked)}
+
+    config = small_config(tmp_path / "run", tiny_checkpoint)
+    simulator = FakeSimulator(load_robot(config.robot_type), config.envs)
+    rows = adapt_module.adapt(config, improver=Own(), simulator=simulator).rows
+    assert [row.get("asked") for row in rows] == [None, 1, 2] and asked == [3, 3]
 
 
 def test_the_decoder_alone_can_be_trained(tmp_path, tiny_checkpoint):
@@ -223,7 +245,8 @@ def test_the_decoder_alone_can_be_trained(tmp_path, tiny_checkpoint):
 def test_without_the_ladder_every_environment_explores_alike(tmp_path, tiny_checkpoint):
     def strengths(out, **options):
         run_small(out, tiny_checkpoint, num_improvement_loops=1, num_envs=5, episodes_per_loop=5, noise=0.2, **options)
-        return [h.extras["noise"].std() for h in read_trajectories(out / "loop_00/trajectories.h5").histories]
+        histories = read_trajectories(out / "loop_00/trajectories.h5").histories
+        return [(h.action - h.extras["mean_action"]).std() for h in histories]
 
     alike = strengths(tmp_path / "alike", noise_ladder=False)
     np.testing.assert_allclose(alike, 0.2, rtol=0.35)
@@ -281,13 +304,13 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
             used.append(np.concatenate([h.reward for h in histories]))
             super().__init__(histories, *rest)
 
-    class SpyImprover(adapt_module.CriticImprover):
+    class SpyImprover(CriticImprover):
         def targets(self, histories, replay, *rest, **options):
             learnt.append(np.concatenate([h.reward for h in replay]))
             return super().targets(histories, replay, *rest, **options)
 
     monkeypatch.setattr(adapt_module, "Windows", Spy)
-    monkeypatch.setattr(adapt_module, "CriticImprover", SpyImprover)
+    monkeypatch.setitem(OPERATORS, "critic", SpyImprover)
     out = tmp_path / "run"
     run_small(out, tiny_checkpoint, num_improvement_loops=3, **options)
     collected = [read_trajectories(out / f"loop_0{i}/trajectories.h5").histories for i in range(3)]
@@ -317,7 +340,7 @@ def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, ti
 def test_what_does_not_fit_is_said_before_anything_is_written(
     monkeypatch, tmp_path, tiny_checkpoint, options, error, words
 ):
-    monkeypatch.setattr(calibrate, "Simulator", lambda *args: pytest.fail("built a scene first"))
+    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a scene first"))
     options = {"pretrained_path": tiny_checkpoint} | SMALL | options
     with pytest.raises(error, match=words):
         adapt_module.adapt(adapt_module.AdaptConfig.from_options(output_dir=tmp_path / "run", **options))

@@ -107,7 +107,10 @@ def test_a_discount_is_named_and_a_resumed_run_must_name_it_too():
     ("options", "words"),
     [
         ({"improver": "clone", "critic_updates": 7}, "--critic-updates 7 has no effect with --improver clone"),
-        ({"improver": "awr", "improvement_step": 0.4}, "--improvement-step 0.4 has no effect with --improver awr"),
+        (
+            {"improver": "clone", "noise": 0.1, "improvement_step": 0.4},
+            "--improvement-step 0.4 has no effect with --improver clone",
+        ),
         ({"gate": False, "gate_episodes": 7}, "--gate-episodes 7 has no effect with --no-gate"),
         ({"improver": "clone", "noise": 0.0, "noise_ladder": False}, "--no-noise-ladder has no effect with --noise 0"),
     ],

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 
+import h5py
 import pytest
 from fakes import save_tiny
 from runs import assert_same_run, read_rows, run_small, script_evaluations, small_config, tree
@@ -126,6 +127,18 @@ def test_a_finished_collection_is_not_made_again(tmp_path, tiny_checkpoint):
     assert watcher.parts == ["loop 2: critic", "loop 2: fine-tuning", "loop 2: evaluating"]
     assert (out / "loop_01/trajectories.h5").stat().st_mtime_ns == before
     assert any("Collection 01 was finished before" in line for line in watcher.said)
+
+
+def test_a_collection_of_an_older_version_is_gone_on_with(unbroken, tmp_path, tiny_checkpoint):
+    """Its files had a dataset more."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        run_small(out, tiny_checkpoint, progress=Stopper("loop 1: fine-tuning", 2))
+    with h5py.File(out / "loop_00/trajectories.h5", "r+") as file:
+        for group in file.values():
+            group["noise"] = group["action"][:] - group["mean_action"][:]
+    run_small(out, tiny_checkpoint, resume=True)
+    assert_same_run(out, unbroken())
 
 
 def test_a_stopped_collection_leaves_what_it_had_and_no_final_file(tmp_path, tiny_checkpoint):

@@ -16,7 +16,7 @@ import torch
 from vintix_fast import AdaptConfig, adapt, read_trajectories, views
 from vintix_fast.errors import VintixFastError
 from vintix_fast.robots import load_robot
-from vintix_fast.sim import Simulator, performance_mode_pays
+from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask, tilt
 
 pytestmark = pytest.mark.genesis
@@ -221,26 +221,6 @@ def test_a_robot_in_its_scene(name, tmp_path):
         contact_does_to_the_front_thighs_what_it_does_in_the_original_environments(task)
     if name == "minicheetah":
         a_loop_of_adapt_runs_beside_it(sim, tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("num_envs", "planned_steps", "pays"),
-    [(64, 0, False), (25, 24_000, False), (64, 50_000, False), (64, 200_000, True), (512, 36_000, True)],
-)
-def test_only_long_runs_compile_kernels_of_their_own(num_envs, planned_steps, pays):
-    assert performance_mode_pays(num_envs, planned_steps) is pays
-
-
-@pytest.mark.parametrize("started", [False, True])
-def test_only_the_first_simulator_of_a_process_announces_kernels_of_its_own(monkeypatch, started):
-    said, modes = [], []
-    monkeypatch.delenv("GS_ENABLE_NDARRAY", raising=False)
-    monkeypatch.setitem(sys.modules, "genesis", SimpleNamespace(_initialized=started))
-    monkeypatch.setattr("vintix_fast.sim._start_genesis", lambda device, mode: modes.append(mode))
-    monkeypatch.setattr(Simulator, "_build", lambda self: setattr(self, "_views", "some"))
-    Simulator(load_robot("go2"), 64, say=said.append, planned_steps=200_000)
-    assert modes == [not started]
-    assert any("worth a minute of compiling" in line for line in said) is not started
 
 
 def test_another_genesis_is_read_through_its_public_calls():

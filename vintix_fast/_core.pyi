@@ -9,20 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 class WriterStats(TypedDict):
-    steps: int
-    """``append`` calls."""
-    transitions: int
-    """Rows of active environments in them."""
-    bytes_written: int
-    """Array data handed to HDF5 so far."""
     queue_capacity: int
     max_queue_depth: int
     waits: int
     """``append`` calls that found the queue full."""
     wait_seconds: float
     """What they waited together."""
-    write_seconds: float
-    """The thread's time inside HDF5."""
 
 class TrajectoryWriter:
     """Writes the transitions of many environments to one HDF5 file, from a thread of its own.

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.calibrate import build_simulator
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
@@ -33,17 +32,15 @@ from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.schema import ACTION_DIM
+from vintix_fast.sim import Simulator
 from vintix_fast.task import MOST_REWARD, WalkingTask
 from vintix_fast.train import (
-    AwrImprover,
-    CloneImprover,
-    CriticImprover,
     Improver,
-    TopKImprover,
     TrainingStep,
     finetune,
     with_precision,
 )
+from vintix_fast.train.objective import OPERATORS
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -64,11 +61,15 @@ def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
     return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])
 
 
-def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = None) -> AdaptResult:
+def adapt(
+    config: AdaptConfig, *, improver: Improver | None = None, simulator=None, progress: Progress | None = None
+) -> AdaptResult:
     """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
 
     Args:
         config: see `AdaptConfig`.
+        improver: an operator of the caller's, in its first state; None: the one that ``config`` names.  The run's
+            record does not tell of it: to resume, give it again.
         simulator: of this robot with ``config.envs`` environments; None builds one.
         progress: told what happens; None for silence.
 
@@ -87,12 +88,13 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         model, task_name = _initial_model(config, run, robot, progress)
     check_context_len(config.context_len, model)
 
-    context_bytes = cache_bytes(model, config.context_len, **config.engine.policy_options)
-    fit = check_memory(config.envs, context_bytes, config.engine.device)
+    check_memory(
+        config.envs, cache_bytes(model, config.context_len, **config.engine.policy_options), config.engine.device
+    )
 
     with run, stop_on_interrupt(progress.say):
         with region("compile"):
-            simulator = simulator or build_simulator(config, robot, fit, progress.say)
+            simulator = simulator or Simulator(robot, config.envs, config.device, progress.say)
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         check_interrupt()
@@ -100,7 +102,7 @@ def adapt(config: AdaptConfig, *, simulator=None, progress: Progress | None = No
         if not run.model_dir(0).is_dir():
             save_checkpoint(model, run.model_dir(0))
         try:
-            _improve(config, run, task, task_name, progress)
+            _improve(config, run, task, task_name, improver or make_improver(config), progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
@@ -124,9 +126,10 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     return model, task_name
 
 
-def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, progress: Progress) -> None:
+def _improve(
+    config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, improver: Improver, progress: Progress
+) -> None:
     """The loop of the algorithm, from wherever the run stands."""
-    improver = make_improver(config)
     improver.load_state_dict(run.improver_state)
     for done in range(run.loops_done):
         run.training_state(done).unlink(missing_ok=True)  # where the run was killed between the two
@@ -181,10 +184,7 @@ def _walks(config: AdaptConfig, run: Run) -> bool:
 
 def make_improver(config: AdaptConfig) -> Improver:
     """The improvement operator that the configuration names."""
-    name = config.improve.improver
-    if name in ("clone", "topk"):
-        return CloneImprover() if name == "clone" else TopKImprover()
-    return (CriticImprover if name == "critic" else AwrImprover)(config.improve, config.engine.device)
+    return OPERATORS[config.improve.improver](config.improve, config.engine.device)
 
 
 def _leave_standing(

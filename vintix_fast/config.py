@@ -19,12 +19,11 @@ DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
 DEFAULT_DROPPED_MASS = 0.01
 ENVS_ON_A_CPU = 64
-"""Beyond this two cores hardly step faster; `calibrate` finds out about more."""
+"""The most that a run takes by itself: beyond this two cores hardly step faster."""
 
 ENGINE, EPISODES, LEARNING = "Engine", "Episodes", "Learning"
 CONTEXT = "steps of history that the policy sees"
-IMPROVERS = ("critic", "awr", "topk", "clone")
-WITH_CRITIC = ("critic", "awr")
+IMPROVERS = ("critic", "clone")
 
 
 def checkpoint_option(default: Any, panel: str, help: str, shown: str = "the bundled checkpoint") -> Any:
@@ -103,7 +102,7 @@ class CriticConfig(Options):
 
     updates: int = option(
         2000, LEARNING, "critic updates in a loop",
-        name="critic_updates", least=1, only_with={"improver": WITH_CRITIC},
+        name="critic_updates", least=1, only_with={"improver": ("critic",)},
     )  # fmt: skip
     batch_size: int = 512
     hidden: int = 256
@@ -129,8 +128,7 @@ class ImproveConfig(Options):
 
     improver: str = option(
         "critic", LEARNING,
-        "critic: climb a critic's gradient; awr: imitate what it finds good; topk: imitate the best episodes; "
-        "clone: imitate all that was executed, the control",
+        "critic: climb a critic's gradient; clone: imitate all that was executed, the control",
         words=IMPROVERS,
     )  # fmt: skip
     step: float = option(
@@ -141,7 +139,7 @@ class ImproveConfig(Options):
     critic: CriticConfig = CriticConfig()
     replay: str = option(
         "current", LEARNING, "learn from current: what the loop's own model collected; all: every collection",
-        words=("current", "all"), only_with={"improver": WITH_CRITIC},
+        words=("current", "all"), only_with={"improver": ("critic",)},
     )  # fmt: skip
     """current may be more than one collection, after an undone loop."""
     gradient_steps: int = 4
@@ -152,9 +150,6 @@ class ImproveConfig(Options):
     faults are left.  Otherwise it is divided by it, up to the first step."""
     step_decay: float = 0.5
     """What ``step`` is multiplied by when the gate undoes a loop."""
-    temperature: float = 1.0
-    """Of the advantages, in their own standard deviations: smaller imitates fewer steps."""
-    largest_weight: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -213,11 +208,10 @@ class AdaptConfig(RunConfig):
     num_improvement_loops: int = option(5, MAIN, "loops of collection and fine-tuning", least=1, may_change=True)
     num_envs: int | None = option(
         None, ENGINE,
-        "environments side by side, or auto: half as many as episodes; on a CPU over 64 only if faster",
+        "environments side by side, or auto: half as many as episodes; on a CPU at most 64",
         least=1, most=MAX_ENVS, settled=True, auto=True, shown="auto",
     )  # fmt: skip
-    """None: ``most_envs``; on a CPU 64 of them, or more where a trial shows that more are faster.  The run records the
-    number, and a resumed one takes it."""
+    """None: see ``envs``.  The run records the number, and a resumed one takes it."""
     collect: CollectConfig = CollectConfig()
     improve: ImproveConfig = ImproveConfig()
     finetune: FinetuneConfig = FinetuneConfig()
@@ -252,30 +246,16 @@ class AdaptConfig(RunConfig):
             raise UsageError(
                 f"--window-len is {window_len}; the policy sees only --context-len {self.context_len} steps"
             )
-        if improver in WITH_CRITIC and noise == 0.0:
-            others = " or ".join(name for name in IMPROVERS if name not in WITH_CRITIC)
+        if improver == "critic" and noise == 0.0:
             raise UsageError(
-                f"--noise is {noise:g}; --improver {improver} learns from exploration: give more, or "
-                f"--improver {others}"
+                f"--noise is {noise:g}; --improver critic learns from exploration: give more, or --improver clone"
             )
 
     @property
-    def most_envs(self) -> int:
-        """Half as many environments as a loop has episodes, so that the others begin with a warm context."""
-        return min(-(-self.collect.episodes_per_loop // 2), MAX_ENVS)
-
-    @property
     def envs(self) -> int:
-        """The number of environments, before more are tried."""
-        return self.num_envs or min(self.most_envs, ENVS_ON_A_CPU if self.engine.device == "cpu" else MAX_ENVS)
-
-    @property
-    def planned_steps(self) -> int:
-        """Steps of all environments in the whole run, evaluations included, if every episode takes its full time."""
-        episodes = -(-self.collect.episodes_per_loop // self.envs) * self.num_improvement_loops
-        if self.gate.on:
-            episodes += -(-self.gate.episodes // self.envs) * (self.num_improvement_loops + 1)
-        return episodes * self.max_steps_per_episode
+        """``num_envs``, or half as many as a loop has episodes, so that the others begin with a warm context."""
+        most = ENVS_ON_A_CPU if self.engine.device == "cpu" else MAX_ENVS
+        return self.num_envs or min(-(-self.collect.episodes_per_loop // 2), most)
 
 
 @dataclass(frozen=True)

@@ -47,25 +47,19 @@ def _free_in_container() -> int | None:
     return None if limit == "max" else max(0, int(limit) - int(used) + int(stat.get("inactive_file", 0)))
 
 
-def check_memory(num_envs: int, cache_bytes_per_env: int, device: str = "cpu") -> int | None:
-    """Whether ``num_envs`` environments, each with so much context, fit.
-
-    Returns:
-        How many fit; None where the system does not say.
+def check_memory(num_envs: int, cache_bytes_per_env: int, device: str = "cpu") -> None:
+    """Refuse ``num_envs`` environments, each with so much context, if they do not fit and the system says so.
 
     Raises:
         UsageError: they are more than the free memory.
     """
     free, bytes_per_env = free_bytes(device), cache_bytes_per_env + SIMULATOR_BYTES_PER_ENV
-    if free is None:
-        return None
-    if num_envs * bytes_per_env > free:
+    if free is not None and num_envs * bytes_per_env > free:
         raise UsageError(
             f"--num-envs {num_envs} needs {num_envs * bytes_per_env / 1e9:.1f} GB ({bytes_per_env / 1e6:.1f} MB each), "
             f"but {free / 1e9:.1f} GB are free on {device}; give at most {free // bytes_per_env}, or a shorter "
             "--context-len"
         )
-    return free // bytes_per_env
 
 
 def keep_freed_memory() -> None:

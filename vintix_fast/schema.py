@@ -20,11 +20,12 @@ REQUIRED_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
 }
 EXTRA_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
     "mean_action": ((ACTION_DIM,), np.dtype("float32")),  # the policy's action before exploration noise
-    "noise": ((ACTION_DIM,), np.dtype("float32")),  # what exploration added to it
     "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
     "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
     "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
 }
 FIELDS = REQUIRED_FIELDS | EXTRA_FIELDS
+RETIRED_FIELDS = ("noise",)
+"""In older files: ``action - mean_action``, which readers leave out."""
 DEMONSTRATOR = "demonstrator_action"
 """``mean_action`` in files of an expert's, as Vintix II calls it; readers know it as ``mean_action``."""

@@ -88,29 +88,15 @@ def _genesis_started() -> bool:
     return getattr(sys.modules.get("genesis"), "_initialized", False)
 
 
-def _start_genesis(device: torch.device, performance_mode: bool = False) -> Any:
+def _start_genesis(device: torch.device) -> Any:
     """Genesis, initialised; the first call in a process decides for all."""
     try:
         gs = _import_genesis()
     except ImportError as error:
         raise VintixFastError(f"Genesis cannot be imported: {_said(error)}") from error
     if not _genesis_started():
-        gs.init(
-            backend=gs.cpu if device.type == "cpu" else gs.cuda,
-            logging_level="error",
-            precision="32",
-            performance_mode=performance_mode,
-        )
+        gs.init(backend=gs.cpu if device.type == "cpu" else gs.cuda, logging_level="error", precision="32")
     return gs
-
-
-def performance_mode_pays(num_envs: int, planned_steps: int) -> bool:
-    """Whether kernels made for one scene, on a CPU, save twice the time that making them takes.
-
-    Measured with 64 go2 on one core: they take 45 s longer to build, from a warm cache too, and a step, 0.43 ms and
-    0.046 ms more for each environment, then takes 29 % less.
-    """
-    return planned_steps * 0.29 * (0.43e-3 + 0.046e-3 * num_envs) > 2 * 45.0
 
 
 @contextlib.contextmanager
@@ -144,24 +130,13 @@ class Simulator:
         num_envs: environments side by side.
         device: "cpu" or "cuda"; the tensors that come out live there.
         say: called with a line of text before and after the scene is built, which takes long the first time.
-        planned_steps: how many steps the whole run will take, what a resumed one has behind it included: a CPU then
-            gets kernels of its own for this scene where that pays (Genesis' performance mode), which round in another
-            way.  GS_ENABLE_NDARRAY=0 in the environment asks for them, =1 for the cached ones; the first simulator of
-            a process decides for the later ones.
 
     Raises:
         UsageError: CUDA was asked for and is absent.
         VintixFastError: Genesis refuses the robot's file.
     """
 
-    def __init__(
-        self,
-        robot: Robot,
-        num_envs: int,
-        device: str = "cpu",
-        say: Callable[[str], None] = print,
-        planned_steps: int = 0,
-    ) -> None:
+    def __init__(self, robot: Robot, num_envs: int, device: str = "cpu", say: Callable[[str], None] = print) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
@@ -170,16 +145,9 @@ class Simulator:
         if _genesis_started():
             expected = "a second or so where the process has built this robot before"
         say(f"Building {num_envs} x {robot.name} in Genesis: {expected} (kernel cache: {cache})")
-        chosen = self.device.type != "cpu" or "GS_ENABLE_NDARRAY" in os.environ or _genesis_started()
-        performance_mode = not chosen and performance_mode_pays(num_envs, planned_steps)
-        if performance_mode:
-            say(
-                f"{planned_steps} steps are worth a minute of compiling kernels for this scene; GS_ENABLE_NDARRAY=1 "
-                "keeps the cached ones"
-            )
         started = time.perf_counter()
         with _torch_globals_restored():
-            self._gs = _start_genesis(self.device, performance_mode)
+            self._gs = _start_genesis(self.device)
             try:
                 self._build()
             except Exception as error:
@@ -187,11 +155,6 @@ class Simulator:
         if self._views is None:
             say("This Genesis keeps its state in another way: reading it through its public calls, which is slower")
         say(f"Built in {time.perf_counter() - started:.0f} s")
-
-    @property
-    def compiles_each_scene(self) -> bool:
-        """Whether another scene would take as long to build as this one: kernels are made for one, not cached."""
-        return not self._gs.use_ndarray
 
     def _build(self) -> None:
         gs, robot = self._gs, self.robot

@@ -12,11 +12,11 @@ import torch
 from fakes import FakeSimulator
 from runs import SMALL, read_rows
 
-from vintix_fast.adapt import make_improver
 from vintix_fast.config import CriticConfig
 from vintix_fast.pretrain.expert_policy import expert_network
 from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.run import save_tensors, write_json
+from vintix_fast.train import make_improver
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 adaptation = importlib.import_module("adaptation")
@@ -240,14 +240,21 @@ def test_a_network_is_regressed_towards_the_targets_that_count():
     assert (found - 0.3).abs().mean() < 0.05
 
 
-def test_a_specs_critic_is_the_runs_and_leaves_the_next_run_alone(monkeypatch, tmp_path):
-    fitted = []
+def test_a_runs_operator_is_what_its_spec_says(monkeypatch, tmp_path):
+    improvers = []
 
-    def adapt(config, simulator):
-        fitted.append(make_improver(config).config.critic)
+    def adapt(config, improver, simulator):
+        improvers.append(improver or make_improver(config.improve))
 
     monkeypatch.setattr(adaptation, "adapt", adapt)
-    for critic in ({"improve.critic.gamma": 0.5}, {}):
-        spec = Spec("critics", ROBOT, f"critic {critic}", 5, {"critic_updates": 7} | critic, (50_000,))
+    for variant, options in (
+        ("one", {"critic_updates": 7, "improve.critic.gamma": 0.5}),
+        ("other", {"critic_updates": 7, "improvement_step": 0.3}),
+        ("clone", {"improver": "clone"}), ("awr", {}), ("topk", {}),
+    ):  # fmt: skip
+        spec = Spec("critics", ROBOT, variant, 5, {"gate": False} | options, (50_000,))
         adaptation.run_spec(spec, tmp_path, lambda num_envs: None, tmp_path)
-    assert fitted == [CriticConfig(updates=7, gamma=0.5), CriticConfig(updates=7)]
+    kinds = ("CriticImprover", "CriticImprover", "CloneImprover", "AwrImprover", "TopKImprover")
+    assert tuple(type(improver).__name__ for improver in improvers) == kinds
+    assert [i.config.critic for i in improvers[:2]] == [CriticConfig(updates=7, gamma=0.5), CriticConfig(updates=7)]
+    assert [i.config.step for i in improvers[:2]] == [0.2, 0.3]

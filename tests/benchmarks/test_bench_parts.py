@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes import FakeSimulator
 
-from vintix_fast.benchmarks import bandwidth, collection, writer
+from vintix_fast.benchmarks import collection, machine, writer
 from vintix_fast.benchmarks.plain import causal_bias, plain_action, plain_steps_per_s
 from vintix_fast.data import read_trajectories
 from vintix_fast.rollout import Policy
@@ -111,5 +111,5 @@ def test_the_writers_numbers_are_of_the_same_bytes(tmp_path):
 
 
 def test_bandwidth_is_a_rate(monkeypatch):
-    monkeypatch.setattr(bandwidth, "BYTES", 2**20)
-    assert 1e6 < bandwidth.read_bandwidth() < 1e15
+    monkeypatch.setattr(machine, "BYTES", 2**20)
+    assert 1e6 < machine.read_bandwidth() < 1e15

@@ -10,7 +10,7 @@ from fakes import TINY, FakeSimulator
 from typer.testing import CliRunner
 
 from vintix_fast import memory
-from vintix_fast.benchmarks import bandwidth, collection
+from vintix_fast.benchmarks import collection, machine
 from vintix_fast.cli import app
 
 NUMBERS = (
@@ -31,7 +31,7 @@ def bench(monkeypatch, tmp_path, tiny_checkpoint):
 
     monkeypatch.setattr(collection, "Simulator", simulator)
     monkeypatch.setattr(collection, "SHORT_CONTEXT", 8)
-    monkeypatch.setattr(bandwidth, "BYTES", 2**20)
+    monkeypatch.setattr(machine, "BYTES", 2**20)
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -116,7 +116,7 @@ def test_every_row_of_training_is_measured():
     assert all(row["tokens_per_s"] == pytest.approx(64 / row["step_s"]) for row in rows)
     assert found["plain_tokens_per_s"] == rows[0]["tokens_per_s"]
     assert found["decoder_only_tokens_per_s"] == rows[-1]["tokens_per_s"]
-    assert found["peak_memory_bytes"] > 0 and found["hidden_states_tokens_per_s"] > 0
+    assert found["peak_memory_bytes"] > 0
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ INFERRED = "minicheetah_walking_ad: group quadruped_locomotion, 33 observations,
 
 @pytest.fixture(autouse=True)
 def fake_simulator(monkeypatch):
-    for module in ("calibrate", "evaluate"):
+    for module in ("adapt", "evaluate"):
         monkeypatch.setattr(importlib.import_module(f"vintix_fast.{module}"), "Simulator", FakeSimulator)
 
 

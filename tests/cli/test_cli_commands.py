@@ -208,7 +208,7 @@ def measured(monkeypatch, tmp_path):
         assert num_episodes == 4 and list(tmp_path.iterdir()) == []
         return evaluation_of(task.num_envs)
 
-    def simulator(robot, num_envs, device, say, planned_steps=0):
+    def simulator(robot, num_envs, device, say):
         return SimpleNamespace(num_envs=num_envs, device=device)
 
     monkeypatch.setattr(module, "measure", measure)

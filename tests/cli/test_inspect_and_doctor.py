@@ -68,6 +68,15 @@ def test_inspect_reports_trajectories(tmp_path):
     assert facts["mean_episode_length"] == 3 and facts["attributes"]["robot"] == "go2"
 
 
+def test_inspect_finds_older_files_sound(tmp_path):
+    path = collect(tmp_path / "trajectories.h5")
+    now = last_json(invoke("inspect", path, "--json"))
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            group["noise"] = np.zeros_like(group["action"])
+    assert last_json(invoke("inspect", path, "--json")) == now and now["sound"]
+
+
 def test_inspect_reports_what_is_unsound(tmp_path):
     partial = invoke("inspect", collect(tmp_path / "partial.h5", close=False), "--json")
     assert partial.exit_code == 4

@@ -18,7 +18,7 @@ SMALL = (
 @pytest.fixture
 def profile(monkeypatch, tmp_path, tiny_checkpoint):
     """Runs the command with these words in an empty folder."""
-    monkeypatch.setattr(importlib.import_module("vintix_fast.calibrate"), "Simulator", FakeSimulator)
+    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "Simulator", FakeSimulator)
     monkeypatch.chdir(tmp_path)
 
     def run(*words):

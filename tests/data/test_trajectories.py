@@ -184,6 +184,18 @@ def test_only_extras_of_every_group_are_kept(tmp_path):
     np.testing.assert_array_equal(history.extras["everywhere"], np.arange(7))
 
 
+def test_noise_of_older_files_is_left_out(tmp_path):
+    """Both of a file in place, and of a partial one."""
+    for close in (True, False):
+        path = collect(tmp_path / "t.h5", [40, 3], close=close)
+        with h5py.File(path, "r+") as file:
+            for group in file.values():
+                group["noise"] = np.ones_like(group["action"])
+        for history, length in zip(read_trajectories(path).histories, [40, 3], strict=True):
+            assert_numbered(history, history.env * 1000, length)
+            assert set(history.extras) == set(EXTRA_FIELDS)
+
+
 def test_a_demonstrators_action_is_read_as_the_policys_unless_that_is_there_too(tmp_path):
     expert = np.ones((4, 12), np.float32)
     (history,) = read_trajectories(foreign_file(tmp_path / "a.h5", [4], demonstrator_action=expert)).histories
@@ -220,11 +232,6 @@ def test_episodes(step_num, expected):
     history = History(np.zeros((n, 33)), np.zeros((n, 12)), np.zeros(n), step_num, {}, 0)
     assert history.episodes() == expected
     assert step_num.tolist() == history.step_num.tolist()
-
-
-def test_episodes_of_each_history(tmp_path):
-    trajectories = read_trajectories(collect(tmp_path / "t.h5", [20, 5]))
-    assert trajectories.episodes() == [[(0, 20)], [(0, 5)]]
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

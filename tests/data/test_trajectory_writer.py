@@ -193,9 +193,6 @@ def test_full_queue_waits_is_counted_and_loses_nothing(tmp_path):
     stats = writer.stats
     assert stats["waits"] > 0 and stats["wait_seconds"] > 0
     assert stats["max_queue_depth"] == stats["queue_capacity"] == 1
-    assert stats["steps"] == num_steps and stats["transitions"] == num_steps * num_envs
-    assert stats["bytes_written"] == num_steps * x.nbytes
-    assert stats["write_seconds"] > 0
     with h5py.File(path, "r") as file:
         for env in range(num_envs):
             stream = file[f"{env * num_steps}-{(env + 1) * num_steps - 1}"]["x"][:]
@@ -280,7 +277,7 @@ def test_append_names_what_it_expected_and_got(tmp_path, change, error, message)
     with make_writer(tmp_path / "t.h5", 3) as writer:
         with pytest.raises(error, match=message):
             writer.append(arrays, active)
-        assert writer.stats["steps"] == 0
+        assert writer.stats["max_queue_depth"] == 0
         writer.append(random_step(np.random.default_rng(0), 3), np.ones(3, np.uint8))  # goes on
 
 

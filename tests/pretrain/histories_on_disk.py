@@ -56,7 +56,7 @@ def write_robot(folder: Path, robot: str, lengths: Sequence[int] = (24, 17, 30),
             made,
             observation=observation,
             action=expert + 0.3 * made.action,
-            extras=made.extras | {"mean_action": expert, "noise": 0.3 * made.action},
+            extras=made.extras | {"mean_action": expert},
         )
         about = {"task_name": TASKS[robot], "observation_shape": {"proprio": [33]}, "action_dim": 12}
         write_history(folder / f"trajectories_env_{env:04d}.h5", history, **about, action_type="continuous")

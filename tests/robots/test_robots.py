@@ -19,22 +19,24 @@ LEGS = ("FR", "FL", "RR", "RL")
 # Constants of the environments that public checkpoints were trained in.
 MINICHEETAH = dict(
     task_names=("minicheetah_walking_ad",), group_name="minicheetah_locomotion", base_link="base",
-    kp=20, kd=0.5, mass_kg=8.3,
+    kp=20, kd=0.5,
     start_height_m=0.40, target_height_m=0.30, front=(0, -0.8, 1.5), rear=(0, -0.8, 1.5), thigh_axis_y=-1,
 )  # fmt: skip
+MASS_KG = {"go2": 15.0, "go1": 13.1, "a1": 13.7, "minicheetah": 8.3, "minicheetah-primitive": 8.3}
+"""Of the whole robot."""
 FACTS = {
     "go2": dict(
-        task_names=("go2_walking_ad",), group_name="go2_locomotion", base_link="base", kp=20, kd=0.5, mass_kg=15.0,
+        task_names=("go2_walking_ad",), group_name="go2_locomotion", base_link="base", kp=20, kd=0.5,
         start_height_m=0.42, target_height_m=0.30, front=(0, 0.8, -1.5), rear=(0, 1.0, -1.5), thigh_axis_y=1,
     ),
     "go1": dict(
-        task_names=("go1_walking_ad",), group_name="go1_locomotion", base_link="trunk", kp=20, kd=0.5, mass_kg=13.1,
+        task_names=("go1_walking_ad",), group_name="go1_locomotion", base_link="trunk", kp=20, kd=0.5,
         start_height_m=0.42, target_height_m=0.32, front=(0, 0.8, -1.6), rear=(0, 1.0, -1.6), thigh_axis_y=1,
         friction=0, damping=0,  # the URDF says otherwise
     ),
     "a1": dict(
         task_names=("a1_walking_ad", "unitreea1_walking_ad"), group_name="a1_locomotion", base_link="trunk",
-        kp=20, kd=0.5, mass_kg=13.7,
+        kp=20, kd=0.5,
         start_height_m=0.42, target_height_m=0.27, front=(0, 0.8, -1.5), rear=(0, 1.0, -1.5), thigh_axis_y=1,
     ),
     "minicheetah": MINICHEETAH | {"feet": ()},
@@ -69,7 +71,7 @@ def test_constants(robot):
 
 def test_mass_is_the_urdfs(robot):
     masses = [float(mass.get("value")) for mass in ElementTree.parse(robot.urdf_path).iter("mass")]
-    assert sum(masses) == pytest.approx(FACTS[robot.name]["mass_kg"], rel=0.02)
+    assert sum(masses) == pytest.approx(MASS_KG[robot.name], rel=0.02)
 
 
 def test_meshes_resolve(robot):
@@ -168,7 +170,7 @@ def rex(tmp_path):
 
 def test_documented_example(rex, tmp_path, monkeypatch):
     robot = load_robot(rex())
-    assert (robot.name, robot.kp, robot.mass_kg, robot.aliases) == ("rex", 20.0, 12.0, ())
+    assert (robot.name, robot.kp, robot.aliases) == ("rex", 20.0, ())
     assert robot.urdf_path == tmp_path / "rex.urdf"
     assert joint_signs(robot, load_robot("go2")).tolist() == 12 * [1]
     monkeypatch.chdir(tmp_path)
@@ -184,6 +186,13 @@ def test_optional_keys(rex):
     path.write_text(path.read_text().replace(physics, "damping = 1  # an integer"))
     robot = load_robot(path)
     assert (robot.base_mass_kg, robot.armature, robot.friction, robot.damping) == (None, None, None, 1.0)
+
+
+def test_a_file_may_still_have_the_mass_that_older_ones_needed(rex):
+    assert load_robot(rex("kd = 0.5", "kd = 0.5\nmass_kg = 12.0")) == load_robot(rex())
+    with pytest.raises(InputFileError, match="kP is not a key of robot files") as caught:
+        load_robot(rex("kp = 20.0", "kP = 20.0"))
+    assert " mass_kg" not in str(caught.value)
 
 
 def test_axes_follow_joint_origins_and_ignore_what_is_above_the_base(rex):
@@ -231,22 +240,21 @@ def test_unreadable_files(tmp_path):
 
 
 @pytest.mark.parametrize("old, new, message", [
-    ("kp = 20.0", "kP = 20.0", r"rex.toml:27: kP is not a key of robot files; the keys are name, .*kp"),
+    ("kp = 20.0", "kP = 20.0", r"rex.toml:26: kP is not a key of robot files; the keys are name, .*kp"),
     ("kp = 20.0", "", r"kp missing; docs/robots.md"),
-    ("kp = 20.0", 'kp = "20"', r"rex.toml:27: kp must be made of finite numbers, got '20'"),
+    ("kp = 20.0", 'kp = "20"', r"rex.toml:26: kp must be made of finite numbers, got '20'"),
     ("kp = 20.0", "kp = true", r"kp must be .* got True"),
     ("kp = 20.0", "kp = nan", r"kp must be .* got nan"),
     ("kp = 20.0", "kp = 0", r"kp must be greater than 0, got 0"),
     ("kd = 0.5", "kd = -0.5", r"kd must be greater than 0, got -0.5"),
     ("start_height_m = 0.40", "start_height_m = -0.4", r"start_height_m must be greater than 0, got -0.4"),
     ("target_height_m = 0.30", "target_height_m = inf", r"target_height_m must be .* got inf"),
-    ("mass_kg = 12.0", "mass_kg = 0.0", r"mass_kg must be greater than 0, got 0.0"),
-    ("base_mass_kg = 6.0", "base_mass_kg = 0", r"rex.toml:29: base_mass_kg must be greater than 0, got 0"),
-    ("armature = 0.1", "armature = -0.01", r"rex.toml:30: armature must be at least 0, got -0.01"),
-    ("friction = 0.0", "friction = -1", r"rex.toml:31: friction must be at least 0, got -1"),
-    ("damping = 0.0", "damping = -0.2", r"rex.toml:32: damping must be at least 0, got -0.2"),
-    ("damping = 0.0", "damping = inf", r"rex.toml:32: damping must be .* got inf"),
-    ("0.0, 0.8, -1.5,", "0.0, 0.8,", r"rex.toml:21: default_pose_rad must have 12 entries .*, got 11"),
+    ("base_mass_kg = 6.0", "base_mass_kg = 0", r"rex.toml:28: base_mass_kg must be greater than 0, got 0"),
+    ("armature = 0.1", "armature = -0.01", r"rex.toml:29: armature must be at least 0, got -0.01"),
+    ("friction = 0.0", "friction = -1", r"rex.toml:30: friction must be at least 0, got -1"),
+    ("damping = 0.0", "damping = -0.2", r"rex.toml:31: damping must be at least 0, got -0.2"),
+    ("damping = 0.0", "damping = inf", r"rex.toml:31: damping must be .* got inf"),
+    ("0.0, 0.8, -1.5,", "0.0, 0.8,", r"rex.toml:20: default_pose_rad must have 12 entries .*, got 11"),
     ("0.0, 0.8, -1.5,", "0.0, 0.8, nan,", r"default_pose_rad must be made of finite numbers, got nan"),
     ('name = "rex"', 'name = ""', r"rex.toml:1: name must be a text that is not empty, got ''"),
     ('name = "rex"', 'name = "my rex"', r"name may use letters, digits, _ and - only, got 'my rex'"),

@@ -4,17 +4,12 @@ import numpy as np
 import pytest
 import torch
 from fakes import make_history
-from made_histories import history_of
+from made_histories import BEST, history_of, tries
 
+from vintix_fast.config import IMPROVERS
 from vintix_fast.errors import Interrupted
-from vintix_fast.train import (
-    AwrImprover,
-    CloneImprover,
-    CriticConfig,
-    CriticImprover,
-    ImproveConfig,
-    TopKImprover,
-)
+from vintix_fast.train import CloneImprover, CriticConfig, CriticImprover, ImproveConfig
+from vintix_fast.train.objective import OPERATORS
 
 FEW = {"updates": 250, "batch_size": 128, "hidden": 32, "lr": 3e-3}
 
@@ -28,23 +23,6 @@ def climber(n_steps=5, **options):
 
 
 # -- where it moves actions --------------------------------------------------------------------------------------------
-
-BEST = np.where(np.arange(12) % 3 == 0, 0.6, -0.4).astype(np.float32)
-
-
-def tries(step_num, seed=0, **flags):
-    """Actions scattered around 0; the reward is how near they come to BEST."""
-    rng = np.random.default_rng(seed)
-    n = len(step_num)
-    action = rng.normal(0.0, 0.5, (n, 12)).astype(np.float32)
-    return history_of(
-        step_num,
-        **flags,
-        observation=rng.normal(0.0, 0.3, (n, 33)),
-        action=action,
-        mean_action=np.zeros((n, 12)),
-        reward=-0.02 * ((action - BEST) ** 2).sum(axis=1),
-    )
 
 
 @pytest.mark.parametrize(
@@ -192,43 +170,6 @@ def test_a_resumed_run_has_the_same_step():
     assert resumed.step == improver.step != 0.4
 
 
-# -- imitating what was good -------------------------------------------------------------------------------------------
-
-
-def test_awr_weighs_the_actions_that_paid():
-    history = tries([0] * 1500, terminated=range(1500))
-    improver = AwrImprover(ImproveConfig(critic=CriticConfig(**FEW), largest_weight=5.0))
-    (targets,) = improver.targets([history], [history], 0, silent)
-    np.testing.assert_array_equal(targets.action, history.action)
-    nearness = -((history.action - BEST) ** 2).sum(axis=1)
-    assert np.corrcoef(np.log(np.maximum(targets.weight, 1e-3)), nearness)[0, 1] > 0.6
-    assert targets.weight.max() <= 5.0 and targets.weight.min() >= 0.0
-    wanted = (targets.weight[:, None] * targets.action).sum(axis=0) / targets.weight.sum()
-    assert wanted @ BEST > 5 * abs(history.action.mean(axis=0) @ BEST)
-
-
-def test_a_lower_temperature_imitates_fewer_steps():
-    history = tries([0] * 300, terminated=range(300))
-
-    def share_of_the_best(temperature):
-        improver = AwrImprover(ImproveConfig(critic=CriticConfig(**FEW), temperature=temperature, largest_weight=1e6))
-        weight = np.sort(improver.targets([history], [history], 0, silent)[0].weight)
-        return weight[-30:].sum() / weight.sum()
-
-    assert share_of_the_best(0.3) > share_of_the_best(1.0) + 0.1
-
-
-def test_topk_weighs_the_best_episodes_and_nothing_else():
-    #                 returns 6, 1, 4 of one environment and 3, 5 of another
-    left = history_of([0, 1, 2, 0, 0, 1], terminated=[2, 3], truncated=[5], reward=[1, 2, 3, 1, 2, 2])
-    right = history_of([0, 1, 0], terminated=[1], truncated=[2], reward=[1, 2, 5])
-    targets = TopKImprover(0.4).targets([left, right], [left, right], 0, silent)
-    assert targets[0].weight.tolist() == [1, 1, 1, 0, 0, 0] and targets[1].weight.tolist() == [0, 0, 1]
-    np.testing.assert_array_equal(targets[0].action, left.action)
-    one = TopKImprover(0.01).targets([left, right], [left, right], 0, silent)
-    assert sum(t.weight.sum() for t in one) == 3, "at least the best episode"
-
-
 # -- the control -------------------------------------------------------------------------------------------------------
 
 
@@ -239,3 +180,7 @@ def test_cloning_wants_what_was_done():
         np.testing.assert_array_equal(target.action, history.action)
         assert not np.array_equal(target.action, history.extras["mean_action"])
         assert (target.weight == 1).all()
+
+
+def test_the_options_name_every_operator():
+    assert tuple(OPERATORS) == IMPROVERS

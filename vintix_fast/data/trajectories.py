@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from vintix_fast.errors import InputFileError
-from vintix_fast.schema import DEMONSTRATOR, REQUIRED_FIELDS
+from vintix_fast.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS
 
 _FINAL_NAME = re.compile(r"(\d+)-(\d+)")
 _STAGING_NAME = re.compile(r"env_(\d+)_block_(\d+)")
@@ -67,10 +67,6 @@ class Trajectories:
     @property
     def num_transitions(self) -> int:
         return sum(len(history) for history in self.histories)
-
-    def episodes(self) -> list[list[tuple[int, int]]]:
-        """``History.episodes()`` of each history."""
-        return [history.episodes() for history in self.histories]
 
 
 @dataclass(frozen=True)
@@ -233,7 +229,7 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
                 )
         data[name] = _fill(np.empty((total, *shape), dtype), name, blocks)
     for name, first in blocks[0].group.items():
-        if name not in REQUIRED_FIELDS and all(_has_extra(block, name, first) for block in blocks):
+        if name not in (*REQUIRED_FIELDS, *RETIRED_FIELDS) and all(_has_extra(block, name, first) for block in blocks):
             data[name] = _fill(np.empty((total, *first.shape[1:]), first.dtype), name, blocks)
     if DEMONSTRATOR in data:
         data.setdefault("mean_action", data.pop(DEMONSTRATOR))

@@ -87,16 +87,9 @@ class Windows:
         lengths = np.minimum(self.lengths[chosen], window_len or self.window_len)
         return self._offsets[chosen] + rng.integers(0, self.lengths[chosen] - lengths + 1), lengths
 
-    def batch(
-        self, batch_size: int, rng: np.random.Generator, window_len: int | None = None, pack: bool = False
-    ) -> Batch:
-        """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens.
-
-        Args:
-            pack: put short windows one after another into a row of at most ``window_len`` tokens; without, each is a
-                row. The windows are the same.
-        """
-        token, first = self.lay_out(batch_size, rng, window_len, pack)
+    def batch(self, batch_size: int, rng: np.random.Generator, window_len: int | None = None) -> Batch:
+        """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens, each a row."""
+        token, first = self.lay_out(batch_size, rng, window_len)
         device = self._columns[0].device
         full = not first.any()
         return self.gather(token.to(device), None if full else first.to(device))
@@ -112,6 +105,8 @@ class Windows:
         """Draw windows as `batch` does, and say which transition fills which slot, on the CPU.
 
         Args:
+            pack: put short windows one after another into a row of at most ``window_len`` tokens; without, each is a
+                row. The windows are the same.
             full_size: fill up to ``batch_size`` rows of ``window_len`` slots: one shape for every draw.
 
         Returns:

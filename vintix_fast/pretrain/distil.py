@@ -123,8 +123,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     robot = robot or load_robot(expert["robot"])
     started = time.perf_counter()
     with directory, stop_on_interrupt(progress.say):
-        planned = config.histories // config.num_envs * config.steps_per_env
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, planned)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         policy = ExpertPolicy(network, config.num_envs, config.device)
         check_interrupt()

@@ -159,8 +159,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     with directory, stop_on_interrupt(progress.say):
-        planned = config.iterations * config.steps_per_iteration
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, planned)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
         check_interrupt()
         directory.begin()

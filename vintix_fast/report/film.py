@@ -40,11 +40,11 @@ class Filmed:
     skipped: str | None = None
 
 
-def film(robot: Robot, recordings: dict[str, Recording], folder: Path, env: int = 0) -> Filmed:
-    """Draw one environment of each recording into ``folder``/<name>.mp4; never raises because drawing fails."""
+def film(robot: Robot, recordings: dict[str, Recording], folder: Path) -> Filmed:
+    """Draw the first environment of each recording into ``folder``/<name>.mp4; never raises because drawing fails."""
     with tempfile.TemporaryDirectory(prefix=".film-", dir=folder) as job:
         for name, recording in recordings.items():
-            poses = (recording.base_pos_m[:, env], recording.base_quat[:, env], recording.joint_pos_rad[:, env])
+            poses = (recording.base_pos_m[:, 0], recording.base_quat[:, 0], recording.joint_pos_rad[:, 0])
             np.save(Path(job) / f"{name}.npy", np.concatenate(poses, axis=1)[::STEPS_PER_FRAME])  # [T, 3 + 4 + 12]
         reason = _run([*PROGRAM, str(robot.path), job])
         drawn = {name: Path(job) / f"{name}.mp4" for name in recordings if (Path(job) / f"{name}.mp4").is_file()}

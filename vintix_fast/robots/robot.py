@@ -32,10 +32,11 @@ FREE_RANGE_RAD = math.pi / 3
 
 _REQUIRED = (
     *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
-    *("joints", "default_pose_rad", "kp", "kd", "mass_kg"),
+    *("joints", "default_pose_rad", "kp", "kd"),
 )
 _PHYSICS = ("armature", "friction", "damping")
 _OPTIONAL = ("aliases", "urdf_package", "feet", "base_mass_kg", *_PHYSICS)
+_RETIRED = ("mass_kg",)  # in users' older files; says nothing
 _WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
 
 
@@ -54,7 +55,6 @@ class Robot:
     default_pose_rad: tuple[float, ...]  # [12]
     kp: float  # Nm/rad
     kd: float  # Nm s/rad
-    mass_kg: float
     base_mass_kg: float | None  # of the base link; None, in this and the next three: the URDF's or the simulator's
     armature: float | None  # of every joint, kg m2
     friction: float | None  # of every joint, Nm
@@ -132,7 +132,7 @@ def _read_robot(path: Path) -> Robot:
         joints=file.texts("joints", N_JOINTS),
         default_pose_rad=file.numbers("default_pose_rad", N_JOINTS),
         feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
-        **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd", "mass_kg")},
+        **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd")},
         base_mass_kg=file.positive("base_mass_kg") if "base_mass_kg" in file.table else None,
         **{key: file.at_least_zero(key) if key in file.table else None for key in _PHYSICS},
     )
@@ -167,7 +167,7 @@ class _RobotFile:
     def check_keys(self) -> None:
         known = ", ".join((*_REQUIRED, *_OPTIONAL))
         for key in self.table:
-            if key not in _REQUIRED + _OPTIONAL:
+            if key not in _REQUIRED + _OPTIONAL + _RETIRED:
                 raise self.error(key, f"is not a key of robot files; the keys are {known}")
         missing = [key for key in _REQUIRED if key not in self.table]
         if missing:

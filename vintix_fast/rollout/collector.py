@@ -98,7 +98,6 @@ def _columns(observation, action, mean_action, step_num, result: StepResult) -> 
         "reward": result.reward,
         "step_num": step_num,
         "mean_action": mean_action,
-        "noise": action - mean_action,
         "terminated": result.terminated.view(torch.uint8),
         "truncated": result.truncated.view(torch.uint8),
         "failed": result.failed.view(torch.uint8),

@@ -3,16 +3,9 @@
 from vintix_fast.config import CriticConfig, FinetuneConfig, ImproveConfig
 from vintix_fast.train.critic import Critic
 from vintix_fast.train.finetune import TrainingStep, finetune, multiplies_bf16, with_precision
-from vintix_fast.train.objective import (
-    AwrImprover,
-    CloneImprover,
-    CriticImprover,
-    Improver,
-    TopKImprover,
-)
+from vintix_fast.train.objective import CloneImprover, CriticImprover, Improver, make_improver
 
 __all__ = [
-    "AwrImprover",
     "CloneImprover",
     "Critic",
     "CriticConfig",
@@ -20,9 +13,9 @@ __all__ = [
     "FinetuneConfig",
     "ImproveConfig",
     "Improver",
-    "TopKImprover",
     "TrainingStep",
     "finetune",
+    "make_improver",
     "multiplies_bf16",
     "with_precision",
 ]

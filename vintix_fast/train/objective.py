@@ -1,11 +1,11 @@
 """The improvement operator: from histories to what the policy should have done at each step, and how much it counts.
 
 - `CriticImprover` moves what the policy meant to do a little up the gradient of a critic.  The default.
-- `AwrImprover` imitates what was done, the more the better the same critic finds it.
-- `TopKImprover` imitates the best episodes.
 - `CloneImprover` imitates everything: the slow script's, a fixed point, kept as the control.
 
-Fine-tuning on the targets is the same for all.  Knows nothing about Vintix's weights or about files.
+Fine-tuning on the targets is the same for all.  Knows nothing about Vintix's weights or about files.  A new operator is
+a class of its own: give an object of it to `adapt`, or, for the command line, add it to `OPERATORS` and to
+`vintix_fast.config.IMPROVERS`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ OnStep = Callable[[int, float], None]
 
 
 class Improver(ABC):
-    """Turns histories into training targets; may learn from them.  What is not abstract may be left as it is."""
+    """Turns histories into training targets; may learn from them.  What is not abstract may be left as it is.
+
+    Args:
+        config: what it is given of the run's options; None for the defaults.
+        device: where it computes.
+    """
+
+    def __init__(self, config: ImproveConfig | None = None, device: torch.device | str = "cpu") -> None:
+        self.config, self.device = config or ImproveConfig(), device
 
     @abstractmethod
     def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
@@ -69,70 +77,7 @@ class CloneImprover(Improver):
         return [Targets(h.action, np.ones(len(h), np.float32)) for h in histories]
 
 
-class TopKImprover(Improver):
-    """Behaviour cloning of the best episodes only (filtered, or percentile, behaviour cloning).
-
-    Args:
-        fraction: of the episodes, by return, rounded up; the steps of the others have no weight.
-    """
-
-    def __init__(self, fraction: float = 0.2) -> None:
-        self.fraction = fraction
-
-    def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
-        returns = [float(h.reward[a:b].sum()) for h in histories for a, b in h.episodes()]
-        threshold = np.sort(returns)[-max(1, int(np.ceil(self.fraction * len(returns))))]
-        made = []
-        for history in histories:
-            weight = np.zeros(len(history), np.float32)
-            for first, stop in history.episodes():
-                weight[first:stop] = history.reward[first:stop].sum() >= threshold
-            made.append(Targets(history.action, weight))
-        return made
-
-
-class _WithCritic(Improver):
-    """Fits a fresh critic in every loop."""
-
-    def __init__(self, config: ImproveConfig | None = None, device: torch.device | str = "cpu") -> None:
-        self.config, self.device = config or ImproveConfig(), device
-        self.last_loss = float("nan")
-
-    def _fit(self, replay: list[History], seed: int, on_step: OnStep) -> Critic:
-        settings = self.config.critic
-        critic = Critic(transitions(replay, settings, self.device), settings, seed, on_step)
-        self.last_loss = critic.loss
-        return critic
-
-    def numbers(self) -> dict[str, Any]:
-        return {"critic_loss": self.last_loss}
-
-
-class AwrImprover(_WithCritic):
-    """Advantage-weighted regression (arXiv 1910.00177), with a critic's advantages as in AWAC (arXiv 2006.09359).
-
-    A step's weight is exp(A / temperature), A = Q(s, executed) - Q(s, noise-free) over its standard deviation.
-    """
-
-    def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
-        critic = self._fit(replay, seed, on_step)
-        advantages = [self._advantage(critic, h) for h in histories]
-        deviation = max(float(np.concatenate(advantages).std()), 1e-8)
-        weights = [np.exp(np.minimum(a / deviation / self.config.temperature, 50.0)) for a in advantages]
-        return [
-            Targets(h.action, np.minimum(w, self.config.largest_weight).astype(np.float32))
-            for h, w in zip(histories, weights, strict=True)
-        ]
-
-    def _advantage(self, critic: Critic, history: History) -> np.ndarray:
-        state = critic.states(history)
-        deviation = torch.from_numpy(history.action - history.extras["mean_action"]).to(state.device)
-        with torch.no_grad():
-            values = critic.values(state, deviation) - critic.values(state, torch.zeros_like(deviation))
-        return values.cpu().numpy()
-
-
-class CriticImprover(_WithCritic):
+class CriticImprover(Improver):
     """Targets = the noise-free action, moved a trusted distance up the critic's gradient.
 
     All steps' gradients are divided by one number, so that what matters little moves little.
@@ -140,10 +85,12 @@ class CriticImprover(_WithCritic):
 
     def __init__(self, config: ImproveConfig | None = None, device: torch.device | str = "cpu") -> None:
         super().__init__(config, device)
-        self.step = self.config.step
+        self.step, self.last_loss = self.config.step, float("nan")
 
     def targets(self, histories: list[History], replay: list[History], seed: int, on_step: OnStep) -> list[Targets]:
-        critic = self._fit(replay, seed, on_step)
+        settings = self.config.critic
+        critic = Critic(transitions(replay, settings, self.device), settings, seed, on_step)
+        self.last_loss = critic.loss
         deviation = self._climb(critic, torch.cat([critic.states(h) for h in histories])).cpu().numpy()
         moves = np.split(deviation, np.cumsum([len(h) for h in histories])[:-1])
         return [
@@ -174,7 +121,7 @@ class CriticImprover(_WithCritic):
             self.step = min(self.config.step, self.step / self.config.step_anneal)
 
     def numbers(self) -> dict[str, Any]:
-        return super().numbers() | {"improvement_step": self.step}
+        return {"critic_loss": self.last_loss, "improvement_step": self.step}
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
@@ -191,3 +138,12 @@ def _gradient(critic: Critic, state: torch.Tensor, deviation: torch.Tensor) -> t
     deviation = deviation.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic.values(state, deviation).sum(), deviation)
     return gradient
+
+
+OPERATORS: dict[str, type[Improver]] = {"critic": CriticImprover, "clone": CloneImprover}
+"""By the names that a run's options give them."""
+
+
+def make_improver(config: ImproveConfig, device: torch.device | str = "cpu") -> Improver:
+    """The improvement operator that the options name."""
+    return OPERATORS[config.improver](config, device)

@@ -23,3 +23,21 @@ def history_of(step_num, terminated=(), truncated=(), failed=(), **columns):
     mean = columns.pop("mean_action")
     extras = {"terminated": flags(terminated), "truncated": flags(truncated), "failed": flags(failed)}
     return History(**columns, step_num=np.asarray(step_num, np.int32), extras=extras | {"mean_action": mean}, env=0)
+
+
+BEST = np.where(np.arange(12) % 3 == 0, 0.6, -0.4).astype(np.float32)
+
+
+def tries(step_num, seed=0, **flags):
+    """Actions scattered around 0; the reward is how near they come to BEST."""
+    rng = np.random.default_rng(seed)
+    n = len(step_num)
+    action = rng.normal(0.0, 0.5, (n, 12)).astype(np.float32)
+    return history_of(
+        step_num,
+        **flags,
+        observation=rng.normal(0.0, 0.3, (n, 33)),
+        action=action,
+        mean_action=np.zeros((n, 12)),
+        reward=-0.02 * ((action - BEST) ** 2).sum(axis=1),
+    )
