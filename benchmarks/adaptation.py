@@ -24,10 +24,10 @@ from adaptation_operators import OPERATORS as IMITATORS
 from adaptation_rivals import RIVALS, Scenes, measure_expert
 from adaptation_tables import markdown, write_csv
 
-from vintix_fast.adapt import adapt
+from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.errors import Interrupted, UsageError, VintixFastError
-from vintix_fast.evaluate import evaluate
+from vintix_fast.evaluation import evaluate
 from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
 from vintix_fast.robots import load_robot
 from vintix_fast.run import Run, versions, write_json

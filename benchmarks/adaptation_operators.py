@@ -64,7 +64,7 @@ class AwrImprover(Improver):
             for h, w in zip(histories, weights, strict=True)
         ]
 
-    def numbers(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         return {"critic_loss": self.last_loss}
 
 

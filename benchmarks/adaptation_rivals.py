@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from vintix_fast.adapt import make_improver, seed_for
+from vintix_fast.adaptation import seed_for
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
 from vintix_fast.errors import VintixFastError
-from vintix_fast.evaluate import Evaluation, measure
+from vintix_fast.evaluation import Evaluation, measure
 from vintix_fast.initial import add_target
 from vintix_fast.model import load_checkpoint
 from vintix_fast.model.adapter import observation_sign
@@ -40,6 +40,7 @@ from vintix_fast.rollout import Noise, collect, ladder
 from vintix_fast.run import Run, save_tensors, versions, write_json, write_text
 from vintix_fast.schema import ACTION_DIM
 from vintix_fast.task import WalkingTask
+from vintix_fast.train import make_improver
 
 HIDDEN_DIMS = [256, 256]
 SMALL_LAST_LAYER = 0.01
@@ -58,7 +59,7 @@ Scenes = Callable[[int], Any]
 def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, experts: Path) -> None:
     """Self-improvement without a pretrained model; of that it takes only the statistics of what robots sense."""
     run, task = _begin(config, scenes(config.envs))
-    improver, (mean, std) = make_improver(config), _statistics(config)
+    improver, (mean, std) = make_improver(config.improve), _statistics(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         best = expert_network(HIDDEN_DIMS)
@@ -94,7 +95,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
         row["train_seconds"] = time.perf_counter() - started
         evaluation = judge(loop, network)
         row["accepted"] = evaluation.mean_return > best_return
-        improver.judge(row["accepted"])
+        improver.learn_of(row["accepted"])
         if row["accepted"]:
             best, best_return, replay = network, evaluation.mean_return, []
         rows.append(row | _numbers(evaluation))
@@ -155,7 +156,7 @@ def ppo_from_expert(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes
     run, task = _begin(config, scenes(settings.num_envs))
     save_expert(run.model_dir(0), network, config, card["hidden_dims"])
     rows, done, per_iteration = [], 0, settings.num_envs * settings.steps_per_iteration
-    env = ExpertTask(task, config.seed, on_step=lambda: None)
+    env = ExpertTask(task, config.seed)
     silence = contextlib.redirect_stdout(io.StringIO())  # the library prints its networks
     with torch.random.fork_rng(devices=[]), silence:
         torch.manual_seed(config.seed)

@@ -48,7 +48,7 @@ def bench(
 
     from vintix_fast.benchmarks import collection_tables as tables
     from vintix_fast.benchmarks.collection import measure
-    from vintix_fast.evaluate import check_context_len, check_device, task_for
+    from vintix_fast.evaluation import check_context_len, check_device, task_for
     from vintix_fast.memory import check_memory
     from vintix_fast.model import load_checkpoint
     from vintix_fast.report.console import ConsoleProgress

@@ -31,7 +31,7 @@ def evaluate(
         name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
         config = config.with_options(output_dir=Path("eval") / name)
 
-    from vintix_fast.evaluate import evaluate as run
+    from vintix_fast.evaluation import evaluate as run
     from vintix_fast.report.console import ConsoleProgress, evaluation_table
 
     evaluation = run(config, progress=ConsoleProgress(console))

@@ -27,7 +27,7 @@ DEFAULTS = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes":
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
 LEFT_OUT = ("num_improvement_loops", "target_return", "resume")
 ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
-"""The outermost regions of `vintix_fast.adapt`."""
+"""The outermost regions of `vintix_fast.adaptation`."""
 Folder = Annotated[
     Path | None,
     Option(help="where data and models go", rich_help_panel=MAIN, show_default="nowhere: deleted at the end"),
@@ -53,7 +53,7 @@ def profile(
         config = AdaptConfig.from_options(output_dir=out, num_improvement_loops=1, **options)
         with recording() as recorded:
             with region("start-up"):
-                from vintix_fast.adapt import adapt as run
+                from vintix_fast.adaptation import adapt as run
                 from vintix_fast.report.console import ConsoleProgress
             try:
                 result = run(config, progress=ConsoleProgress(console))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import numpy as np
 import torch
 from fakes import FakeSimulator
 
-from vintix_fast.adapt import AdaptResult, adapt
+from vintix_fast.adaptation import AdaptResult, adapt
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
-from vintix_fast.evaluate import Evaluation
+from vintix_fast.evaluation import Evaluation
 from vintix_fast.options import without_effect
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
@@ -108,7 +107,7 @@ def script_evaluations(monkeypatch, returns: list[float]) -> None:
         ]
         return Evaluation(task.robot.name, episodes, env_steps=14, seconds=1.0)
 
-    monkeypatch.setattr(importlib.import_module("vintix_fast.gate"), "measure", measure)
+    monkeypatch.setattr("vintix_fast.adaptation.measure", measure)
 
 
 ENGINE_OPTIONS = {"engine": "auto", "cache_dtype": "float32", "dropped_mass": 0.25}
@@ -124,5 +123,5 @@ def spy_on_policies(monkeypatch, *modules: str) -> list[dict]:
         return make_policy(*args, **options)
 
     for module in modules:
-        monkeypatch.setattr(importlib.import_module(f"vintix_fast.{module}"), "make_policy", make)
+        monkeypatch.setattr(f"vintix_fast.{module}.make_policy", make)
     return seen

@@ -1,6 +1,5 @@
 """Whole adaptation runs in a fake simulator: what they leave, what they change, and what the gate decides."""
 
-import importlib
 import json
 import re
 
@@ -23,15 +22,15 @@ from runs import (
     tree,
 )
 
-from vintix_fast.config import IMPROVERS
+from vintix_fast import adaptation
+from vintix_fast.adaptation import adapt
+from vintix_fast.config import IMPROVERS, AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.robots import load_robot
 from vintix_fast.train import CloneImprover, CriticImprover
 from vintix_fast.train.objective import OPERATORS
-
-adapt_module = importlib.import_module("vintix_fast.adapt")  # the package's attribute of that name is the function
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def finished(tmp_path_factory, tiny_checkpoint):
 @pytest.fixture(autouse=True)
 def plots_are_empty(monkeypatch, finished):
     """Half of a small run's time is its plot; ``finished`` has a real one."""
-    monkeypatch.setattr(adapt_module, "write_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
 
 
 # -- what it leaves ----------------------------------------------------------------------------------------------------
@@ -64,7 +63,7 @@ def test_output_tree(finished):
 
 
 def test_the_policies_have_the_engine_that_was_asked_for(tmp_path, tiny_checkpoint, monkeypatch):
-    seen = spy_on_policies(monkeypatch, "adapt", "gate")
+    seen = spy_on_policies(monkeypatch, "adaptation")
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1, **ENGINE_OPTIONS)
     assert seen == [ENGINE_OPTIONS] * 3  # the initial model's evaluation, the loop's collection and evaluation
     assert json.loads((tmp_path / "run/config.json").read_text())["options"].items() >= ENGINE_OPTIONS.items()
@@ -184,8 +183,8 @@ def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
         built.append((robot.name, num_envs, device))
         return FakeSimulator(robot, num_envs, device, say)
 
-    monkeypatch.setattr(adapt_module, "Simulator", build)
-    adapt_module.adapt(small_config(tmp_path / "run", tiny_checkpoint))
+    monkeypatch.setattr("vintix_fast.adaptation.Simulator", build)
+    adapt(small_config(tmp_path / "run", tiny_checkpoint))
     assert built == [("minicheetah", 3, "cpu")]
 
 
@@ -201,7 +200,7 @@ def test_a_run_records_its_number_of_environments_and_a_resumed_one_takes_it(tmp
 
 
 def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
-    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a second scene"))
+    monkeypatch.setattr("vintix_fast.adaptation.Simulator", lambda *args: pytest.fail("built a second scene"))
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
 
 
@@ -225,12 +224,12 @@ def test_an_operator_of_the_callers_takes_the_place_of_the_options(tmp_path, tin
             asked.append(len(histories))
             return super().targets(histories, replay, seed, on_step)
 
-        def numbers(self):
+        def metrics(self):
             return {"asked": len(asked)}
 
     config = small_config(tmp_path / "run", tiny_checkpoint)
     simulator = FakeSimulator(load_robot(config.robot_type), config.envs)
-    rows = adapt_module.adapt(config, improver=Own(), simulator=simulator).rows
+    rows = adapt(config, improver=Own(), simulator=simulator).rows
     assert [row.get("asked") for row in rows] == [None, 1, 2] and asked == [3, 3]
 
 
@@ -299,7 +298,7 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
     script_evaluations(monkeypatch, [5.0, 4.0, 6.0, 7.0])
     used, learnt = [], []
 
-    class Spy(adapt_module.Windows):
+    class Spy(adaptation.Windows):
         def __init__(self, histories, *rest):
             used.append(np.concatenate([h.reward for h in histories]))
             super().__init__(histories, *rest)
@@ -309,7 +308,7 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
             learnt.append(np.concatenate([h.reward for h in replay]))
             return super().targets(histories, replay, *rest, **options)
 
-    monkeypatch.setattr(adapt_module, "Windows", Spy)
+    monkeypatch.setattr("vintix_fast.adaptation.Windows", Spy)
     monkeypatch.setitem(OPERATORS, "critic", SpyImprover)
     out = tmp_path / "run"
     run_small(out, tiny_checkpoint, num_improvement_loops=3, **options)
@@ -340,10 +339,10 @@ def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, ti
 def test_what_does_not_fit_is_said_before_anything_is_written(
     monkeypatch, tmp_path, tiny_checkpoint, options, error, words
 ):
-    monkeypatch.setattr(adapt_module, "Simulator", lambda *args: pytest.fail("built a scene first"))
+    monkeypatch.setattr("vintix_fast.adaptation.Simulator", lambda *args: pytest.fail("built a scene first"))
     options = {"pretrained_path": tiny_checkpoint} | SMALL | options
     with pytest.raises(error, match=words):
-        adapt_module.adapt(adapt_module.AdaptConfig.from_options(output_dir=tmp_path / "run", **options))
+        adapt(AdaptConfig.from_options(output_dir=tmp_path / "run", **options))
     assert list(tmp_path.iterdir()) == []
 
 

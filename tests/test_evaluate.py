@@ -12,21 +12,20 @@ from fakes import FakeSimulator, Listener, save_tiny
 from rich.console import Console
 from runs import ENGINE_OPTIONS, spy_on_policies
 
+from vintix_fast import evaluation
 from vintix_fast.config import EvalConfig
 from vintix_fast.errors import InputFileError, UsageError
-from vintix_fast.evaluate import Evaluation, standard_error
+from vintix_fast.evaluation import Evaluation, standard_error
 from vintix_fast.report.console import evaluation_table
 from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Episode
-
-evaluate_module = importlib.import_module("vintix_fast.evaluate")  # the package's attribute is the function
 
 
 def run(checkpoint, robot="go2", fall_after=(6, 9, 40), progress=None, **options):
     options = {"num_envs": 3, "max_steps": 12, "episodes_per_env": 2} | options
     config = EvalConfig.from_options(vintix_path=checkpoint, robot_type=robot, **options)
     simulator = FakeSimulator(load_robot(robot), config.num_envs, fall_after=fall_after[: config.num_envs])
-    return evaluate_module.evaluate(config, simulator=simulator, progress=progress)
+    return evaluation.evaluate(config, simulator=simulator, progress=progress)
 
 
 def test_every_environment_runs_its_episodes(tiny_checkpoint):
@@ -123,7 +122,7 @@ def test_files(tiny_checkpoint, tmp_path):
 
 
 def test_the_policy_has_the_engine_that_was_asked_for(tiny_checkpoint, tmp_path, monkeypatch):
-    seen = spy_on_policies(monkeypatch, "evaluate")
+    seen = spy_on_policies(monkeypatch, "evaluation")
     run(tiny_checkpoint, **ENGINE_OPTIONS)
     run(tiny_checkpoint, engine="torch", output_dir=tmp_path)
     plain = {"engine": "torch", "cache_dtype": "float32", "dropped_mass": 0.0}
@@ -163,9 +162,9 @@ def test_without_a_simulator_one_is_built_of_the_mass_that_was_asked_for(tiny_ch
         built.append((robot.name, num_envs, device, robot.base_mass_kg))
         return FakeSimulator(robot, num_envs)
 
-    monkeypatch.setattr(evaluate_module, "Simulator", build)
-    evaluate_module.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3))
-    evaluate_module.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3, base_mass=6.9))
+    monkeypatch.setattr("vintix_fast.evaluation.Simulator", build)
+    evaluation.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3))
+    evaluation.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3, base_mass=6.9))
     assert built == [("go1", 2, "cpu", None), ("go1", 2, "cpu", 6.9)]
 
 

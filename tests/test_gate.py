@@ -1,6 +1,5 @@
 """What the gate decides in whole runs in a fake simulator."""
 
-import importlib
 import json
 
 import numpy as np
@@ -11,13 +10,11 @@ from vintix_fast.data import read_trajectories
 from vintix_fast.model import load_checkpoint
 from vintix_fast.report.console import summary_table
 
-adapt_module = importlib.import_module("vintix_fast.adapt")
-
 
 @pytest.fixture(autouse=True)
 def plots_are_empty(monkeypatch):
     """Half of a small run's time is its plot."""
-    monkeypatch.setattr(adapt_module, "write_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
 
 
 def acted_by(model_dir, trajectories):

@@ -1,6 +1,5 @@
 """Stopping a run anywhere and going on gives the run that nobody stopped; directories in use are not harmed."""
 
-import importlib
 import os
 import shutil
 import signal
@@ -14,13 +13,11 @@ from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.report.progress import Progress
 from vintix_fast.run import Run
 
-adapt_module = importlib.import_module("vintix_fast.adapt")
-
 
 @pytest.fixture(autouse=True)
 def plots_are_empty(monkeypatch):
     """Half of a small run's time is its plot; test_adapt.py makes a real one."""
-    monkeypatch.setattr(adapt_module, "write_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
 
 
 class Stopper(Progress):

@@ -1,6 +1,5 @@
 """Adapting a group that several robots use: with all of them, or, unless it is asked for, a copy that changes none."""
 
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ SHARED, GO2, MINICHEETAH = "quadruped_locomotion", "go2_walking_ad", "minicheeta
 @pytest.fixture(autouse=True)
 def plots_are_empty(monkeypatch):
     """Half of a small run's time is its plot; test_adapt.py makes a real one."""
-    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "write_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
 
 
 def changed(before: dict, after: dict) -> set[str]:

@@ -1,6 +1,5 @@
 """Whole runs of a model that stands still, in a fake simulator: it gets a stance from which it walks."""
 
-import importlib
 import signal
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class Listener(Progress):
 @pytest.fixture(autouse=True)
 def plots_are_empty(monkeypatch):
     """Half of a small run's time is its plot; test_adapt.py makes a real one."""
-    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "write_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
 
 
 @pytest.fixture(scope="module")

@@ -12,48 +12,33 @@ Names are imported when they are first used, so that ``import vintix_fast`` cost
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 from vintix_fast.home import ensure_home
 
 if TYPE_CHECKING:
-    from vintix_fast.adapt import adapt
+    from vintix_fast.adaptation import adapt
     from vintix_fast.config import AdaptConfig, EvalConfig
     from vintix_fast.data import read_trajectories
-    from vintix_fast.evaluate import evaluate
+    from vintix_fast.evaluation import evaluate
     from vintix_fast.model import load_checkpoint as load_model
 
 __all__ = ["AdaptConfig", "EvalConfig", "adapt", "evaluate", "load_model", "read_trajectories"]
 
 ensure_home()  # before anything imports a library that looks for a home folder
 
-
-class _Lazy:
-    """An attribute imported on first use.
-
-    Assignments are ignored: importing the submodule ``adapt`` would otherwise put the module where users expect the
-    function.
-    """
-
-    def __init__(self, module: str, attribute: str) -> None:
-        self._module, self._attribute = module, attribute
-
-    def __get__(self, package: Any, owner: type) -> Any:
-        return getattr(importlib.import_module(self._module), self._attribute)
-
-    def __set__(self, package: Any, value: Any) -> None:
-        pass
+_LIVES = {
+    "AdaptConfig": ("config", "AdaptConfig"),
+    "EvalConfig": ("config", "EvalConfig"),
+    "adapt": ("adaptation", "adapt"),
+    "evaluate": ("evaluation", "evaluate"),
+    "load_model": ("model", "load_checkpoint"),
+    "read_trajectories": ("data", "read_trajectories"),
+}
 
 
-class _Package(types.ModuleType):
-    AdaptConfig = _Lazy("vintix_fast.config", "AdaptConfig")
-    EvalConfig = _Lazy("vintix_fast.config", "EvalConfig")
-    adapt = _Lazy("vintix_fast.adapt", "adapt")
-    evaluate = _Lazy("vintix_fast.evaluate", "evaluate")
-    load_model = _Lazy("vintix_fast.model", "load_checkpoint")
-    read_trajectories = _Lazy("vintix_fast.data", "read_trajectories")
-
-
-sys.modules[__name__].__class__ = _Package
+def __getattr__(name: str) -> Any:
+    if name not in _LIVES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LIVES[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

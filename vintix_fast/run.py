@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -303,6 +304,11 @@ class Run(RunDirectory):
         if not (file.is_file() and self.trajectories(collection).is_file()):
             return None
         return self._read(str(file.relative_to(self.path)), ("collection",))
+
+    @property
+    def best_return(self) -> float:
+        """Of the best model's evaluation; before any, less than every other."""
+        return self.best["return"] if self.best else -math.inf
 
     @property
     def current_loop(self) -> int:

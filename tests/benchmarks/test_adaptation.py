@@ -100,7 +100,7 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(adaptation, "Simulator", Stopping)
     monkeypatch.setattr(rivals, "PPO", rivals.PPO | {"num_envs": 4, "steps_per_iteration": 4})
     monkeypatch.setattr(rivals, "REGRESSION", rivals.REGRESSION | {"steps": 3})
-    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "write_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
     experts = tmp_path / "experts"
     (experts / "go2").mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):

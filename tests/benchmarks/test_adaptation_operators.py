@@ -10,7 +10,7 @@ from fakes import FakeSimulator
 from made_histories import BEST, history_of, tries
 from runs import GROUP, read_state, small_config
 
-from vintix_fast.adapt import adapt
+from vintix_fast.adaptation import adapt
 from vintix_fast.robots import load_robot
 from vintix_fast.train import CriticConfig, ImproveConfig
 
@@ -68,7 +68,7 @@ def test_topk_weighs_the_best_episodes_and_nothing_else():
 def test_a_loop_of_adapt_trains_the_group_towards_some_steps_more_than_others(
     tmp_path, tiny_checkpoint, monkeypatch, name
 ):
-    weights, module = [], importlib.import_module("vintix_fast.adapt")
+    weights, module = [], importlib.import_module("vintix_fast.adaptation")
 
     class Spy(module.Windows):
         def __init__(self, histories, targets, *rest):

@@ -26,7 +26,7 @@ def refuse(tmp_path, monkeypatch):
     def must_not_run(*args, **kwargs):
         raise AssertionError("the simulator was built")
 
-    for module in ("vintix_fast.adapt", "vintix_fast.evaluate"):
+    for module in ("vintix_fast.adaptation", "vintix_fast.evaluation"):
         monkeypatch.setattr(importlib.import_module(module), "Simulator", must_not_run)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     shutil.copytree(GOLDEN, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("io.npz"))

@@ -1,6 +1,5 @@
 """The commands on what the public code's decoder-only fine-tuning leaves: a task that has statistics and no more."""
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ INFERRED = "minicheetah_walking_ad: group quadruped_locomotion, 33 observations,
 
 @pytest.fixture(autouse=True)
 def fake_simulator(monkeypatch):
-    for module in ("adapt", "evaluate"):
-        monkeypatch.setattr(importlib.import_module(f"vintix_fast.{module}"), "Simulator", FakeSimulator)
+    for module in ("adaptation", "evaluation"):
+        monkeypatch.setattr(f"vintix_fast.{module}.Simulator", FakeSimulator)
 
 
 def test_inspect_tells_what_was_inferred():
@@ -30,7 +29,8 @@ def test_inspect_tells_what_was_inferred():
 
 
 def test_eval_acts_as_the_added_task(tmp_path, monkeypatch):
-    module = importlib.import_module("vintix_fast.evaluate")
+    from vintix_fast import evaluation as module
+
     tasks, make = [], module.make_policy
     monkeypatch.setattr(module, "make_policy", lambda *args, **options: tasks.append(args[1]) or make(*args, **options))
     words = ("-r", "minicheetah", "--vintix-path", ADDED, "--num-envs", 2, "--max-steps", 9)

@@ -1,6 +1,5 @@
 """Bad input files end with exit code 4 and a message that helps, before anything is written or simulated."""
 
-import importlib
 import json
 import os
 import pickle
@@ -157,5 +156,5 @@ def out_of_cpp_memory():
     ],
 )
 def test_too_little_memory_is_said_with_the_options_that_need_less(refuse, monkeypatch, allocate, said):
-    monkeypatch.setattr(importlib.import_module("vintix_fast.evaluate"), "load_checkpoint", lambda *_: allocate())
+    monkeypatch.setattr("vintix_fast.evaluation.load_checkpoint", lambda *_: allocate())
     refuse("eval", 1, "not enough memory", said, "fewer --num-envs or a shorter --context-len")

@@ -1,6 +1,5 @@
 """`vintix-fast profile`: a loop of adapt in the fake simulator, its times and its trace."""
 
-import importlib
 import json
 
 import pytest
@@ -18,7 +17,7 @@ SMALL = (
 @pytest.fixture
 def profile(monkeypatch, tmp_path, tiny_checkpoint):
     """Runs the command with these words in an empty folder."""
-    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "Simulator", FakeSimulator)
+    monkeypatch.setattr("vintix_fast.adaptation.Simulator", FakeSimulator)
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -74,7 +73,7 @@ def test_a_stopped_profile_says_so(profile, tmp_path, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("vintix_fast.adapt"), "finetune", stop)
+    monkeypatch.setattr("vintix_fast.adaptation.finetune", stop)
     result = profile()
     assert result.exit_code == 130 and "no profile" in result.stderr and "--resume" not in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -104,7 +104,7 @@ def test_one_target_for_each_step_of_each_history():
     for t in targets:
         assert t.action.dtype == t.weight.dtype == np.float32
         assert np.isfinite(t.action).all() and (t.weight >= 0).all() and t.weight.any()
-    assert np.isfinite(improver.numbers()["critic_loss"])
+    assert np.isfinite(improver.metrics()["critic_loss"])
 
 
 def test_an_observation_that_never_varies_does_no_harm():
@@ -144,25 +144,25 @@ def test_stopping_from_on_step():
 
 def test_the_step_shrinks_from_loop_to_loop_and_more_when_one_is_undone():
     improver = CriticImprover(ImproveConfig(step=0.4, step_anneal=0.75, step_decay=0.25))
-    improver.judge(True)
+    improver.learn_of(True)
     assert improver.step == pytest.approx(0.3)
-    improver.judge(False)
+    improver.learn_of(False)
     assert improver.step == pytest.approx(0.075)
 
 
 def test_while_the_robot_does_not_walk_the_step_comes_back_to_the_first_one():
     improver = CriticImprover(ImproveConfig(step=0.4, step_anneal=0.5, step_decay=0.2))
-    improver.judge(True, walks=False)
+    improver.learn_of(True, walks=False)
     assert improver.step == 0.4  # and never beyond it
-    improver.judge(False, walks=False)
+    improver.learn_of(False, walks=False)
     assert improver.step == pytest.approx(0.08)
-    improver.judge(True, walks=False)
+    improver.learn_of(True, walks=False)
     assert improver.step == pytest.approx(0.16)
 
 
 def test_a_resumed_run_has_the_same_step():
     improver = CriticImprover(ImproveConfig(step=0.4))
-    improver.judge(False)
+    improver.learn_of(False)
     resumed = CriticImprover(ImproveConfig(step=0.4))
     resumed.load_state_dict({})
     assert resumed.step == 0.4

@@ -18,7 +18,7 @@ import torch
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import open_writer
 from vintix_fast.errors import Interrupted, UsageError
-from vintix_fast.evaluate import check_device
+from vintix_fast.evaluation import check_device
 from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.pretrain.expert_policy import ExpertPolicy, load_expert

@@ -17,7 +17,7 @@ from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
-from vintix_fast.evaluate import Evaluation, check_device, measure
+from vintix_fast.evaluation import Evaluation, check_device, measure
 from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
 from vintix_fast.pretrain.expert_policy import (

@@ -17,7 +17,7 @@ import torch
 
 from vintix_fast.data import Batch, History, Targets, Windows
 from vintix_fast.errors import InputFileError, Interrupted, UsageError, cause
-from vintix_fast.evaluate import check_device
+from vintix_fast.evaluation import check_device
 from vintix_fast.initial import check_sizes
 from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint

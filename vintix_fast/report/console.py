@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from vintix_fast.evaluate import standard_error
+from vintix_fast.evaluation import standard_error
 from vintix_fast.report.progress import Progress
 
 LOG_EVERY = 20

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.evaluate import task_for
+from vintix_fast.evaluation import task_for
 from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.model import load_checkpoint
 from vintix_fast.report.progress import Progress

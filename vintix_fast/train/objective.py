@@ -55,10 +55,10 @@ class Improver(ABC):
             VintixFastError: there is nothing to learn from.
         """
 
-    def judge(self, accepted: bool, walks: bool = True) -> None:  # noqa: B027 - optional
+    def learn_of(self, accepted: bool, walks: bool = True) -> None:  # noqa: B027 - optional
         """Told after each loop whether its result was kept (without a gate always), and whether the robot walks."""
 
-    def numbers(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """What to log about the last call of `targets`."""
         return {}
 
@@ -112,7 +112,7 @@ class CriticImprover(Improver):
             deviation = deviation + (self.step / cfg.gradient_steps) * gradient / length.median().clamp_min(1e-12)
         return deviation
 
-    def judge(self, accepted: bool, walks: bool = True) -> None:
+    def learn_of(self, accepted: bool, walks: bool = True) -> None:
         if not accepted:
             self.step *= self.config.step_decay
         elif walks:
@@ -120,7 +120,7 @@ class CriticImprover(Improver):
         else:  # what was lost by an undone loop comes back
             self.step = min(self.config.step, self.step / self.config.step_anneal)
 
-    def numbers(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         return {"critic_loss": self.last_loss, "improvement_step": self.step}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,383 @@
+"""Self-improvement: collect episodes with the current policy, fine-tune the robot's own parts on them, repeat.
+
+This file is the algorithm.  Where things lie on disk is `run.py`'s, what the targets are `train/objective.py`'s, how
+episodes are run `rollout/`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vintix_fast.config import AdaptConfig
+from vintix_fast.data import History, Windows, open_writer, read_trajectories
+from vintix_fast.errors import Interrupted, VintixFastError
+from vintix_fast.evaluation import Evaluation, check_context_len, check_device, measure, standard_error
+from vintix_fast.initial import add_target
+from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.memory import check_memory
+from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
+from vintix_fast.posture import leave_standing, stands_still
+from vintix_fast.regions import region
+from vintix_fast.report.metrics import write_curve, write_tensorboard
+from vintix_fast.report.progress import Progress
+from vintix_fast.robots import Robot, find_task, load_robot
+from vintix_fast.rollout import Actor, Collection, Noise, cache_bytes, collect, ladder, make_policy
+from vintix_fast.run import Run, versions, write_json
+from vintix_fast.sim import Simulator
+from vintix_fast.task import MOST_REWARD, WalkingTask
+from vintix_fast.train import Improver, TrainingStep, finetune, make_improver, with_precision
+
+WALKING = 0.8
+"""A model that earns this part of what an episode can give walks."""
+PURPOSES = ("starts", "noise", "critic", "windows", "posture")
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What a run gave: one row of metrics for each loop, and where the models are."""
+
+    rows: list[dict[str, Any]]
+    last_model: Path
+    best_model: Path
+
+
+def adapt(
+    config: AdaptConfig, *, simulator=None, improver: Improver | None = None, progress: Progress | None = None
+) -> AdaptResult:
+    """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
+
+    Args:
+        config: see `AdaptConfig`.
+        simulator: of this robot with ``config.envs`` environments; None builds one.
+        improver: the improvement operator; None: the one that ``config`` names.
+        progress: told what happens; None for silence.
+
+    Raises:
+        UsageError, InputFileError: something in ``config`` does not fit; nothing was written then.
+        VintixFastError: the disk, the simulator or the training failed; what was finished stays.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    progress = progress or Progress()
+    # Everything that can be wrong with the options or their files is found before anything is written or built.
+    check_device(config.engine.device)
+    run = Run(config)
+    run.check()
+    config = run.config
+    robot = load_robot(config.robot_type)
+    with region("start-up"):
+        model, task_name = _initial_model(config, run, robot, progress)
+    check_context_len(config.context_len, model)
+    check_memory(
+        config.envs, cache_bytes(model, config.context_len, **config.engine.policy_options), config.engine.device
+    )
+
+    with run, stop_on_interrupt(progress.say):
+        # The simulator takes longest to build, so the directory is touched only once it stands.
+        with region("compile"):
+            simulator = simulator or Simulator(robot, config.envs, config.engine.device, progress.say)
+        config = run.config = replace(config, num_envs=simulator.num_envs)
+        task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        check_interrupt()
+        run.begin()
+        if not run.model_dir(0).is_dir():
+            save_checkpoint(model, run.model_dir(0))
+        # From here on whatever stops the run leaves one that can be resumed.
+        try:
+            Adaptation(
+                config, run, task, task_name, improver or make_improver(config.improve, config.engine.device), progress
+            ).improve(model)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise Interrupted(
+                f"stopped after {run.loops_done} finished loops; the same command with --resume"
+                f"{' in place of --overwrite' * config.overwrite} goes on"
+            ) from stop
+    best = run.best_dir if config.gate.on else run.model_dir(run.loops_done)
+    return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
+
+
+def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str]:
+    """The pretrained model with the robot's own group, and the robot's task; of a resumed run as it was then."""
+    begun = run.model_dir(0)
+    if config.resume and begun.is_dir():
+        model = load_checkpoint(begun, config.engine.device)
+        return model, find_task(robot, model.tasks)
+    model = load_checkpoint(config.pretrained_path, config.engine.device, config.token_order, progress.say)
+    task_name = add_target(
+        model, robot, load_robot(config.reference_robot), progress.say,
+        init_map=config.init_map, group=config.group, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
+    )  # fmt: skip
+    return model, task_name
+
+
+class Adaptation:
+    """The loop of the algorithm and its verbs.
+
+    Args:
+        config: what the run is.
+        run: its directory, begun; the loop goes on from wherever that stands.
+        task: the environments.
+        task_name: the robot's task in the model; its group is what is trained.
+        improver: says what the policy should have done.
+        progress: told what happens.
+    """
+
+    def __init__(
+        self, config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, improver: Improver, progress: Progress
+    ) -> None:
+        self.config, self.run, self.task, self.task_name = config, run, task, task_name
+        self.improver, self.progress = improver, progress
+
+    def improve(self, model: Vintix) -> None:
+        """The loop, until the run has its loops or its target.
+
+        Args:
+            model: the initial one; a resumed run goes on from its own.
+        """
+        model, replay = self._begin(model)
+        for loop in range(self.run.loops_done + 1, self.config.num_improvement_loops + 1):
+            if self._reached_target():
+                break
+            constant = self._fingerprint(model)
+            with region("posture"):
+                model, moved = self.leave_standing(loop, model)
+            if moved:
+                replay = {}  # was collected in another stance
+            with region("collect"):
+                replay[loop - 1], collected = self.collect(loop - 1, model)
+            with region("train"):
+                trained, steps = self.finetune(loop, model, replay)
+            if self._fingerprint(model) != constant:
+                raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
+            save_checkpoint(model, self.run.model_dir(loop))
+            row = {"loop": loop} | moved | collected | trained
+            if self.config.gate.on:
+                with region("gate"):
+                    row |= self.gate(loop, model)
+            model, replay = self._finish(loop, row, steps, model, replay)
+
+    def leave_standing(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
+        """The model to collect with, one that moves where ``model`` stands still, and what to record; see `posture`."""
+        config, progress = self.config, self.progress
+        best = next((row for row in self.run.rows if row["loop"] == self.run.current_loop), {})
+        if not config.gate.on or not stands_still(
+            best["eval_return"], best["eval_length"], config.max_steps_per_episode
+        ):
+            return model, {}
+        # A stance belongs to the group, so robots that share it would be moved too.
+        if sharing := model.sharing(self.task_name):
+            progress.say(
+                f"The model stands still; its stance stays as it is, since {', '.join(sharing)} would change too"
+            )
+            return model, {}
+        progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
+        seed = seed_for(config, loop, "posture")
+        return leave_standing(
+            model, self.task_name, self.task, self._policy, config.init_map == "convert", seed, progress
+        )
+
+    def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
+        """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""
+        config, run, task = self.config, self.run, self.task
+        finished = run.collected(index)
+        if finished is not None:
+            self.progress.say(f"Collection {index:02d} was finished before: {run.trajectories(index)}")
+            return read_trajectories(run.trajectories(index)).histories, finished["collection"]
+
+        # Each environment explores with a strength of its own, a fifth of them not at all.
+        settings, policy, n = config.collect, self._policy(model), task.num_envs
+        sigma = ladder(n, settings.noise) if settings.noise_ladder else torch.full((n,), settings.noise)
+        noise = Noise(sigma, model.tasks[self.task_name].action_dim, seed_for(config, index, "noise"))
+        # The writer puts steps into the file while the next ones are simulated.
+        attributes = {"robot": task.robot.name, "task_name": self.task_name, "seed": config.seed, "loop": index}
+        run.data_dir(index).mkdir(exist_ok=True)
+        what = f"loop {index + 1}: collecting"
+        with (
+            self.progress.rollout(what, settings.episodes_per_loop, config.max_steps_per_episode),
+            open_writer(run.trajectories(index), task.num_envs, attributes | versions()) as writer,
+        ):
+            collection = collect(
+                task,
+                policy,
+                settings.episodes_per_loop,
+                seed=seed_for(config, index, "starts"),
+                random_starts=settings.random_starts,
+                min_steps=settings.min_steps_per_loop,
+                noise=noise if settings.noise else None,
+                writer=writer,
+                keep=True,
+                on_step=self.progress.on_rollout_step,
+            )
+        # This file is written last: where it lies, the collection is whole.
+        metrics = _collection_metrics(collection) | {
+            "writer_waits": writer.stats["waits"],
+            "writer_wait_seconds": writer.stats["wait_seconds"],
+        }
+        info = model.tasks[self.task_name].to_dict()
+        described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
+        record = {"task_name": self.task_name} | described | {"collection": metrics}
+        record |= {"episodes": [e.__dict__ for e in collection.episodes], "versions": versions()}
+        write_json(run.collection_file(index), record)
+        return collection.histories, metrics
+
+    def finetune(
+        self, loop: int, model: Vintix, replay: dict[int, list[History]]
+    ) -> tuple[dict[str, Any], list[TrainingStep]]:
+        """Ask the improver what the policy should have done, and train the robot's own parts of ``model`` towards it.
+
+        Args:
+            replay: collections by number, the loop's own last.
+
+        Returns:
+            Metrics, and what each optimiser step gave.
+        """
+        config, progress = self.config, self.progress
+        started = time.perf_counter()
+        histories = replay[loop - 1]
+        with region("critic"), progress.training(f"loop {loop}: critic", config.improve.critic.updates):
+            everything = [h for collection in replay.values() for h in collection]
+            seed = seed_for(config, loop, "critic")
+            targets = self.improver.targets(histories, everything, seed, on_step=progress.on_training_step)
+        improve_seconds = time.perf_counter() - started
+
+        windows = Windows(histories, targets, config.finetune.window_len or config.context_len, config.engine.device)
+        settings = with_precision(config.finetune, config.engine.device)
+        with progress.training(f"loop {loop}: fine-tuning", settings.steps):
+            steps = finetune(
+                model, self.task_name, windows, settings, seed_for(config, loop, "windows"),
+                on_step=lambda s: progress.on_training_step(s.step + 1, s.loss),
+                state_file=self.run.training_state(loop - 1),
+            )  # fmt: skip
+        last = steps[-max(1, len(steps) // 10) :]
+        metrics = {
+            "loss_first": steps[0].loss,
+            "loss": float(np.mean([s.loss for s in last])),
+            "grad_norm": float(np.mean([s.grad_norm for s in last])),
+            "lr": settings.lr,
+            "bf16": settings.bf16,
+            "train_seconds": time.perf_counter() - started,
+            "improve_seconds": improve_seconds,
+        }
+        return metrics | self.improver.metrics(), steps
+
+    def gate(self, loop: int, model: Vintix) -> dict[str, Any]:
+        """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
+
+        An environment's first episode has a cold context, its later ones the episodes before; the mean over both
+        decides.  Returns the loop's metrics.
+        """
+        config, run = self.config, self.run
+        what = f"loop {loop}: evaluating" if loop else "evaluating the initial policy"
+        with self.progress.rollout(what, config.gate.episodes, config.max_steps_per_episode):
+            evaluation = measure(self.task, self._policy(model), config.gate.episodes, config.seed, True, self.progress)
+        accepted = evaluation.mean_return > run.best_return
+        if accepted:
+            run.best = {"loop": loop, "return": evaluation.mean_return}
+            save_checkpoint(model, run.best_dir)
+        return {"accepted": accepted} | _gate_metrics(evaluation)
+
+    # -- around the verbs --------------------------------------------------------------------------------------------
+
+    def _begin(self, model: Vintix) -> tuple[Vintix, dict[int, list[History]]]:
+        """Where the run stands: the model to go on from, and the collections that it may learn from.
+
+        A run that has just begun gets its row 0 here, of the initial policy.
+        """
+        run, config = self.run, self.config
+        self.improver.load_state_dict(run.improver_state)
+        for done in range(run.loops_done):
+            run.training_state(done).unlink(missing_ok=True)  # where the run was killed between the two
+        if config.gate.on and run.best is None:
+            with region("gate"):
+                row = {"loop": 0} | self.gate(0, model)
+            self._record(row, [])
+        if run.current_loop > 0:
+            model = load_checkpoint(run.current_dir, config.engine.device)
+        first = run.current_loop if config.improve.replay == "current" else 0
+        return model, {i: read_trajectories(run.trajectories(i)).histories for i in range(first, run.loops_done)}
+
+    def _finish(
+        self, loop: int, row: dict[str, Any], steps: list[TrainingStep], model: Vintix, replay: dict[int, list[History]]
+    ) -> tuple[Vintix, dict[int, list[History]]]:
+        """Count a loop as done; returns the next one's model and what it may learn from besides its own collection."""
+        run, config = self.run, self.config
+        self.improver.learn_of(row.get("accepted", True), self._walks())
+        self._record(row, steps)
+        run.training_state(loop - 1).unlink(missing_ok=True)
+        if run.current_loop != loop:
+            model = load_checkpoint(run.current_dir, config.engine.device)
+        if config.improve.replay == "current":
+            replay = {i: kept for i, kept in replay.items() if i >= run.current_loop}
+        return model, replay
+
+    def _record(self, row: dict[str, Any], steps: list[TrainingStep]) -> None:
+        run = self.run
+        row["total_env_steps"] = int(run.total("env_steps") + row.get("env_steps", 0))
+        run.finish_loop(row, self.improver.state_dict())
+        write_tensorboard(run.path / "tensorboard", row, steps)
+        write_curve(run.path / "curve.png", run.rows)
+        self.progress.on_loop(row)
+
+    def _reached_target(self) -> bool:
+        target = self.config.gate.target_return
+        if target is None or self.run.best_return < target:
+            return False
+        self.progress.say(f"A return of {self.run.best_return:.2f} reaches --target-return {target:g}: done.")
+        return True
+
+    def _walks(self) -> bool:
+        """Whether the best model earns so much that it is smaller faults that are left; without a gate, always."""
+        config = self.config
+        return not config.gate.on or self.run.best_return >= WALKING * MOST_REWARD * config.max_steps_per_episode
+
+    def _policy(self, model: Vintix) -> Actor:
+        """``model`` with a cold context, acting in the task's environments."""
+        config = self.config
+        return make_policy(
+            model, self.task_name, self.task.num_envs, config.context_len, **config.engine.policy_options
+        )
+
+    def _fingerprint(self, model: Vintix) -> str:
+        """Of everything but the group that is trained."""
+        return fingerprint(model, model.tasks[self.task_name].group_name)
+
+
+def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
+    """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
+    return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])
+
+
+def _collection_metrics(collection: Collection) -> dict[str, Any]:
+    """A row's columns of a collection, with exploration noise."""
+    returns = np.array([e.return_ for e in collection.episodes])
+    return {
+        "episodes": len(collection.episodes),
+        "env_steps": collection.env_steps,
+        "mean_return": float(returns.mean()),
+        "std_return": float(returns.std()),
+        "standard_error": standard_error(returns.tolist()),
+        "mean_length": collection.mean_length,
+        "failures": collection.failures,
+        "collect_seconds": collection.seconds,
+        "env_steps_per_s": collection.env_steps / collection.seconds,
+    }
+
+
+def _gate_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """A row's columns of an evaluation; ``eval_warm_return`` only where environments had more than one episode."""
+    warm = [e.return_ for e in evaluation.episodes if e.number > 0]
+    return {
+        "eval_return": evaluation.mean_return,
+        "eval_std_return": evaluation.std_return,
+        "eval_standard_error": standard_error([e.return_ for e in evaluation.episodes]),
+        "eval_cold_return": evaluation.by_episode_number()[0],
+        **({"eval_warm_return": float(np.mean(warm))} if warm else {}),
+        "eval_length": evaluation.mean_length,
+        "eval_env_steps": evaluation.env_steps,
+        "eval_seconds": evaluation.seconds,
+    }
