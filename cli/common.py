@@ -25,7 +25,7 @@ Engine = Annotated[
 CacheDtype = Annotated[
     str | None,
     typer.Option(
-        help="float32, bfloat16 or int8: how the context is kept",
+        help="float32 or int8: how the context is kept",
         rich_help_panel=ENGINE,
         show_default=f"{DEFAULT_CACHE_DTYPE} with --engine auto",
     ),

@@ -25,9 +25,8 @@ int positive(const char* name, std::int64_t value) {
 
 CacheType cache_type(const std::string& name) {
   if (name == "float32") return CacheType::float32;
-  if (name == "bfloat16") return CacheType::bfloat16;
   if (name == "int8") return CacheType::int8;
-  throw py::value_error("cache_dtype: expected float32, bfloat16 or int8, got '" + name + "'");
+  throw py::value_error("cache_dtype: expected float32 or int8, got '" + name + "'");
 }
 
 std::map<std::string, Tensor> tensors(const py::dict& weights) {

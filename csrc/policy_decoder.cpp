@@ -154,7 +154,7 @@ PolicyDecoder::PolicyDecoder(const DecoderConfig& config, const std::map<std::st
 void PolicyDecoder::lay_out_cache() {
   const DecoderConfig& c = config_;
   const std::size_t width = padded(c.hidden_dim / c.transformer_heads, kLanes);
-  const std::size_t element = c.cache_type == CacheType::float32 ? 4 : c.cache_type == CacheType::bfloat16 ? 2 : 1;
+  const std::size_t element = c.cache_type == CacheType::float32 ? 4 : 1;
   std::size_t at = 0;
   const auto place = [&at](std::size_t bytes) {
     const std::size_t here = at;

@@ -30,9 +30,8 @@ def _store(vector, dim, inside, row_ptr, scale_ptr, QUANTISED: tl.constexpr):
         tl.store(scale_ptr, scale)
         tl.store(row_ptr + dim, stored.to(tl.int8), mask=inside)
         return stored * scale
-    rounded = vector.to(row_ptr.dtype.element_ty)
-    tl.store(row_ptr + dim, rounded, mask=inside)
-    return rounded.to(tl.float32)
+    tl.store(row_ptr + dim, vector, mask=inside)
+    return vector
 
 
 @triton.jit

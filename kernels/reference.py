@@ -89,7 +89,7 @@ class Ring(NamedTuple):
     All environments write the same slot in the same step, so a slot's age is the same for all.
     """
 
-    keys: torch.Tensor  # [N, H, C, D] float32, bfloat16 or int8
+    keys: torch.Tensor  # [N, H, C, D] float32 or int8
     values: torch.Tensor  # the same
     key_scales: torch.Tensor | None = None  # [N, H, C] float32 for int8: a vector is its integers times its scale
     value_scales: torch.Tensor | None = None
@@ -143,8 +143,7 @@ def attend(
 def _store(ring: torch.Tensor, scales: torch.Tensor | None, slot: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """Write new [N, H, D] into a slot of ring [N, H, C, D]; returns the ring's vectors in float32."""
     if scales is None:
-        ring.index_copy_(2, slot, new[:, :, None].to(ring.dtype))
-        return ring.float()
+        return ring.index_copy_(2, slot, new[:, :, None])
     new, scale = quantise(new)
     ring.index_copy_(2, slot, new[:, :, None])
     scales.index_copy_(2, slot, scale[:, :, None])

@@ -203,7 +203,7 @@ class PolicyDecoder:
         slopes: Sequence[float],
         score_bounds: Sequence[float],
         windows: Sequence[Sequence[int]],
-        cache_dtype: Literal["float32", "bfloat16", "int8"],
+        cache_dtype: Literal["float32", "int8"],
         dropped_mass: float,
         threads: int,
         implementation: str = "",

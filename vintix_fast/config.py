@@ -24,7 +24,7 @@ TRAIN_ON = ("last", "all")
 TRAIN = ("adapter", "decoder")
 REPLAY = ("current", "all")
 ENGINES = ("auto", "torch")
-CACHE_DTYPES = ("float32", "bfloat16", "int8")
+CACHE_DTYPES = ("float32", "int8")
 DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``benchmarks/RESULTS.md``."""
 DEFAULT_DROPPED_MASS = 0.01

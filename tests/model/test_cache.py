@@ -170,17 +170,15 @@ def test_each_layer_has_windows_of_its_own():
     assert difference[:10].max() == difference[13:].max() == 0
 
 
-def test_coarser_caches_stay_close_and_are_smaller():
+def test_a_coarser_cache_stays_close_and_is_smaller():
     model = make_model()
     history = make_history(model, envs=2, steps=20)
     caches = {dtype: ContextCache(model.config, 2, dtype=dtype) for dtype in DTYPES}
     actions = {dtype: decode_all(model, history, cache) for dtype, cache in caches.items()}
-    # bfloat16 rounds to 1 part in 512, int8 to 1 in 254 of a vector's largest number; two layers, actions of about 1
-    for dtype, most in ((torch.bfloat16, 0.05), (torch.int8, 0.05)):
-        error = (actions[dtype] - actions[torch.float32]).abs().max()
-        assert 0 < error < most
+    # int8 rounds to 1 part in 254 of a vector's largest number; two layers, actions of about 1
+    assert 0 < (actions[torch.int8] - actions[torch.float32]).abs().max() < 0.05
     numbers = 2 * 2 * 2 * 4 * 32 * 6  # k and v, layers, environments, heads, slots, head_dim
-    bytes_each = {torch.float32: 4.0, torch.bfloat16: 2.0, torch.int8: 1.0 + 4.0 / 6.0}
+    bytes_each = {torch.float32: 4.0, torch.int8: 1.0 + 4.0 / 6.0}
     assert {dtype: cache.nbytes / numbers for dtype, cache in caches.items()} == pytest.approx(bytes_each)
 
 

@@ -91,11 +91,10 @@ def test_training_mode_is_left_at_the_next_forgetting():
     assert torch.equal(actions(policy, 10), expected)
 
 
-def test_coarse_caches_act_nearly_the_same(tiny):
+def test_a_coarse_cache_acts_nearly_the_same(tiny):
     exact = actions(GraphPolicy(tiny, TASK, 4, 24), 30)
-    for dtype in (torch.bfloat16, torch.int8):
-        coarse = actions(GraphPolicy(tiny, TASK, 4, 24, dtype), 30)
-        assert 0 < (coarse - exact).abs().max() < 0.02
+    coarse = actions(GraphPolicy(tiny, TASK, 4, 24, torch.int8), 30)
+    assert 0 < (coarse - exact).abs().max() < 0.02
 
 
 def test_an_action_stays_what_it_was_when_the_next_is_decided(tiny):
@@ -172,7 +171,7 @@ def test_streams_wait_for_each_other_and_a_graph_is_captured_once(tiny, monkeypa
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 def test_the_captured_graph_acts_as_the_cpu_does(tiny, dtype):
     num_envs, steps = 33, 60
     forget = {11: torch.arange(num_envs) % 3 == 0, 40: torch.arange(num_envs) % 2 == 0}

@@ -26,7 +26,7 @@ from vintix_fast.kernels.reference import Ring
 from vintix_fast.model.config import ModelConfig
 from vintix_fast.model.layers import alibi_slopes
 
-DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+DTYPES = (torch.float32, torch.int8)
 
 
 class ContextCache:
@@ -41,8 +41,8 @@ class ContextCache:
         num_envs: N.
         context_len: C in tokens; ``None`` means the model's own. ALiBi allows other lengths than in training.
         device: of the buffers.
-        dtype: of the stored keys and values: float32, bfloat16, or int8 with a float32 scale for each key and each
-            value of a head. Arithmetic is in float32 always.
+        dtype: of the stored keys and values: float32, or int8 with a float32 scale for each key and each value of a
+            head. Arithmetic is in float32 always.
         windows: for each layer and head [L][H] how many of the latest tokens it reads, as `Transformer.windows` gives;
             ``None``: all. ``self.windows`` holds them as a tensor that may be written between steps.
 

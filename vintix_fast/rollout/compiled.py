@@ -53,9 +53,9 @@ class CompiledPolicy(Actor):
         task_name: whose group and statistics to act with.
         num_envs: N.
         context_len: tokens (steps) of history that the model attends to.
-        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are stored. int8 has one scale for each
-            token's key, and one for its value, in every head; it also rounds queries, and in every 16 tokens the
-            softmax's weights, to 8 bits, and sums whole numbers. The others sum in float32.
+        cache_dtype: "float32" or "int8", how keys and values are stored. int8 has one scale for each token's key, and one
+            for its value, in every head; it also rounds queries, and in every 16 tokens the softmax's weights, to
+            8 bits, and sums whole numbers.
         dropped_mass: in every head the tokens that are left out weigh at most this, relative to the softmax's sum: half
             of it old tokens, by a bound that holds for any input (see `Transformer.windows`), half of it values whose
             scores were computed. Rounding comes on top.

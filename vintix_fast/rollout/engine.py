@@ -13,7 +13,7 @@ from vintix_fast.rollout.compiled import CompiledPolicy
 from vintix_fast.rollout.graph import GraphPolicy
 from vintix_fast.rollout.policy import Actor, Policy
 
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+BYTES = {"float32": 4, "int8": 1}
 SCALE_BYTES = 4
 """Of a vector of int8."""
 LANES = 16
@@ -53,7 +53,7 @@ def make_policy(
         context_len: tokens (steps) of history that the model attends to.
         engine: "auto": what is fastest on the model's device; "torch": the plain reference, which keeps keys and values
             in float32, reads all of them, and takes no notice of the two options below.
-        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are kept.
+        cache_dtype: "float32" or "int8", how keys and values are kept.
         dropped_mass: attention may leave unread what weighs less than this, relative to the softmax's sum.
     """
     if engine == "torch":
