@@ -1,10 +1,11 @@
 // The tiles of causal_attention.hpp, for one (sequence, head) at a time.  Everything between the two pragmas is compiled
-// for AVX-512 with bfloat16, and must not run before causal_attention_supported() said yes; the standard library's
+// for AVX-512 with bfloat16, and must not run before has_bfloat16_kernels() said yes; the standard library's
 // templates, which other files share, are not.
 
 #include "causal_attention_heads.hpp"
+#include "cpu_features.hpp"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#if VINTIX_FAST_BFLOAT16_KERNELS
 
 #include <immintrin.h>
 
@@ -296,14 +297,14 @@ class Backward {
   const Zipper zipper_;
 };
 
-void run_forward(const ForwardHeads& work, HeadQueue& queue) {
-  Forward forward(work);
-  for (std::size_t item; queue.take(item);) forward.run(item);
-}
-
-void run_backward(const BackwardHeads& work, HeadQueue& queue) {
-  Backward backward(work);
-  for (std::size_t item; queue.take(item);) backward.run(item);
+// A thread's pass makes its memory once, when the thread takes its first head.
+template <typename Pass, typename Work>
+void run_heads(const Work& work, const std::vector<std::size_t>& order, WorkerPool& pool) {
+  std::vector<std::unique_ptr<Pass>> passes(pool.threads());
+  pool.run(static_cast<int>(order.size()), [&](int item, int thread) {
+    if (passes[thread] == nullptr) passes[thread] = std::make_unique<Pass>(work);
+    passes[thread]->run(order[item]);
+  });
 }
 
 }  // namespace
@@ -314,13 +315,13 @@ void run_backward(const BackwardHeads& work, HeadQueue& queue) {
 
 namespace vintix_fast {
 
-bool causal_attention_supported() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
+void forward_heads(const ForwardHeads& work, const std::vector<std::size_t>& order, WorkerPool& pool) {
+  run_heads<Forward>(work, order, pool);
 }
 
-void forward_heads(const ForwardHeads& work, HeadQueue& queue) { run_forward(work, queue); }
-void backward_heads(const BackwardHeads& work, HeadQueue& queue) { run_backward(work, queue); }
+void backward_heads(const BackwardHeads& work, const std::vector<std::size_t>& order, WorkerPool& pool) {
+  run_heads<Backward>(work, order, pool);
+}
 
 }  // namespace vintix_fast
 
@@ -328,9 +329,8 @@ void backward_heads(const BackwardHeads& work, HeadQueue& queue) { run_backward(
 
 namespace vintix_fast {
 
-bool causal_attention_supported() { return false; }
-void forward_heads(const ForwardHeads&, HeadQueue&) {}
-void backward_heads(const BackwardHeads&, HeadQueue&) {}
+void forward_heads(const ForwardHeads&, const std::vector<std::size_t>&, WorkerPool&) {}
+void backward_heads(const BackwardHeads&, const std::vector<std::size_t>&, WorkerPool&) {}
 
 }  // namespace vintix_fast
 

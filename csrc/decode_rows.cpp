@@ -15,7 +15,7 @@ namespace VF_NAMESPACE {
 #include "vector.hpp"
 
 #include "dense_layers.hpp"
-#include "ring_attention.hpp"
+#include "decode_attention.hpp"
 
 VF_INLINE float* take(float*& scratch, std::size_t size) {
   float* taken = scratch;

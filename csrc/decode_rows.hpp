@@ -40,7 +40,7 @@ struct Norm {
 struct Ring {
   std::size_t keys = 0, values = 0, scales = 0;  // byte offsets in an environment's memory
   int slots = 0;
-  int window = 0;   // tokens that may be seen, this one included
+  int span = 0;     // tokens that may be seen, this one included
   float slope = 0;  // ALiBi's
   // exp(tail_bound - slope * a) bounds the weight of all tokens of age a and more, divided by dropped_mass; infinite
   // where scores have no bound.
@@ -62,7 +62,7 @@ struct VectorEncoder {
 struct Model {
   int observation_dim, action_dim;
   int observation_emb, action_emb, reward_emb;
-  int hidden, heads, head_dim, layers;
+  int hidden, intermediate, heads, head_dim, layers;
   int attention;  // heads * head_dim, at most hidden: where heads do not divide it, some of it goes without
   bool parallel_residual, action_first;  // action_first: tokens are action | reward | observation
   float reward_scale;

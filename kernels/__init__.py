@@ -14,12 +14,12 @@ def attend(
     ring: reference.Ring,
     slot: torch.Tensor,
     length: torch.Tensor,
-    window: torch.Tensor,
+    span: torch.Tensor,
     slopes: torch.Tensor,
 ) -> torch.Tensor:
     """Attention of one new token [N, H, D] over a ring; see `reference.attend` for shapes."""
     if q.device.type == "cuda":
         from vintix_fast.kernels import decode_attention
 
-        return decode_attention.attend(q, k, v, ring, slot, length, window, slopes)
-    return reference.attend(q, k, v, ring, slot, length, window, slopes)
+        return decode_attention.attend(q, k, v, ring, slot, length, span, slopes)
+    return reference.attend(q, k, v, ring, slot, length, span, slopes)

@@ -110,13 +110,13 @@ def attend(
     ring: Ring,
     slot: torch.Tensor,
     length: torch.Tensor,
-    window: torch.Tensor,
+    span: torch.Tensor,
     slopes: torch.Tensor,
 ) -> torch.Tensor:
     """Store one new key and value for each environment and head, and attend to the history including them.
 
     softmax(q . k_a / sqrt(D) - slope a) over ages a = 0 (this step), 1, ... below both the history's length and the
-    head's window, but always over a = 0 (ALiBi, arXiv 2108.12409).  All arithmetic is in float32; the new token too
+    head's span, but always over a = 0 (ALiBi, arXiv 2108.12409).  All arithmetic is in float32; the new token too
     is read back from the ring as it was rounded.
 
     Args:
@@ -124,7 +124,7 @@ def attend(
         ring: where to store and what to read.
         slot: [1] integer, the slot of this step; the step before wrote ``slot - 1`` modulo C.
         length: [N] integers, tokens in each history, this one included.
-        window: [H] integers, how many of the latest tokens each head reads.
+        span: [H] integers, how many of the latest tokens each head reads.
         slopes: [H], ALiBi's.
 
     Returns:
@@ -134,7 +134,7 @@ def attend(
     values = _store(ring.values, ring.value_scales, slot, v)
     context_len = keys.shape[2]
     age = (slot - torch.arange(context_len, device=q.device)) % context_len  # [C]
-    seen = torch.minimum(length[:, None], window).clamp(min=1)  # [N, H]
+    seen = torch.minimum(length[:, None], span).clamp(min=1)  # [N, H]
     scores = torch.einsum("nhd,nhcd->nhc", q.float() * q.shape[-1] ** -0.5, keys) - slopes[:, None] * age
     weights = scores.masked_fill(age >= seen[..., None], -torch.inf).softmax(dim=-1)
     return torch.einsum("nhc,nhcd->nhd", weights, values).to(q.dtype)

@@ -168,13 +168,17 @@ class WalkingJudge:
     ) -> None:
         """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``judge``."""
 
-def decode_implementations() -> list[str]:
-    """Instruction sets that `PolicyDecoder` can use on this processor, the fastest first."""
+class CpuFeatures(TypedDict):
+    """What this processor can do, as far as it makes a difference here."""
 
-class DecoderStats(TypedDict):
-    steps: int
-    bytes_read: int
-    """Keys, values and their scales, by all steps."""
+    decoders: list[str]
+    """Instruction sets that `PolicyDecoder` can use, the fastest first."""
+    bfloat16: bool
+    """Whether it multiplies bfloat16, in AVX-512."""
+    bfloat16_kernels: bool
+    """Whether `CausalAttention` and `DecoderLoss` run: it does, and the compiler that built this knew how."""
+
+def cpu_features() -> CpuFeatures: ...
 
 class PolicyDecoder:
     """A policy's decode step for N environments on the CPU, in threads of its own.
@@ -188,33 +192,24 @@ class PolicyDecoder:
         weights: Mapping[str, npt.NDArray[np.float32]],
         *,
         num_envs: int,
-        observation_dim: int,
-        action_dim: int,
-        observation_emb_dim: int,
-        action_emb_dim: int,
-        reward_emb_dim: int,
-        hidden_dim: int,
-        transformer_depth: int,
-        transformer_heads: int,
-        intermediate_size: int,
         parallel_residual: bool,
         action_first: bool,
         reward_scale: float,
         slopes: Sequence[float],
         score_bounds: Sequence[float],
-        windows: Sequence[Sequence[int]],
+        spans: Sequence[Sequence[int]],
         cache_dtype: Literal["float32", "int8"],
         dropped_mass: float,
         threads: int,
         implementation: str = "",
     ) -> None:
-        """Copies the weights and reserves the cache.
+        """Copies the weights, whose shapes say all sizes, and reserves the cache.
 
         Args:
             action_first: whether tokens are action | reward | observation, or observation | action | reward.
             slopes: ALiBi's, one for each head.
             score_bounds: of |q . k| / sqrt(head_dim), one for each layer; infinity where there is none.
-            windows: [layers][heads], tokens that a head may see, the new one included.
+            spans: [layers][heads], tokens that a head may see, the new one included.
 
         Raises:
             TypeError, ValueError: an argument is not as described, a weight is missing or has another shape.
@@ -252,45 +247,71 @@ class PolicyDecoder:
         """Bytes of keys, values and their scales that are kept for an environment."""
 
     @property
-    def stats(self) -> DecoderStats: ...
+    def bytes_read(self) -> int:
+        """Bytes of keys, values and their scales that all steps have read."""
 
 class CausalAttention:
-    """Causal attention with ALiBi over given memory; pointers are addresses, and 0 is none.
+    """Causal attention with ALiBi over queries and keys that it normalises; `vintix_fast.train.compiled` says more.
 
-    `vintix_fast.kernels.causal_attention` says what they point to, and checks it.  Not to be used unless `supported`.
+    bfloat16 comes as its bits.  Arrays are C-contiguous, and nothing may write to those that this was made of.
+    B sequences of T tokens, H heads of D dimensions, a multiple of 32.
+
+    Raises:
+        TypeError, ValueError: an array is not as described, here and in the passes.
+        RuntimeError: the processor or the build has no `bfloat16_kernels`.
     """
 
     def __init__(
         self,
+        qkv: npt.NDArray[np.uint16],
+        slopes: npt.NDArray[np.float32],
+        q_weight: npt.NDArray[np.float32],
+        q_bias: npt.NDArray[np.float32],
+        k_weight: npt.NDArray[np.float32],
+        k_bias: npt.NDArray[np.float32],
         *,
-        batch: int,
-        length: int,
-        heads: int,
-        head_dim: int,
-        qkv: int,
-        first: int,
-        slopes: int,
-        q_weight: int,
-        q_bias: int,
-        k_weight: int,
-        k_bias: int,
+        first: npt.NDArray[np.int32] | None,
         norm_eps: float,
         dropped_mass: float,
         threads: int,
-    ) -> None: ...
-    @staticmethod
-    def supported() -> bool: ...
-    @staticmethod
-    def weights_size(batch: int, length: int, heads: int) -> int:
-        """How many bfloat16 numbers the backward pass needs from the forward pass."""
+    ) -> None:
+        """[B, T, 3, H, D], [H], four of [D], and [B, T] or None where every sequence is one history."""
 
-    def forward(self, *, out: int, weights: int, sums: int, stops: int) -> None: ...
-    def backward(self, *, out: int, weights: int, sums: int, stops: int, grad_out: int, grad_qkv: int) -> None: ...
+    @property
+    def weights_size(self) -> int:
+        """How many numbers the backward pass needs from the forward pass."""
+
+    @property
+    def tiles(self) -> int:
+        """In a sequence."""
+
+    def forward(
+        self,
+        out: npt.NDArray[np.uint16],
+        sums: npt.NDArray[np.float32],
+        stops: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.uint16] | None,
+    ) -> None:
+        """Writes [B, T, H, D], [B, H, T], [B, H, tiles] and at least [weights_size], aligned to 64 bytes, or nothing.
+
+        Releases the GIL.
+        """
+
+    def backward(
+        self,
+        out: npt.NDArray[np.uint16],
+        sums: npt.NDArray[np.float32],
+        stops: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.uint16],
+        grad_out: npt.NDArray[np.uint16],
+        grad_qkv: npt.NDArray[np.uint16],
+    ) -> None:
+        """Takes what `forward` wrote and [B, T, H, D], and writes [B, T, 3, H, D].  Releases the GIL."""
 
 class DecoderLoss:
-    """A decoder's loss and gradients over given memory; pointers are addresses, and 0 is none.
+    """A decoder's loss and gradients, in threads of its own; `vintix_fast.train.compiled` says more.
 
-    `vintix_fast.kernels.decoder_loss` says what they point to, and checks it.  Not to be used unless `supported`.
+    Not to be used, nor destroyed, in a forked child.
     """
 
     COLUMNS: int
@@ -298,23 +319,38 @@ class DecoderLoss:
     ACTIONS: int
     """The most that ``actions`` may be."""
 
-    def __init__(self, *, layers: int, width: int, actions: int, slope: float, threads: int) -> None: ...
-    @staticmethod
-    def supported() -> bool: ...
+    def __init__(self, *, layers: int, width: int, actions: int, slope: float, threads: int) -> None:
+        """
+        Raises:
+            ValueError: a size is out of range.
+            RuntimeError: the processor or the build has no `bfloat16_kernels`.
+        """
+
     def run(
         self,
         *,
-        tokens: int,
-        chosen: int,
-        hidden: int,
-        target: int,
-        weight: int,
-        scale: int,
-        shift: int,
-        matrices: Sequence[int],
-        biases: Sequence[int],
-        grad_matrices: Sequence[int],
-        grad_biases: Sequence[int],
-        grad_hidden: int,
+        rows: npt.NDArray[np.int64],
+        hidden: npt.NDArray[np.uint16],
+        target: npt.NDArray[np.float32],
+        weight: npt.NDArray[np.float32],
+        scale: npt.NDArray[np.float32],
+        shift: npt.NDArray[np.float32],
+        matrices: Sequence[npt.NDArray[np.float32]],
+        biases: Sequence[npt.NDArray[np.float32]],
+        grad_matrices: Sequence[npt.NDArray[np.float32]],
+        grad_biases: Sequence[npt.NDArray[np.float32]],
+        grad_hidden: npt.NDArray[np.uint16] | None,
     ) -> float:
-        """Writes the gradients and returns the loss."""
+        """Writes the gradients and returns the loss; releases the GIL.
+
+        Args:
+            rows: [n], which tokens.
+            hidden, target, weight: [tokens, width], bfloat16's bits; [tokens, actions]; [tokens].
+            scale, shift: [actions].
+            matrices, biases: of each layer.
+            grad_matrices, grad_biases: of the same shapes.
+            grad_hidden: [n, width], bfloat16's bits; None where nobody wants it.
+
+        Raises:
+            TypeError, ValueError: an array is not as described, or ``rows`` points outside.
+        """

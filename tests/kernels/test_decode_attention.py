@@ -36,7 +36,7 @@ def make_ring(vectors_k, vectors_v, dtype):
 
 
 def make_inputs(shape, dtype, seed=0, device="cpu"):
-    """The arguments of `attend`; histories of length 1, C and between, windows of 1, a few and all."""
+    """The arguments of `attend`; histories of length 1, C and between, spans of 1, a few and all."""
     envs, heads, dim, slots, slot = shape
     generator = torch.Generator().manual_seed(seed)
     # As a projection gives them: views of one tensor, neither of which is contiguous.
@@ -44,9 +44,9 @@ def make_inputs(shape, dtype, seed=0, device="cpu"):
     ring = make_ring(*torch.randn(2, envs, heads, slots, dim, generator=generator).to(device), dtype)
     length = torch.randint(0, slots + 1, (envs,), generator=generator, dtype=torch.int32)
     length[:3] = torch.tensor([slots, 0, 1])[:envs]  # 0: as 1, the new token is always seen
-    window = torch.tensor([slots, 3, 1, max(1, slots - 1)][:heads], dtype=torch.int32)
+    span = torch.tensor([slots, 3, 1, max(1, slots - 1)][:heads], dtype=torch.int32)
     slopes = torch.tensor(alibi_slopes(heads))
-    numbers = (x.to(device) for x in (torch.tensor([slot]), length, window, slopes))
+    numbers = (x.to(device) for x in (torch.tensor([slot]), length, span, slopes))
     return *qkv.unbind(1), ring, *numbers
 
 
@@ -75,10 +75,10 @@ def check_attend(device):
 def test_the_plain_version_is_softmax_over_the_visible_tokens():
     """Written out for one environment and head at a time, in float64."""
     for shape in SHAPES[:4]:
-        q, k, v, ring, slot, length, window, slopes = make_inputs(shape, torch.float32)
-        out = reference.attend(q, k, v, ring, slot, length, window, slopes)
+        q, k, v, ring, slot, length, span, slopes = make_inputs(shape, torch.float32)
+        out = reference.attend(q, k, v, ring, slot, length, span, slopes)
         for env, head in itertools.product(range(shape[0]), range(shape[1])):
-            seen = max(1, min(int(length[env]), int(window[head])))
+            seen = max(1, min(int(length[env]), int(span[head])))
             ages = range(seen)
             keys = torch.stack([ring.keys[env, head, int(slot) - age] for age in ages]).double()
             values = torch.stack([ring.values[env, head, int(slot) - age] for age in ages]).double()

@@ -13,7 +13,7 @@ from vintix_fast.task import WalkingTask
 
 TASK = "go2_walking_ad"
 ROUNDING = 1e-4
-"""Actions of float32 sums in another order, and of windows that drop 1e-8 of the softmax."""
+"""Actions of float32 sums in another order, and of spans that drop 1e-8 of the softmax."""
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 
 
@@ -71,7 +71,7 @@ def test_forgetting_some_environments_leaves_the_others_alone(tiny):
 
 
 def test_weights_changed_in_place_count_from_the_next_forgetting(tiny):
-    """Its windows too: wider scores need wider ones."""
+    """Its spans too: wider scores need longer ones."""
     policy = GraphPolicy(tiny, TASK, 4, 64, dropped_mass=0.5)
     actions(policy, 10)
     with torch.no_grad():

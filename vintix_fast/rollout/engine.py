@@ -17,7 +17,7 @@ BYTES = {"float32": 4, "int8": 1}
 SCALE_BYTES = 4
 """Of a vector of int8."""
 LANES = 16
-"""What the compiled policy pads windows and heads to."""
+"""What the compiled policy pads spans and heads to."""
 
 
 def cache_bytes(model: Vintix, context_len: int, *, engine: str, cache_dtype: str, dropped_mass: float) -> int:
@@ -26,8 +26,8 @@ def cache_bytes(model: Vintix, context_len: int, *, engine: str, cache_dtype: st
         cache_dtype, dropped_mass = "float32", 0.0
     compiled = engine != "torch" and model.device.type == "cpu"
     unit = LANES if compiled else 1
-    windows = model.transformer.windows(context_len, dropped_mass / 2 if compiled else 0.0)
-    vectors = 2 * sum(_padded(window, unit) for layer in windows for window in layer)
+    spans = model.transformer.spans(context_len, dropped_mass / 2 if compiled else 0.0)
+    vectors = 2 * sum(_padded(span, unit) for layer in spans for span in layer)
     head_dim = _padded(model.config.head_dim, unit)
     return vectors * (head_dim * BYTES[cache_dtype] + SCALE_BYTES * (cache_dtype == "int8"))
 

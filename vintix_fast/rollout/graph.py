@@ -33,7 +33,7 @@ class GraphPolicy(Actor):
         num_envs: environments side by side.
         context_len: tokens (steps) of history that the model attends to.
         dtype: of the cached keys and values, see `ContextCache`.
-        dropped_mass: see `Transformer.windows`.
+        dropped_mass: see `Transformer.spans`.
         capture: False runs the step's hundred launches one by one on CUDA too.
 
     Raises:
@@ -75,8 +75,8 @@ class GraphPolicy(Actor):
         self._join()
         if mask is None:
             self.model.eval()
-            windows = self.model.transformer.windows(self._cache.context_len, self._dropped_mass)
-            self._cache.windows.copy_(torch.tensor(windows))
+            spans = self.model.transformer.spans(self._cache.context_len, self._dropped_mass)
+            self._cache.spans.copy_(torch.tensor(spans))
             if self._capturing and self._captured != self._addresses():
                 self._capture()
         self._cache.reset(mask)

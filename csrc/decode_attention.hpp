@@ -126,7 +126,7 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
                              float dropped_mass, const Query& query, float* weight, float* out) {
   const int slots = ring.slots, current = slot_of(ring, position);
   const std::int64_t held = position + 1;
-  const int visible = static_cast<int>(held < ring.window ? held : ring.window);
+  const int visible = static_cast<int>(held < ring.span ? held : ring.span);
   // The newest block comes first, and whole: once the ring is full it holds the oldest tokens as well.
   const int blocks = slots / kLanes, newest = current / kLanes, in_use = held < slots ? blocks - newest : blocks;
   const auto nth = [=](int i) { return newest + i < blocks ? newest + i : newest + i - blocks; };
