@@ -36,7 +36,7 @@ class BoundAttention {
     task_.norm_eps = norm_eps, task_.dropped_mass = dropped_mass, task_.threads = threads;
   }
 
-  std::size_t weights_size() const { return causal_attention_weights(task_); }
+  std::size_t weights_size() const { return task_.batch * task_.heads * attention_weights(task_.length); }
   std::size_t tiles() const { return attention_tiles(task_.length); }
 
   void forward(const py::object& out, const py::object& sums, const py::object& stops,

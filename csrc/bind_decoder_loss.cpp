@@ -13,8 +13,6 @@ namespace py = pybind11;
 namespace vintix_fast {
 namespace {
 
-using Arrays = std::vector<py::object>;
-
 DecoderLoss make_loss(std::size_t layers, std::size_t width, std::size_t actions, float slope, std::size_t threads) {
   require_bfloat16_kernels();
   if (layers < 1 || width < 1 || width % DecoderLoss::kColumns != 0 || actions < 1 || actions > DecoderLoss::kActions) {
@@ -26,26 +24,27 @@ DecoderLoss make_loss(std::size_t layers, std::size_t width, std::size_t actions
   return DecoderLoss({layers, width, actions, slope}, threads);
 }
 
-// The data of one array a layer: square matrices, or vectors, and at last one of so many rows as there are actions.
+// Every layer's matrix and vector in turn; the last layer has as many rows as there are actions.
 template <typename T>
-std::vector<T*> of_layers(const DecoderShape& shape, const char* name, const Arrays& arrays, bool matrices,
-                          T* (*data)(const char*, const py::handle&, const Shape&)) {
-  if (arrays.size() != shape.layers + 1) {
-    throw py::value_error(std::string(name) + ": expected " + std::to_string(shape.layers + 1) + " arrays, got " +
-                          std::to_string(arrays.size()));
+void take_layers(const DecoderShape& shape, const char* name, const std::vector<py::object>& arrays,
+                 T* (*data)(const char*, const py::handle&, const Shape&), std::vector<T*>& matrices,
+                 std::vector<T*>& biases) {
+  if (arrays.size() != 2 * (shape.layers + 1)) {
+    throw py::value_error(std::string(name) + ": expected " + std::to_string(2 * (shape.layers + 1)) +
+                          " arrays, got " + std::to_string(arrays.size()));
   }
-  std::vector<T*> all;
-  for (std::size_t layer = 0; layer < arrays.size(); ++layer) {
-    Shape expected{static_cast<py::ssize_t>(layer < shape.layers ? shape.width : shape.actions)};
-    if (matrices) expected.push_back(static_cast<py::ssize_t>(shape.width));
-    all.push_back(data(name, arrays[layer], expected));
+  const auto width = static_cast<py::ssize_t>(shape.width);
+  for (std::size_t layer = 0; layer <= shape.layers; ++layer) {
+    const py::ssize_t outputs = layer < shape.layers ? width : static_cast<py::ssize_t>(shape.actions);
+    matrices.push_back(data(name, arrays[2 * layer], {outputs, width}));
+    biases.push_back(data(name, arrays[2 * layer + 1], {outputs}));
   }
-  return all;
 }
 
 float run(DecoderLoss& loss, const py::object& rows, const py::object& hidden, const py::object& target,
-          const py::object& weight, const py::object& scale, const py::object& shift, const Arrays& matrices,
-          const Arrays& biases, const Arrays& grad_matrices, const Arrays& grad_biases, const py::object& grad_hidden) {
+          const py::object& weight, const py::object& scale, const py::object& shift,
+          const std::vector<py::object>& parameters, const std::vector<py::object>& grads,
+          const py::object& grad_hidden) {
   const DecoderShape& shape = loss.shape();
   const auto width = static_cast<py::ssize_t>(shape.width), actions = static_cast<py::ssize_t>(shape.actions);
   const py::ssize_t tokens = length_of(typed<std::uint16_t>("hidden", hidden));
@@ -63,10 +62,8 @@ float run(DecoderLoss& loss, const py::object& rows, const py::object& hidden, c
     throw py::value_error("rows: expected at least one, from 0 to below " + std::to_string(tokens) + ", got " +
                           (count == 0 ? "none" : std::to_string(*lowest) + " to " + std::to_string(*highest)));
   }
-  step.matrices = of_layers(shape, "matrices", matrices, true, &checked<float>);
-  step.biases = of_layers(shape, "biases", biases, false, &checked<float>);
-  step.grad_matrices = of_layers(shape, "grad_matrices", grad_matrices, true, &writeable<float>);
-  step.grad_biases = of_layers(shape, "grad_biases", grad_biases, false, &writeable<float>);
+  take_layers(shape, "parameters", parameters, &checked<float>, step.matrices, step.biases);
+  take_layers(shape, "grads", grads, &writeable<float>, step.grad_matrices, step.grad_biases);
   step.grad_hidden =
       grad_hidden.is_none() ? nullptr : writeable<std::uint16_t>("grad_hidden", grad_hidden, {count, width});
   const py::gil_scoped_release release;
@@ -84,8 +81,7 @@ void bind_decoder_loss(py::module_& module) {
       .def_property_readonly_static("COLUMNS", [](const py::object&) { return DecoderLoss::kColumns; })
       .def_property_readonly_static("ACTIONS", [](const py::object&) { return DecoderLoss::kActions; })
       .def("run", &run, py::kw_only(), py::arg("rows"), py::arg("hidden"), py::arg("target"), py::arg("weight"),
-           py::arg("scale"), py::arg("shift"), py::arg("matrices"), py::arg("biases"), py::arg("grad_matrices"),
-           py::arg("grad_biases"), py::arg("grad_hidden"));
+           py::arg("scale"), py::arg("shift"), py::arg("parameters"), py::arg("grads"), py::arg("grad_hidden"));
 }
 
 }  // namespace vintix_fast

@@ -38,8 +38,11 @@ constexpr std::size_t kTile = 64;  // queries, and keys
 
 inline std::size_t attention_tiles(std::size_t length) { return (length + kTile - 1) / kTile; }
 
-// Elements of `weights`; those of tiles that are never read are never touched.
-std::size_t causal_attention_weights(const CausalAttention& task);
+// Elements of one (sequence, head)'s `weights`: of every pair of tiles of which the keys' is not younger.  Those of tiles
+// that are never read are never touched.
+inline std::size_t attention_weights(std::size_t length) {
+  return attention_tiles(length) * (attention_tiles(length) + 1) / 2 * kTile * kTile;
+}
 
 // out [B, T, H, D] bfloat16; weights, aligned to 64 bytes, or null where no backward pass follows; sums [B, H, T], and
 // stops [B, H, tiles]: the oldest tile of keys that the backward pass needs.

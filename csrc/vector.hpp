@@ -10,7 +10,6 @@ using Bits = std::uint32_t __attribute__((vector_size(64), may_alias, aligned(4)
 VF_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 VF_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 VF_INLINE Vec fill(float x) { return x - Vec{}; }
-VF_INLINE Int fill_int(std::int32_t x) { return x - Int{}; }
 VF_INLINE Vec to_float(Int v) { return __builtin_convertvector(v, Vec); }
 VF_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 VF_INLINE float max(float a, float b) { return a > b ? a : b; }

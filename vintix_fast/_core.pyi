@@ -8,6 +8,12 @@ from typing import Literal, Self, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+_Float32 = npt.NDArray[np.float32]
+_Int32 = npt.NDArray[np.int32]
+_Int64 = npt.NDArray[np.int64]
+_Bfloat16 = npt.NDArray[np.uint16]
+"""Its bits, for numpy has no such type."""
+
 class WriterStats(TypedDict):
     steps: int
     """``append`` calls."""
@@ -189,7 +195,7 @@ class PolicyDecoder:
 
     def __init__(
         self,
-        weights: Mapping[str, npt.NDArray[np.float32]],
+        weights: Mapping[str, _Float32],
         *,
         num_envs: int,
         parallel_residual: bool,
@@ -219,13 +225,7 @@ class PolicyDecoder:
     def reset(self, mask: npt.NDArray[np.bool_] | None = None) -> None:
         """Forgets the histories where ``mask`` [N] is true, or all; and a step that was begun."""
 
-    def begin(
-        self,
-        observation: npt.NDArray[np.float32],
-        prev_action: npt.NDArray[np.float32],
-        prev_reward: npt.NDArray[np.float32],
-        step_num: npt.NDArray[np.int32],
-    ) -> None:
+    def begin(self, observation: _Float32, prev_action: _Float32, prev_reward: _Float32, step_num: _Int32) -> None:
         """Starts a step; what is given ([N, obs], [N, act], [N], [N], C-contiguous) is copied.
 
         Raises:
@@ -233,7 +233,7 @@ class PolicyDecoder:
             RuntimeError: the step before was not finished.
         """
 
-    def finish(self) -> npt.NDArray[np.float32]:
+    def finish(self) -> _Float32:
         """Helps to decode what is left, without the GIL, and returns the actions [N, act].
 
         Raises:
@@ -253,7 +253,7 @@ class PolicyDecoder:
 class CausalAttention:
     """Causal attention with ALiBi over queries and keys that it normalises; `vintix_fast.train.compiled` says more.
 
-    bfloat16 comes as its bits.  Arrays are C-contiguous, and nothing may write to those that this was made of.
+    Arrays are C-contiguous, and nothing may write to those that this was made of.
     B sequences of T tokens, H heads of D dimensions, a multiple of 32.
 
     Raises:
@@ -263,14 +263,14 @@ class CausalAttention:
 
     def __init__(
         self,
-        qkv: npt.NDArray[np.uint16],
-        slopes: npt.NDArray[np.float32],
-        q_weight: npt.NDArray[np.float32],
-        q_bias: npt.NDArray[np.float32],
-        k_weight: npt.NDArray[np.float32],
-        k_bias: npt.NDArray[np.float32],
+        qkv: _Bfloat16,
+        slopes: _Float32,
+        q_weight: _Float32,
+        q_bias: _Float32,
+        k_weight: _Float32,
+        k_bias: _Float32,
         *,
-        first: npt.NDArray[np.int32] | None,
+        first: _Int32 | None,
         norm_eps: float,
         dropped_mass: float,
         threads: int,
@@ -285,13 +285,7 @@ class CausalAttention:
     def tiles(self) -> int:
         """In a sequence."""
 
-    def forward(
-        self,
-        out: npt.NDArray[np.uint16],
-        sums: npt.NDArray[np.float32],
-        stops: npt.NDArray[np.int32],
-        weights: npt.NDArray[np.uint16] | None,
-    ) -> None:
+    def forward(self, out: _Bfloat16, sums: _Float32, stops: _Int32, weights: _Bfloat16 | None) -> None:
         """Writes [B, T, H, D], [B, H, T], [B, H, tiles] and at least [weights_size], aligned to 64 bytes, or nothing.
 
         Releases the GIL.
@@ -299,12 +293,12 @@ class CausalAttention:
 
     def backward(
         self,
-        out: npt.NDArray[np.uint16],
-        sums: npt.NDArray[np.float32],
-        stops: npt.NDArray[np.int32],
-        weights: npt.NDArray[np.uint16],
-        grad_out: npt.NDArray[np.uint16],
-        grad_qkv: npt.NDArray[np.uint16],
+        out: _Bfloat16,
+        sums: _Float32,
+        stops: _Int32,
+        weights: _Bfloat16,
+        grad_out: _Bfloat16,
+        grad_qkv: _Bfloat16,
     ) -> None:
         """Takes what `forward` wrote and [B, T, H, D], and writes [B, T, 3, H, D].  Releases the GIL."""
 
@@ -329,27 +323,24 @@ class DecoderLoss:
     def run(
         self,
         *,
-        rows: npt.NDArray[np.int64],
-        hidden: npt.NDArray[np.uint16],
-        target: npt.NDArray[np.float32],
-        weight: npt.NDArray[np.float32],
-        scale: npt.NDArray[np.float32],
-        shift: npt.NDArray[np.float32],
-        matrices: Sequence[npt.NDArray[np.float32]],
-        biases: Sequence[npt.NDArray[np.float32]],
-        grad_matrices: Sequence[npt.NDArray[np.float32]],
-        grad_biases: Sequence[npt.NDArray[np.float32]],
-        grad_hidden: npt.NDArray[np.uint16] | None,
+        rows: _Int64,
+        hidden: _Bfloat16,
+        target: _Float32,
+        weight: _Float32,
+        scale: _Float32,
+        shift: _Float32,
+        parameters: Sequence[_Float32],
+        grads: Sequence[_Float32],
+        grad_hidden: _Bfloat16 | None,
     ) -> float:
         """Writes the gradients and returns the loss; releases the GIL.
 
         Args:
             rows: [n], which tokens.
-            hidden, target, weight: [tokens, width], bfloat16's bits; [tokens, actions]; [tokens].
+            hidden, target, weight: [tokens, width], [tokens, actions], [tokens].
             scale, shift: [actions].
-            matrices, biases: of each layer.
-            grad_matrices, grad_biases: of the same shapes.
-            grad_hidden: [n, width], bfloat16's bits; None where nobody wants it.
+            parameters, grads: weight and bias of each layer in turn; read, and written.
+            grad_hidden: [n, width]; None where nobody wants it.
 
         Raises:
             TypeError, ValueError: an array is not as described, or ``rows`` points outside.

@@ -69,24 +69,16 @@ def causal_attention(
     return _CausalAttention.apply(qkv.contiguous(), slopes, norms, q_norm.eps, first, dropped_mass)
 
 
-class _Pool:
-    """Memory for weights, used again: fresh memory of this size costs tens of thousands of page faults a step."""
-
-    def __init__(self) -> None:
-        self._free: list[Tensor] = []
-
-    def take(self, size: int) -> Tensor:
-        while self._free:
-            memory = self._free.pop()
-            if memory.numel() >= size:
-                return memory
-        return torch.empty(size, dtype=torch.bfloat16)
-
-    def give(self, memory: Tensor) -> None:
-        self._free.append(memory)
+_used: list[Tensor] = []
+"""Memory for weights, to be used again: fresh memory of this size costs tens of thousands of page faults a step."""
 
 
-_pool = _Pool()
+def _memory(size: int) -> Tensor:
+    """At least ``size`` bfloat16 numbers, aligned to 64 bytes."""
+    while _used:
+        if (memory := _used.pop()).numel() >= size:
+            return memory
+    return torch.empty(size, dtype=torch.bfloat16)
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -100,7 +92,7 @@ class _CausalAttention(torch.autograd.Function):
         out = torch.empty(n, t, heads, dim, dtype=torch.bfloat16)
         sums = torch.empty(n, heads, t)
         stops = torch.empty(n, heads, task.tiles, dtype=torch.int32)
-        ctx.weights = _pool.take(task.weights_size) if ctx.needs_input_grad[0] else None
+        ctx.weights = _memory(task.weights_size) if ctx.needs_input_grad[0] else None
         weights = None if ctx.weights is None else _array(ctx.weights)
         task.forward(*map(_array, (out, sums, stops)), weights)
         ctx.save_for_backward(qkv, out, sums, stops)
@@ -114,7 +106,7 @@ class _CausalAttention(torch.autograd.Function):
         qkv, out, sums, stops = ctx.saved_tensors
         grad_qkv = torch.empty_like(qkv)
         ctx.task.backward(*map(_array, (out, sums, stops, ctx.weights, grad_out.contiguous(), grad_qkv)))
-        _pool.give(ctx.weights)
+        _used.append(ctx.weights)
         ctx.task = ctx.weights = None
         return grad_qkv, *[None] * 5
 
@@ -179,33 +171,25 @@ class DecoderLoss:
             rows = torch.arange(len(hidden))
         elif hidden.requires_grad:
             raise ValueError("DecoderLoss: rows must be of constants; hidden wants a gradient")
-        weights, biases = ([getattr(layer, name) for layer in self._linear] for name in ("weight", "bias"))
-        return _DecoderLoss.apply(self, rows, target, weight, hidden, *weights, *biases)
-
-    def _run(self, hidden, parameters, **constants) -> tuple[float, Tensor | None, list[Tensor]]:
-        """The loss and its gradients."""
-        grad_hidden = torch.empty_like(hidden) if hidden.requires_grad else None
-        grads = [torch.empty_like(parameter) for parameter in parameters]
-        read, written = (list(map(_array, tensors)) for tensors in (parameters, grads))
-        layers = len(self._linear)
-        loss = self._core.run(
-            hidden=_array(hidden.contiguous()), **self._units,
-            **{name: _array(tensor.contiguous()) for name, tensor in constants.items()},
-            matrices=read[:layers], biases=read[layers:], grad_matrices=written[:layers], grad_biases=written[layers:],
-            grad_hidden=None if grad_hidden is None else _array(grad_hidden),
-        )  # fmt: skip
-        return loss, grad_hidden, grads
+        constants = {"rows": rows, "target": target, "weight": weight}
+        given = self._units | {name: _array(tensor.contiguous()) for name, tensor in constants.items()}
+        parameters = [parameter for layer in self._linear for parameter in (layer.weight, layer.bias)]
+        return _DecoderLoss.apply(self._core, given, hidden, *parameters)
 
 
 class _DecoderLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, task, rows, target, weight, hidden, *parameters):
-        loss, *grads = task._run(hidden, parameters, rows=rows, target=target, weight=weight)
-        ctx.save_for_backward(grads[0], *grads[1])
+    def forward(ctx, core, given, hidden, *parameters):
+        grad_hidden = torch.empty(hidden.shape, dtype=hidden.dtype) if ctx.needs_input_grad[2] else None
+        grads = [torch.empty_like(parameter) for parameter in parameters]
+        loss = core.run(
+            **given, hidden=_array(hidden.contiguous()), parameters=[*map(_array, parameters)],
+            grads=[*map(_array, grads)], grad_hidden=None if grad_hidden is None else _array(grad_hidden),
+        )  # fmt: skip
+        ctx.save_for_backward(grad_hidden, *grads)
         return torch.tensor(loss)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
-        grads = [grad if grad is None else grad * grad_loss for grad in ctx.saved_tensors]
-        return None, None, None, None, *grads
+        return None, None, *(grad if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
