@@ -1,4 +1,4 @@
-// vintix_fast._core.CausalAttention: checks arrays, keeps those that it was made of, releases the GIL around the passes.
+// vintix_fast._core.CausalAttention: checks arrays, keeps those that it was made of, releases the GIL in the passes.
 
 #include <algorithm>
 #include <cstdint>
@@ -21,7 +21,8 @@ class BoundAttention {
     require_bfloat16_kernels();
     qkv_shape_ = shape_of(typed<std::uint16_t>("qkv", qkv));
     if (qkv_shape_.size() != 5 || qkv_shape_[2] != 3 || qkv_shape_[4] % 32 != 0) {
-      throw py::value_error("qkv: expected shape [B, T, 3, H, D], D a multiple of 32, got " + text(py::cast(qkv_shape_)));
+      throw py::value_error("qkv: expected shape [B, T, 3, H, D], D a multiple of 32, got " +
+                            text(py::cast(qkv_shape_)));
     }
     const py::ssize_t batch = qkv_shape_[0], length = qkv_shape_[1], heads = qkv_shape_[3], dim = qkv_shape_[4];
     out_shape_ = {batch, length, heads, dim};
@@ -69,7 +70,9 @@ class BoundAttention {
     const auto size = static_cast<py::ssize_t>(weights_size());
     const py::ssize_t given = length_of(typed<std::uint16_t>("weights", weights));  // more will do
     auto* const data = writeable<std::uint16_t>("weights", weights, {std::max(size, given)});
-    if (reinterpret_cast<std::uintptr_t>(data) % 64 != 0) throw py::value_error("weights: expected alignment to 64 bytes");
+    if (reinterpret_cast<std::uintptr_t>(data) % 64 != 0) {
+      throw py::value_error("weights: expected alignment to 64 bytes");
+    }
     return data;
   }
 

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <limits>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,8 +28,8 @@ CacheType cache_type(const std::string& name) {
   throw py::value_error("cache_dtype: expected float32 or int8, got '" + name + "'");
 }
 
-std::map<std::string, Tensor> tensors(const py::dict& weights) {
-  std::map<std::string, Tensor> found;
+Weights tensors(const py::dict& weights) {
+  Weights found;
   for (const auto& [key, value] : weights) {
     const std::string name = text(key);
     const std::string label = "weights: '" + name + "'";
@@ -60,7 +59,7 @@ std::unique_ptr<PolicyDecoder> make_decoder(const py::dict& weights, std::int64_
   const DecoderConfig config{parallel_residual, action_first, reward_scale, cache_type(cache_dtype),
                              static_cast<float>(dropped_mass), slopes, score_bounds, std::move(checked_spans),
                              positive("num_envs", num_envs), positive("threads", threads), implementation};
-  const std::map<std::string, Tensor> given = tensors(weights);
+  const Weights given = tensors(weights);
   const py::gil_scoped_release release;
   return std::make_unique<PolicyDecoder>(config, given);
 }

@@ -1,8 +1,9 @@
 // The parts of vintix_fast._core, each bound in a file of its own, and how all of them take arrays.
 //
-// One convention: an array comes by name, of exactly one type and shape, C-contiguous; it is neither converted nor copied,
-// and no address is ever passed as a number.  What does not fit is a TypeError (type) or ValueError (shape, layout) that
-// shows the name, what was expected and what was given.  bfloat16, which numpy lacks, comes as its bits in uint16.
+// One convention: an array comes by name, of exactly one type and shape, C-contiguous.  It is neither converted nor
+// copied, and no address is ever passed as a number.  What does not fit is a TypeError (type) or ValueError (shape,
+// layout) that shows the name, what was expected and what was given.  bfloat16, which numpy lacks, comes as its bits,
+// in uint16.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -6,20 +6,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "decode_rows.hpp"
+#include "packed_weights.hpp"
 #include "worker_pool.hpp"
 
 namespace vintix_fast {
-
-struct Tensor {
-  const float* data;
-  std::vector<std::size_t> shape;
-};
 
 // What the weights' shapes do not say.
 struct DecoderConfig {
@@ -41,7 +36,7 @@ const std::vector<Implementation>& implementations();
 class PolicyDecoder {
  public:
   // weights: by the names that policy_decoder.cpp asks for; copied.  Throws std::invalid_argument.
-  PolicyDecoder(const DecoderConfig& config, const std::map<std::string, Tensor>& weights);
+  PolicyDecoder(const DecoderConfig& config, const Weights& weights);
 
   // Forgets all histories, or those of the environments whose flag is not 0; and a step that was begun.
   void reset(const std::uint8_t* flags);
@@ -66,9 +61,9 @@ class PolicyDecoder {
   };
   using Memory = std::unique_ptr<std::uint8_t[], Unmap>;
 
-  void read_sizes(const std::map<std::string, Tensor>& weights);
+  void read_sizes(const Weights& weights);
   void lay_out_cache();
-  void pack_weights(const std::map<std::string, Tensor>& weights);
+  void pack_weights(const Weights& weights);
   static Memory allocate(std::size_t bytes);
 
   DecoderConfig config_;
