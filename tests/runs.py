@@ -107,7 +107,7 @@ def script_evaluations(monkeypatch, returns: list[float]) -> None:
     monkeypatch.setattr(importlib.import_module("vintix_fast.gate"), "measure", measure)
 
 
-ENGINE_OPTIONS = {"engine": "auto", "cache_dtype": "bfloat16", "dropped_mass": 0.25}
+ENGINE_OPTIONS = {"engine": "auto", "cache_dtype": "float32", "dropped_mass": 0.25}
 """All of them other than what a policy has by itself."""
 
 

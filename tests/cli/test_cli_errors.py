@@ -59,7 +59,7 @@ CHOICES = {
     "eval --token-order aro": "action-reward-observation, observation-action-reward",
     "adapt --device tpu": "cpu, cuda",
     "adapt --engine jax": "auto, torch",
-    "eval --cache-dtype float16": "float32, bfloat16, int8",
+    "eval --cache-dtype float16": "float32, int8",
     "eval --device cuda:7": "cpu, cuda",
 }
 
