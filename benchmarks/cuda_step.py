@@ -72,7 +72,7 @@ def policy_step(policy: GraphPolicy, inputs: tuple[torch.Tensor, ...]) -> torch.
     observation, step_num, action, reward = inputs
     policy.begin(observation, step_num)
     mean_action = policy.finish()
-    policy.remember(action, reward)
+    policy.observe(action, reward)
     return mean_action
 
 
@@ -134,7 +134,7 @@ def host_waits_per_step(model: Vintix, args: argparse.Namespace, dtype: torch.dt
     some = torch.arange(args.num_envs, device=model.device) % 7 == 0
 
     def step() -> None:
-        policy.forget(some)
+        policy.reset(some)
         mean_action = policy_step(policy, inputs)
         copies.push({"observation": inputs[0], "mean_action": mean_action, "reward": inputs[3]})
 

@@ -45,8 +45,8 @@ def act_all(policy, history, resets=()):
         mask = torch.zeros(len(observation), dtype=torch.bool)
         for step, env in resets:
             mask[env] |= step == t
-        policy.forget(mask)
-        policy.remember(action[:, t], reward[:, t])
+        policy.reset(mask)
+        policy.observe(action[:, t], reward[:, t])
         out.append(policy.act(observation[:, t], step_num[:, t]))
     return torch.stack(out, 1)
 
@@ -113,7 +113,7 @@ def test_neither_the_number_of_threads_nor_of_environments_changes_an_action():
 
 
 @pytest.mark.parametrize("cache_dtype", TOLERANCE)
-def test_nan_stays_in_its_history_until_that_is_forgotten(cache_dtype):
+def test_nan_stays_in_its_history_until_that_is_reset(cache_dtype):
     model = make_model()
     clean = make_history(model, envs=6, steps=90)
     history = [x.clone() for x in clean]
@@ -134,7 +134,7 @@ def test_a_step_that_was_given_up_is_forgotten():
     policy = CompiledPolicy(model, "task", 40, 32, threads=3)
     expected = act_all(policy, history)
     policy.begin(history[0][:, 0], history[3][:, 0])
-    policy.forget()
+    policy.reset()
     assert torch.equal(act_all(policy, history), expected)
     policy.begin(history[0][:, 0], history[3][:, 0])  # nor does it keep the policy from being thrown away
 
@@ -182,7 +182,7 @@ def test_a_policy_keeps_the_weights_that_it_was_made_of():
     before = act_all(policy, history)
     with torch.no_grad():
         model.head.acs_decoders["quadruped_locomotion"].layers[0].weight.mul_(0.5)
-    policy.forget()
+    policy.reset()
     assert torch.equal(act_all(policy, history), before)
     assert not torch.equal(act_all(CompiledPolicy(model, "task", 2, 32), history), before)
 

@@ -115,7 +115,7 @@ class CompiledPolicy(Actor):
         """Bytes of keys and values that all steps so far have read."""
         return self._decoder.bytes_read
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
@@ -131,6 +131,6 @@ class CompiledPolicy(Actor):
         self.begin(observation, step_num)
         return self.finish()
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         self._last_action[:] = action
         self._last_reward[:] = reward

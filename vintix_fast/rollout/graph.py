@@ -25,7 +25,7 @@ WARM_UP_STEPS = 3  # before a capture: kernels are compiled and libraries alloca
 class GraphPolicy(Actor):
     """Acts as `Policy` does.
 
-    Weights may be changed in place at any time.  Where they were replaced instead, `forget` captures the step anew.
+    Weights may be changed in place at any time.  Where they were replaced instead, `reset` captures the step anew.
 
     Args:
         model: the model, on the device to act on; used in eval mode.
@@ -65,9 +65,9 @@ class GraphPolicy(Actor):
         self._capturing = capture and self._stream is not None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: tuple[int, ...] = ()  # where the weights were then
-        self.forget()
+        self.reset()
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         """Start the histories anew where ``mask`` (bool [N]) is true, without waiting, or all of them.
 
         Starting all anew also takes notice of what training did to the weights, and may wait for the device.
@@ -108,7 +108,7 @@ class GraphPolicy(Actor):
         self.begin(observation, step_num)
         return self.finish()
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         """What was executed, action [N, A], and what came of it, reward [N]."""
         self._last_action.copy_(action)
         self._last_reward.copy_(reward)
