@@ -58,14 +58,14 @@ class FullContext(Actor):
     def __init__(self, policy: Actor) -> None:
         self._policy = policy
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         """Nothing."""
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
         return self._policy.act(observation, step_num)
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        self._policy.remember(action, reward)
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        self._policy.observe(action, reward)
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
         self._policy.begin(observation, step_num)
@@ -161,7 +161,7 @@ def fill(policy: Actor, walk: Walk, context_len: int) -> None:
 def _replay(policy: Actor, walk: Walk, step: int) -> None:
     at = step % len(walk.reward)
     policy.act(walk.observation[at], walk.step_num[at])
-    policy.remember(walk.action[at], walk.reward[at])
+    policy.observe(walk.action[at], walk.reward[at])
 
 
 def run_rows(task: WalkingTask, policy: Actor, walk: Walk) -> dict[str, dict[str, Any]]:

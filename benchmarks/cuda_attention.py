@@ -1,7 +1,7 @@
 """Attention in fine-tuning on a GPU: torch's fused one with a dense bias, FlexAttention, and the Triton kernel.
 
 Of one layer, forward and backward, over ``--batch-size`` windows of ``--window-len`` tokens (a multiple of 128), with
-the bundled model's windows.  `vintix-fast bench --training --device cuda` measures whole steps.
+the bundled model's spans.  `vintix-fast bench --training --device cuda` measures whole steps.
 
     python benchmarks/cuda_attention.py
 
@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from vintix_fast.bundled import BUILTIN_CHECKPOINT
-from vintix_fast.kernels import fused_attention
+from vintix_fast.kernels.causal_attention import causal_attention
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.model.transformer import _alibi, windows_for
+from vintix_fast.model.transformer import _alibi, spans_for
 
 
 def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, float]:
@@ -31,7 +31,7 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
     heads, dim, device = config.transformer_heads, config.head_dim, model.device
     slopes = torch.tensor(model.transformer.slopes, device=device)
     bound = model.transformer.blocks[0].attention.score_bound()
-    kept = torch.tensor(windows_for(bound, model.transformer.slopes, length, 1e-2), dtype=torch.int32, device=device)
+    kept = torch.tensor(spans_for(bound, model.transformer.slopes, length, 1e-2), dtype=torch.int32, device=device)
     everything = torch.full_like(kept, length)
     bias = _alibi(heads, length, length, torch.bfloat16, device)[None]
     mask = create_block_mask(
@@ -51,8 +51,8 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
     ways = {
         "dense bias": dense,
         "FlexAttention": flexible,
-        "kernel, whole histories": lambda *x: fused_attention.causal_attention(*x, slopes, everything),
-        "kernel": lambda *x: fused_attention.causal_attention(*x, slopes, kept),
+        "kernel, whole histories": lambda *x: causal_attention(*x, slopes, everything),
+        "kernel": lambda *x: causal_attention(*x, slopes, kept),
     }
     generator = torch.Generator(device).manual_seed(0)
     normed = torch.nn.functional.layer_norm
@@ -63,7 +63,7 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
     truth = torch.autograd.grad(
         dense(*exact, bias=_alibi(heads, length, length, torch.float32, device)[None]), exact, grad.float()
     )
-    result = {"windows": kept.tolist()}
+    result = {"spans": kept.tolist()}
     for name, attend in ways.items():
         result[f"{name}_forward_ms"] = _graph_ms(lambda attend=attend: attend(*inputs))
         result[f"{name}_ms"] = _graph_ms(lambda attend=attend: torch.autograd.grad(attend(*inputs), inputs, grad))

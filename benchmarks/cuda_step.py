@@ -72,7 +72,7 @@ def policy_step(policy: GraphPolicy, inputs: tuple[torch.Tensor, ...]) -> torch.
     observation, step_num, action, reward = inputs
     policy.begin(observation, step_num)
     mean_action = policy.finish()
-    policy.remember(action, reward)
+    policy.observe(action, reward)
     return mean_action
 
 
@@ -91,21 +91,21 @@ def measure_policy(model: Vintix, args: argparse.Namespace, dtype: torch.dtype) 
 def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtype, gb_s: float) -> dict[str, float]:
     """One layer's kernel over all environments; kernel and plain version over a part of them."""
     config = model.config
-    windows = model.transformer.windows(args.context_len)
+    spans = model.transformer.spans(args.context_len)
 
     def run(num_envs: int, attend: Callable[..., torch.Tensor]) -> tuple[float, ContextCache]:
-        cache = ContextCache(config, num_envs, args.context_len, model.device, dtype, windows)
+        cache = ContextCache(config, num_envs, args.context_len, model.device, dtype, spans)
         cache.length.fill_(args.context_len)
         cache.advance()
         heads = (num_envs, config.transformer_heads, config.head_dim)
         q, k, v = (torch.randn(heads, device=model.device) for _ in range(3))
-        rest = (cache._slot, cache.length, cache.windows[0], cache._slopes)
+        rest = (cache._slot, cache.length, cache.spans[0], cache._slopes)
         return times_ms(lambda: attend(q, k, v, cache.rings[0], *rest), 20)[0], cache
 
     part = max(1, args.num_envs // REFERENCE_SHARE)
     plain_ms, fused_part_ms = run(part, reference.attend)[0], run(part, kernels.attend)[0]
     fused_ms, cache = run(args.num_envs, kernels.attend)
-    bytes_read = cache.nbytes / config.transformer_depth * sum(windows[0]) / len(windows[0]) / args.context_len
+    bytes_read = cache.nbytes / config.transformer_depth * sum(spans[0]) / len(spans[0]) / args.context_len
     return {
         "attention_plain_part_ms": plain_ms,
         "attention_kernel_part_ms": fused_part_ms,
@@ -134,7 +134,7 @@ def host_waits_per_step(model: Vintix, args: argparse.Namespace, dtype: torch.dt
     some = torch.arange(args.num_envs, device=model.device) % 7 == 0
 
     def step() -> None:
-        policy.forget(some)
+        policy.reset(some)
         mean_action = policy_step(policy, inputs)
         copies.push({"observation": inputs[0], "mean_action": mean_action, "reward": inputs[3]})
 

@@ -116,7 +116,7 @@ def _core() -> Check:
     import h5py
     import numpy as np
 
-    from vintix_fast._core import CausalAttention, decode_implementations
+    from vintix_fast._core import cpu_features
     from vintix_fast.schema import FIELDS
 
     with tempfile.TemporaryDirectory() as folder:
@@ -126,15 +126,15 @@ def _core() -> Check:
             writer.append(step, np.ones(1, bool))
         with h5py.File(path) as file:
             written = list(file)
-    decoder = decode_implementations()[0]
+    features = cpu_features()
     trainer = "a compiled kernel in bfloat16"
-    if not CausalAttention.supported():
+    if not features["bfloat16_kernels"]:
         trainer = (
             "plain torch (the kernel needs a processor with AVX-512 and its bfloat16 products, and GCC 11 or newer)"
         )
     return written == ["0-0"], (
         f"a test file was written and read (h5py's HDF5 {h5py.version.hdf5_version}); "
-        f"the policy decodes with {decoder}; fine-tuning attends with {trainer}"
+        f"the policy decodes with {features['decoders'][0]}; fine-tuning attends with {trainer}"
     )
 
 

@@ -2,6 +2,9 @@
 //
 // For causal_attention_avx512.cpp alone, which includes bfloat16_products.hpp before it.
 
+constexpr std::size_t kPairs = kTile / 2;        // of tokens in a tile
+constexpr std::size_t kWeights = kTile * kTile;  // in a tile
+
 template <int Vectors>
 inline void accumulate_columns(std::size_t rows, const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
                                std::size_t b_stride, std::size_t pairs, float* c, std::size_t c_stride) {

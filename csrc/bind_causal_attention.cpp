@@ -1,9 +1,8 @@
-// vintix_fast._core's causal attention: memory by address, sizes as numbers; vintix_fast/kernels/causal_attention.py checks
-// both.  The GIL is released.
+// vintix_fast._core.CausalAttention: checks arrays, keeps those that it was made of, releases the GIL in the passes.
 
-#include <pybind11/pybind11.h>
-
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "bindings.hpp"
 #include "causal_attention.hpp"
@@ -13,48 +12,91 @@ namespace py = pybind11;
 namespace vintix_fast {
 namespace {
 
-template <typename T>
-T* at(std::uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
+class BoundAttention {
+ public:
+  BoundAttention(const py::object& qkv, const py::object& slopes, const py::object& q_weight, const py::object& q_bias,
+                 const py::object& k_weight, const py::object& k_bias, const py::object& first, float norm_eps,
+                 float dropped_mass, std::size_t threads)
+      : kept_{qkv, slopes, q_weight, q_bias, k_weight, k_bias, first} {
+    require_bfloat16_kernels();
+    qkv_shape_ = shape_of(typed<std::uint16_t>("qkv", qkv));
+    if (qkv_shape_.size() != 5 || qkv_shape_[2] != 3 || qkv_shape_[4] % 32 != 0) {
+      throw py::value_error("qkv: expected shape [B, T, 3, H, D], D a multiple of 32, got " +
+                            text(py::cast(qkv_shape_)));
+    }
+    const py::ssize_t batch = qkv_shape_[0], length = qkv_shape_[1], heads = qkv_shape_[3], dim = qkv_shape_[4];
+    out_shape_ = {batch, length, heads, dim};
+    task_.batch = batch, task_.length = length, task_.heads = heads, task_.head_dim = dim;
+    task_.qkv = checked<std::uint16_t>("qkv", qkv, qkv_shape_);
+    task_.first = first.is_none() ? nullptr : checked<std::int32_t>("first", first, {batch, length});
+    task_.slopes = checked<float>("slopes", slopes, {heads});
+    task_.q_weight = checked<float>("q_weight", q_weight, {dim});
+    task_.q_bias = checked<float>("q_bias", q_bias, {dim});
+    task_.k_weight = checked<float>("k_weight", k_weight, {dim});
+    task_.k_bias = checked<float>("k_bias", k_bias, {dim});
+    task_.norm_eps = norm_eps, task_.dropped_mass = dropped_mass, task_.threads = threads;
+  }
 
-CausalAttention make_task(std::size_t batch, std::size_t length, std::size_t heads, std::size_t head_dim,
-                          std::uintptr_t qkv, std::uintptr_t first, std::uintptr_t slopes, std::uintptr_t q_weight,
-                          std::uintptr_t q_bias, std::uintptr_t k_weight, std::uintptr_t k_bias, float norm_eps,
-                          float dropped_mass, std::size_t threads) {
-  return {batch, length, heads, head_dim, at<const std::uint16_t>(qkv), at<const std::int32_t>(first),
-          at<const float>(slopes), at<const float>(q_weight), at<const float>(q_bias), at<const float>(k_weight),
-          at<const float>(k_bias), norm_eps, dropped_mass, threads};
-}
+  std::size_t weights_size() const { return task_.batch * task_.heads * attention_weights(task_.length); }
+  std::size_t tiles() const { return attention_tiles(task_.length); }
 
-void forward(const CausalAttention& task, std::uintptr_t out, std::uintptr_t weights, std::uintptr_t sums,
-             std::uintptr_t stops) {
-  causal_attention_forward(task, at<std::uint16_t>(out), at<std::uint16_t>(weights), at<float>(sums),
-                           at<std::int32_t>(stops));
-}
+  void forward(const py::object& out, const py::object& sums, const py::object& stops,
+               const py::object& weights) const {
+    auto* const out_data = writeable<std::uint16_t>("out", out, out_shape_);
+    auto* const sums_data = writeable<float>("sums", sums, sums_shape());
+    auto* const stops_data = writeable<std::int32_t>("stops", stops, stops_shape());
+    auto* const weights_data = weights.is_none() ? nullptr : aligned_weights(weights);
+    const py::gil_scoped_release release;
+    causal_attention_forward(task_, out_data, weights_data, sums_data, stops_data);
+  }
 
-void backward(const CausalAttention& task, std::uintptr_t out, std::uintptr_t weights, std::uintptr_t sums,
-              std::uintptr_t stops, std::uintptr_t grad_out, std::uintptr_t grad_qkv) {
-  causal_attention_backward(task, at<const std::uint16_t>(out), at<const std::uint16_t>(weights), at<const float>(sums),
-                            at<const std::int32_t>(stops), at<const std::uint16_t>(grad_out),
-                            at<std::uint16_t>(grad_qkv));
-}
+  void backward(const py::object& out, const py::object& sums, const py::object& stops, const py::object& weights,
+                const py::object& grad_out, const py::object& grad_qkv) const {
+    const auto* const out_data = checked<std::uint16_t>("out", out, out_shape_);
+    const auto* const sums_data = checked<float>("sums", sums, sums_shape());
+    const auto* const stops_data = checked<std::int32_t>("stops", stops, stops_shape());
+    const auto* const weights_data = aligned_weights(weights);
+    const auto* const grad_out_data = checked<std::uint16_t>("grad_out", grad_out, out_shape_);
+    auto* const grad_qkv_data = writeable<std::uint16_t>("grad_qkv", grad_qkv, qkv_shape_);
+    const py::gil_scoped_release release;
+    causal_attention_backward(task_, out_data, weights_data, sums_data, stops_data, grad_out_data, grad_qkv_data);
+  }
+
+ private:
+  Shape sums_shape() const { return {out_shape_[0], out_shape_[2], out_shape_[1]}; }
+  Shape stops_shape() const { return {out_shape_[0], out_shape_[2], static_cast<py::ssize_t>(tiles())}; }
+
+  std::uint16_t* aligned_weights(const py::handle& weights) const {
+    const auto size = static_cast<py::ssize_t>(weights_size());
+    const py::ssize_t given = length_of(typed<std::uint16_t>("weights", weights));  // more will do
+    auto* const data = writeable<std::uint16_t>("weights", weights, {std::max(size, given)});
+    if (reinterpret_cast<std::uintptr_t>(data) % 64 != 0) {
+      throw py::value_error("weights: expected alignment to 64 bytes");
+    }
+    return data;
+  }
+
+  std::vector<py::object> kept_;  // what task_ points to
+  Shape qkv_shape_, out_shape_;
+  CausalAttention task_{};
+};
 
 }  // namespace
 
 void bind_causal_attention(py::module_& module) {
-  using release = py::call_guard<py::gil_scoped_release>;
-  py::class_<CausalAttention>(module, "CausalAttention", "See csrc/causal_attention.hpp; pointers are addresses.")
-      .def(py::init(&make_task), py::kw_only(), py::arg("batch"), py::arg("length"), py::arg("heads"),
-           py::arg("head_dim"), py::arg("qkv"), py::arg("first"), py::arg("slopes"), py::arg("q_weight"),
-           py::arg("q_bias"), py::arg("k_weight"), py::arg("k_bias"), py::arg("norm_eps"), py::arg("dropped_mass"),
+  py::class_<BoundAttention>(module, "CausalAttention",
+                             "Causal attention with ALiBi in bfloat16.\n\n"
+                             "See _core.pyi for signatures; csrc/causal_attention.hpp for what it does.")
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
+                    const py::object&, const py::object&, float, float, std::size_t>(),
+           py::arg("qkv"), py::arg("slopes"), py::arg("q_weight"), py::arg("q_bias"), py::arg("k_weight"),
+           py::arg("k_bias"), py::kw_only(), py::arg("first"), py::arg("norm_eps"), py::arg("dropped_mass"),
            py::arg("threads"))
-      .def_static("supported", &causal_attention_supported)
-      .def_static("weights_size", &causal_attention_weights, py::arg("batch"), py::arg("length"), py::arg("heads"))
-      .def("forward", &forward, py::kw_only(), py::arg("out"), py::arg("weights"), py::arg("sums"), py::arg("stops"),
-           release())
-      .def("backward", &backward, py::kw_only(), py::arg("out"), py::arg("weights"), py::arg("sums"), py::arg("stops"),
-           py::arg("grad_out"), py::arg("grad_qkv"), release());
+      .def_property_readonly("weights_size", &BoundAttention::weights_size)
+      .def_property_readonly("tiles", &BoundAttention::tiles)
+      .def("forward", &BoundAttention::forward, py::arg("out"), py::arg("sums"), py::arg("stops"), py::arg("weights"))
+      .def("backward", &BoundAttention::backward, py::arg("out"), py::arg("sums"), py::arg("stops"), py::arg("weights"),
+           py::arg("grad_out"), py::arg("grad_qkv"));
 }
 
 }  // namespace vintix_fast

@@ -24,12 +24,6 @@ Rows rows(const char* name, const py::array& array, py::ssize_t num_rows, py::ss
   return {static_cast<const float*>(array.data()), array.strides(0) / size, array.strides(1) / size};
 }
 
-template <typename T>
-T* writeable(const char* name, py::array& array, const Shape& shape) {
-  checked<T>(name, array, shape);
-  return static_cast<T*>(array.mutable_data());  // throws ValueError where it is read-only
-}
-
 RobotStates states(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
                    const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
                    const py::array& joint_pos_rad, const py::array& joint_vel_rad_s) {

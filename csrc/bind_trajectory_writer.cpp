@@ -1,9 +1,6 @@
 // vintix_fast._core.TrajectoryWriter: checks arguments, releases the GIL around calls that block, translates errors; no
 // logic of its own.
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
 #include <array>
@@ -95,53 +92,21 @@ std::map<std::string, std::string> checked_attributes(std::map<std::string, std:
 
 // ------------------------------------------------------------------------------------------------- append's arguments
 
-std::string shape_text(const py::array& array) { return text(array.attr("shape")); }
-
 struct ArraySpec {
   py::str name;
-  py::tuple shape;
+  std::string label;  // in errors
   ElementType type;
-  std::vector<py::ssize_t> sizes;  // of shape
+  Shape shape;
 };
 
-[[noreturn]] void throw_array_error(const std::string& name, const std::string& expected, const std::string& got) {
-  throw py::value_error("append: '" + name + "': expected " + expected + ", got " + got);
-}
-
-void check_layout(const py::array& array, const std::string& name, const std::vector<py::ssize_t>& sizes,
-                  const py::handle& shape) {
-  bool same = array.ndim() == static_cast<py::ssize_t>(sizes.size());
-  for (std::size_t axis = 0; same && axis < sizes.size(); ++axis) {
-    same = array.shape(static_cast<py::ssize_t>(axis)) == sizes[axis];
-  }
-  if (!same) throw_array_error(name, "shape " + text(shape), shape_text(array));
-  if (!(array.flags() & py::array::c_style)) {
-    throw_array_error(name, "a C-contiguous array", "strides " + text(array.attr("strides")) + "; copy it first");
-  }
-}
-
-bool has_type(const py::array& array, ElementType type) {
-  switch (type) {
-    case ElementType::float32: return py::isinstance<py::array_t<float>>(array);
-    case ElementType::int32: return py::isinstance<py::array_t<std::int32_t>>(array);
-    case ElementType::uint8: return py::isinstance<py::array_t<std::uint8_t>>(array);
-  }
-  return false;
-}
-
-[[noreturn]] void throw_type_error(const std::string& name, const std::string& expected, const py::handle& got) {
-  const std::string what = py::isinstance<py::array>(got) ? "dtype " + text(got.attr("dtype"))
-                                                          : text(py::type::of(got).attr("__name__"));
-  throw py::type_error("append: '" + name + "': expected a numpy array of dtype " + expected + ", got " + what);
-}
-
 const void* checked_data(const ArraySpec& spec, const py::handle& object) {
-  const std::string name = spec.name;
-  if (!py::isinstance<py::array>(object)) throw_type_error(name, dtype_name(spec.type), object);
-  const auto array = py::reinterpret_borrow<py::array>(object);
-  if (!has_type(array, spec.type)) throw_type_error(name, dtype_name(spec.type), object);
-  check_layout(array, name, spec.sizes, spec.shape);
-  return array.data();
+  const char* const label = spec.label.c_str();
+  switch (spec.type) {
+    case ElementType::float32: return checked<float>(label, object, spec.shape);
+    case ElementType::int32: return checked<std::int32_t>(label, object, spec.shape);
+    case ElementType::uint8: return checked<std::uint8_t>(label, object, spec.shape);
+  }
+  return nullptr;
 }
 
 // ---------------------------------------------------------------------------------------------------------- the class
@@ -150,12 +115,11 @@ class BoundWriter {
  public:
   explicit BoundWriter(const WriterConfig& config) {
     const auto num_envs = static_cast<py::ssize_t>(config.num_envs);
-    active_shape_ = py::make_tuple(num_envs);
-    active_sizes_ = {num_envs};
+    active_shape_ = {num_envs};
     for (const Field& field : config.fields) {
-      std::vector<py::ssize_t> sizes{num_envs};
-      sizes.insert(sizes.end(), field.shape.begin(), field.shape.end());
-      specs_.push_back({py::str(field.name), py::tuple(py::cast(sizes)), field.type, sizes});
+      Shape shape{num_envs};
+      shape.insert(shape.end(), field.shape.begin(), field.shape.end());
+      specs_.push_back({py::str(field.name), "append: '" + field.name + "'", field.type, std::move(shape)});
     }
     const py::gil_scoped_release release;
     writer_ = std::make_unique<TrajectoryWriter>(config);
@@ -200,12 +164,9 @@ class BoundWriter {
 
  private:
   const std::uint8_t* checked_active(const py::handle& object) const {
-    if (!py::isinstance<py::array_t<std::uint8_t>>(object) && !py::isinstance<py::array_t<bool>>(object)) {
-      throw_type_error("active", "uint8 or bool", object);
-    }
-    const auto array = py::reinterpret_borrow<py::array>(object);
-    check_layout(array, "active", active_sizes_, active_shape_);
-    return static_cast<const std::uint8_t*>(array.data());
+    constexpr const char* label = "append: 'active'";
+    if (!py::isinstance<py::array_t<bool>>(object)) return checked<std::uint8_t>(label, object, active_shape_);
+    return reinterpret_cast<const std::uint8_t*>(checked<bool>(label, object, active_shape_));
   }
 
   [[noreturn]] void throw_field_error(const py::dict& arrays) const {
@@ -216,8 +177,7 @@ class BoundWriter {
   }
 
   std::vector<ArraySpec> specs_;
-  py::tuple active_shape_;
-  std::vector<py::ssize_t> active_sizes_;
+  Shape active_shape_;
   std::unique_ptr<TrajectoryWriter> writer_;
 };
 

@@ -2,11 +2,36 @@
 
 #include "bindings.hpp"
 
+#include <stdexcept>
+
+#include "cpu_features.hpp"
+#include "policy_decoder.hpp"
+
+namespace py = pybind11;
+
+namespace vintix_fast {
+
+void require_bfloat16_kernels() {
+  if (!has_bfloat16_kernels()) throw std::runtime_error("this processor or build has no bfloat16 kernels");
+}
+
+}  // namespace vintix_fast
+
 PYBIND11_MODULE(_core, module) {
+  using namespace vintix_fast;
   module.doc() = "Compiled parts of vintix-fast.";
-  vintix_fast::bind_causal_attention(module);
-  vintix_fast::bind_decoder_loss(module);
-  vintix_fast::bind_observe(module);
-  vintix_fast::bind_policy_decoder(module);
-  vintix_fast::bind_trajectory_writer(module);
+  module.def("cpu_features", [] {
+    py::dict found;
+    py::list decoders;
+    for (const Implementation& implementation : implementations()) decoders.append(implementation.name);
+    found["decoders"] = decoders;
+    found["bfloat16"] = cpu_features().avx512_bf16;
+    found["bfloat16_kernels"] = has_bfloat16_kernels();
+    return found;
+  });
+  bind_causal_attention(module);
+  bind_decoder_loss(module);
+  bind_observe(module);
+  bind_policy_decoder(module);
+  bind_trajectory_writer(module);
 }

@@ -1,4 +1,9 @@
-// The parts of vintix_fast._core, each bound in a file of its own, and how all of them check arrays.
+// The parts of vintix_fast._core, each bound in a file of its own, and how all of them take arrays.
+//
+// One convention: an array comes by name, of exactly one type and shape, C-contiguous.  It is neither converted nor
+// copied, and no address is ever passed as a number.  What does not fit is a TypeError (type) or ValueError (shape,
+// layout) that shows the name, what was expected and what was given.  bfloat16, which numpy lacks, comes as its bits,
+// in uint16.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -6,6 +11,7 @@
 #include <pybind11/stl.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -53,6 +59,22 @@ const T* checked(const char* name, const pybind11::handle& object, const Shape& 
   }
   return static_cast<const T*>(array.data());
 }
+
+// The same, to be written to; throws ValueError where it is read-only.
+template <typename T>
+T* writeable(const char* name, const pybind11::handle& object, const Shape& shape) {
+  T* const data = const_cast<T*>(checked<T>(name, object, shape));
+  if (!pybind11::reinterpret_borrow<pybind11::array>(object).writeable()) {
+    throw pybind11::value_error(std::string(name) + ": expected an array that can be written to, got a read-only one");
+  }
+  return data;
+}
+
+inline Shape shape_of(const pybind11::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
+inline pybind11::ssize_t length_of(const pybind11::array& array) { return array.ndim() > 0 ? array.shape(0) : 0; }
+
+// Throws RuntimeError unless causal attention and the decoder's loss run on this processor.
+void require_bfloat16_kernels();
 
 void bind_causal_attention(pybind11::module_& module);
 void bind_decoder_loss(pybind11::module_& module);

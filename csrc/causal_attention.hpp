@@ -12,8 +12,8 @@
 //
 // A sequence may hold several histories one after another: first[t] is the token at which token t's history begins.
 //
-// Work is one (sequence, head) at a time on each thread; results do not depend on the number of threads.  Needs AVX-512
-// with bfloat16 instructions.  Knows nothing about Python and torch.
+// Work is one (sequence, head) at a time on each thread of a pool; results do not depend on the number of threads.  Needs
+// has_bfloat16_kernels(), see cpu_features.hpp.  Knows nothing about Python and torch.
 
 #pragma once
 
@@ -34,14 +34,18 @@ struct CausalAttention {
   std::size_t threads;
 };
 
-// Whether this processor, and the compiler that built this, know the instructions.
-bool causal_attention_supported();
+constexpr std::size_t kTile = 64;  // queries, and keys
 
-// Elements of `weights` for these sizes; those of tiles that are never read are never touched.
-std::size_t causal_attention_weights(std::size_t batch, std::size_t length, std::size_t heads);
+inline std::size_t attention_tiles(std::size_t length) { return (length + kTile - 1) / kTile; }
 
-// out [B, T, H, D] bfloat16; weights, or null where no backward pass follows; sums [B, H, T], and stops [B, H, tiles]:
-// the oldest tile of keys that the backward pass needs.
+// Elements of one (sequence, head)'s `weights`: of every pair of tiles of which the keys' is not younger.  Those of tiles
+// that are never read are never touched.
+inline std::size_t attention_weights(std::size_t length) {
+  return attention_tiles(length) * (attention_tiles(length) + 1) / 2 * kTile * kTile;
+}
+
+// out [B, T, H, D] bfloat16; weights, aligned to 64 bytes, or null where no backward pass follows; sums [B, H, T], and
+// stops [B, H, tiles]: the oldest tile of keys that the backward pass needs.
 void causal_attention_forward(const CausalAttention& task, std::uint16_t* out, std::uint16_t* weights, float* sums,
                               std::int32_t* stops);
 

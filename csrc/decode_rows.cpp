@@ -15,7 +15,7 @@ namespace VF_NAMESPACE {
 #include "vector.hpp"
 
 #include "dense_layers.hpp"
-#include "ring_attention.hpp"
+#include "decode_attention.hpp"
 
 VF_INLINE float* take(float*& scratch, std::size_t size) {
   float* taken = scratch;
@@ -110,7 +110,7 @@ static std::size_t attend_rows(const Model& m, const Layer& layer, const Step& s
       }
       for (int d = 0; d < width; d += kLanes) store(query.numbers + d, load(query.numbers + d) * scale);
       if constexpr (type == CacheType::int8) round_query(query, width);
-      store_token(type, layer.rings[h], memory, position, width, key, value);
+      store_token<type>(layer.rings[h], memory, position, width, key, value);
       bytes += attend<type>(layer.rings[h], memory, position, width, m.dropped_mass, query, weight, out);
       copy(attended + r * stride + h * m.head_dim, out, m.head_dim);
     }
@@ -136,9 +136,8 @@ std::size_t decode_rows(const Model& m, const Step& step, int first, int rows, f
     const Layer& layer = m.layer[l];
     normalise_rows(layer.norm1, x, normed, stride, rows);
     linear(layer.in_proj, normed, stride, projected, wide, rows);
-    const auto attend_type = m.cache_type == CacheType::float32    ? attend_rows<CacheType::float32>
-                             : m.cache_type == CacheType::bfloat16 ? attend_rows<CacheType::bfloat16>
-                                                                   : attend_rows<CacheType::int8>;
+    const auto attend_type =
+        m.cache_type == CacheType::float32 ? attend_rows<CacheType::float32> : attend_rows<CacheType::int8>;
     bytes += attend_type(m, layer, step, first, rows, projected, wide, attended, stride, scratch);
     linear(layer.out_proj, attended, stride, projected, wide, rows);
     // A parallel MLP reads the residual stream as it was before attention.

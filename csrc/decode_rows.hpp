@@ -15,7 +15,7 @@ constexpr int kPanel = 2 * kLanes;  // outputs of a linear layer that are comput
 
 static constexpr int padded(int size, int multiple) { return (size + multiple - 1) / multiple * multiple; }
 
-enum class CacheType : std::uint8_t { float32, bfloat16, int8 };
+enum class CacheType : std::uint8_t { float32, int8 };
 
 // y = W x + b.  weight [outputs / kPanel][inputs][kPanel] and bias [outputs] are 0 past the layer's own outputs.
 struct Linear {
@@ -35,12 +35,12 @@ struct Norm {
 // A head's ring of keys and values in one environment's memory.  slots is a multiple of kLanes.
 //   keys    [slots / kLanes][head_padded / G][kLanes][G]
 //   values  [slots / G][head_padded][G]
-//   G is what four bytes hold: 1 float32, 2 bfloat16, 4 int8
+//   G is what four bytes hold: 1 float32, 4 int8
 //   scales  float [2][slots], of keys and of values; int8 only: a number is its level times its token's scale
 struct Ring {
   std::size_t keys = 0, values = 0, scales = 0;  // byte offsets in an environment's memory
   int slots = 0;
-  int window = 0;   // tokens that may be seen, this one included
+  int span = 0;     // tokens that may be seen, this one included
   float slope = 0;  // ALiBi's
   // exp(tail_bound - slope * a) bounds the weight of all tokens of age a and more, divided by dropped_mass; infinite
   // where scores have no bound.
@@ -62,7 +62,7 @@ struct VectorEncoder {
 struct Model {
   int observation_dim, action_dim;
   int observation_emb, action_emb, reward_emb;
-  int hidden, heads, head_dim, layers;
+  int hidden, intermediate, heads, head_dim, layers;
   int attention;  // heads * head_dim, at most hidden: where heads do not divide it, some of it goes without
   bool parallel_residual, action_first;  // action_first: tokens are action | reward | observation
   float reward_scale;

@@ -6,8 +6,8 @@
 // where it is wanted, the gradient of what went in.
 //
 // Products take bfloat16 and add in float32; activations and their gradients are rounded to bfloat16 between layers.
-// Tokens are cut into parts whose sums are added in order: results do not depend on the number of threads.  Needs AVX-512
-// with bfloat16 instructions.  Knows nothing about Python and torch.
+// Tokens are cut into parts whose sums are added in order: results do not depend on the number of threads.  Needs
+// has_bfloat16_kernels(), see cpu_features.hpp.  Knows nothing about Python and torch.
 
 #pragma once
 
@@ -37,20 +37,20 @@ struct DecoderStep {
 
 class DecoderLoss {
  public:
-  // Whether this processor, and the compiler that built this, know the instructions.
-  static bool supported();
-
   // What F is a multiple of, and the most that A may be.
   static constexpr std::size_t kColumns = 64, kActions = 16;
 
   DecoderLoss(const DecoderShape& shape, std::size_t threads);
 
   // Returns the sum over tokens of weight * mean over actions of (action - target)^2, divided by the sum of the weights.
-  // One call at a time: they share memory.
+  // One call at a time: they share memory and threads.  Not to be used, nor destroyed, in a forked child.
   float run(const DecoderStep& step);
+
+  const DecoderShape& shape() const { return shape_; }
 
  private:
   struct Memory;
+  DecoderShape shape_;
   std::shared_ptr<Memory> memory_;
 };
 

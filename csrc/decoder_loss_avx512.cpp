@@ -1,17 +1,18 @@
 // decoder_loss.hpp, in AVX-512 with bfloat16.  What lies between the two pragmas must not run before
-// DecoderLoss::supported() said yes.
+// has_bfloat16_kernels() said yes.
 
 #include "decoder_loss.hpp"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#include "cpu_features.hpp"
+#include "worker_pool.hpp"
+
+#if VINTIX_FAST_BFLOAT16_KERNELS
 
 #include <immintrin.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <memory>
-#include <thread>
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
@@ -194,19 +195,6 @@ class Pass {
   __mmask16 lanes_;
 };
 
-// Calls work(item, thread) for every item, on several threads.
-template <typename Work>
-void share(std::size_t items, std::size_t threads, Work work) {
-  std::atomic<std::size_t> next{0};
-  const auto take = [&](std::size_t thread) {
-    for (std::size_t item; (item = next++) < items;) work(item, thread);
-  };
-  std::vector<std::thread> helpers;
-  for (std::size_t i = 1; i < std::min(threads, items); ++i) helpers.emplace_back(take, i);
-  take(0);
-  for (std::thread& helper : helpers) helper.join();
-}
-
 // to [count] = the sum over parts of member(part), for one of as many slices as there are parts.
 template <typename Member>
 void add_slice(const std::vector<Sums>& sums, std::size_t parts, std::size_t slice, std::size_t count, float* to,
@@ -221,16 +209,16 @@ void add_slice(const std::vector<Sums>& sums, std::size_t parts, std::size_t sli
 }  // namespace
 
 struct DecoderLoss::Memory {
-  std::size_t threads;
   std::vector<Layer> layers;
   std::vector<Sums> sums;    // of each part
   std::vector<Pass> passes;  // of each thread
+  WorkerPool pool;           // last: its threads use the rest
 
-  Memory(const DecoderShape& shape, std::size_t wanted) : threads(std::min(wanted, kParts)) {
+  Memory(const DecoderShape& shape, std::size_t threads) : pool(static_cast<int>(std::min(threads, kParts))) {
     for (std::size_t l = 0; l <= shape.layers; ++l)
       layers.emplace_back(shape.width, l < shape.layers ? shape.width : shape.actions);
     for (std::size_t i = 0; i < kParts; ++i) sums.emplace_back(layers);
-    for (std::size_t i = 0; i < threads; ++i) passes.emplace_back(layers, shape);
+    for (int i = 0; i < pool.threads(); ++i) passes.emplace_back(layers, shape);
   }
 
   float run(const DecoderStep& step) {
@@ -239,12 +227,12 @@ struct DecoderLoss::Memory {
     const float total = std::max(static_cast<float>(weight), 1e-8f);
     for (std::size_t l = 0; l < layers.size(); ++l) layers[l].load(step.matrices[l], step.biases[l]);
     const std::size_t tiles = (step.tokens + kTokens - 1) / kTokens, parts = std::min(kParts, tiles);
-    share(parts, threads, [&](std::size_t part, std::size_t thread) {
+    pool.run(static_cast<int>(parts), [&](std::size_t part, int thread) {
       sums[part].clear(layers);
       for (std::size_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile)
         passes[thread].run(step, tile * kTokens, std::min(step.tokens, (tile + 1) * kTokens), total, sums[part]);
     });
-    share(kParts, threads, [&](std::size_t slice, std::size_t) {
+    pool.run(kParts, [&](std::size_t slice, int) {
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const std::size_t outputs = layers[l].outputs;
         add_slice(sums, parts, slice, outputs * layers[l].inputs, step.grad_matrices[l],
@@ -266,13 +254,8 @@ struct DecoderLoss::Memory {
 
 namespace vintix_fast {
 
-bool DecoderLoss::supported() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
-}
-
 DecoderLoss::DecoderLoss(const DecoderShape& shape, std::size_t threads)
-    : memory_(std::make_shared<Memory>(shape, threads)) {}
+    : shape_(shape), memory_(std::make_shared<Memory>(shape, threads)) {}
 
 float DecoderLoss::run(const DecoderStep& step) { return memory_->run(step); }
 
@@ -283,8 +266,7 @@ float DecoderLoss::run(const DecoderStep& step) { return memory_->run(step); }
 namespace vintix_fast {
 
 struct DecoderLoss::Memory {};
-bool DecoderLoss::supported() { return false; }
-DecoderLoss::DecoderLoss(const DecoderShape&, std::size_t) {}
+DecoderLoss::DecoderLoss(const DecoderShape& shape, std::size_t) : shape_(shape) {}
 float DecoderLoss::run(const DecoderStep&) { return 0.0f; }
 
 }  // namespace vintix_fast

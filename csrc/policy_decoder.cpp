@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <new>
 #include <stdexcept>
+
+#include "cpu_features.hpp"
 
 namespace vintix_fast {
 
@@ -22,84 +23,14 @@ constexpr int kMostRows = 16;  // environments in one item of work: enough for w
 std::vector<Implementation> available() {
   std::vector<Implementation> found;
 #ifdef VINTIX_FAST_avx512
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
-    found.push_back({"avx512", avx512::decode_rows});
-  }
+  if (cpu_features().avx512_vnni) found.push_back({"avx512", avx512::decode_rows});
 #endif
 #ifdef VINTIX_FAST_avx2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", avx2::decode_rows});
+  if (cpu_features().avx2) found.push_back({"avx2", avx2::decode_rows});
 #endif
   found.push_back({"portable", portable::decode_rows});
   return found;
 }
-
-// Packs tensors into memory that the model's structs point to.
-class Packer {
- public:
-  Packer(const std::map<std::string, Tensor>& weights, std::vector<std::vector<float>>& memory)
-      : weights_(weights), memory_(memory) {}
-
-  bool has(const std::string& name) const { return weights_.count(name) != 0; }
-
-  // weight [outputs][inputs] and bias [outputs], which may be absent.
-  Linear linear(const std::string& name, int inputs, int outputs) {
-    const Tensor& weight = get(name + ".weight", {outputs, inputs});
-    Linear layer{nullptr, nullptr, inputs, padded(outputs, kPanel)};
-    float* packed = take(static_cast<std::size_t>(layer.outputs) * inputs);
-    for (int o = 0; o < outputs; ++o) {
-      float* panel = packed + static_cast<std::size_t>(o / kPanel) * kPanel * inputs + o % kPanel;
-      for (int i = 0; i < inputs; ++i) panel[i * kPanel] = weight.data[static_cast<std::size_t>(o) * inputs + i];
-    }
-    layer.weight = packed;
-    layer.bias = has(name + ".bias") ? vector(name + ".bias", outputs) : take(layer.outputs);
-    return layer;
-  }
-
-  Norm norm(const std::string& name, int size) {
-    return {vector(name + ".weight", size), has(name + ".bias") ? vector(name + ".bias", size) : nullptr, size};
-  }
-
-  Norm norm_if_present(const std::string& name, int size) {
-    return has(name + ".weight") ? norm(name, size) : Norm{};
-  }
-
-  const float* vector(const std::string& name, int size) {
-    const Tensor& tensor = get(name, {size});
-    float* packed = take(size);
-    std::memcpy(packed, tensor.data, sizeof(float) * size);
-    return packed;
-  }
-
-  // [rows][columns]
-  const float* matrix(const std::string& name, int rows, int columns) {
-    const Tensor& tensor = get(name, {rows, columns});
-    float* packed = take(static_cast<std::size_t>(rows) * columns);
-    std::memcpy(packed, tensor.data, sizeof(float) * rows * columns);
-    return packed;
-  }
-
-  const float* vector_if_present(const std::string& name, int size) { return has(name) ? vector(name, size) : nullptr; }
-
- private:
-  const Tensor& get(const std::string& name, const std::vector<int>& shape) {
-    const auto found = weights_.find(name);
-    if (found == weights_.end()) throw std::invalid_argument("weights: '" + name + "' is missing");
-    const std::vector<std::size_t> expected(shape.begin(), shape.end());
-    if (found->second.shape != expected) throw std::invalid_argument("weights: '" + name + "' has another shape");
-    return found->second;
-  }
-
-  // Zeros, padded so that whole panels can be read, at the start of a cache line.
-  float* take(std::size_t size) {
-    std::vector<float>& memory = memory_.emplace_back(size + kPanel + kLanes, 0.0f);
-    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-    return memory.data() + (64 - address % 64) % 64 / sizeof(float);
-  }
-
-  const std::map<std::string, Tensor>& weights_;
-  std::vector<std::vector<float>>& memory_;
-};
 
 std::size_t scratch_floats(const Model& m, int rows) {
   const std::size_t stride = padded(m.hidden, kPanel), wide = padded(3 * m.hidden, kPanel);
@@ -126,17 +57,18 @@ const std::vector<Implementation>& implementations() {
   return found;
 }
 
-PolicyDecoder::PolicyDecoder(const DecoderConfig& config, const std::map<std::string, Tensor>& weights)
+PolicyDecoder::PolicyDecoder(const DecoderConfig& config, const Weights& weights)
     : config_(config), implementation_(implementation_of(config.implementation)), pool_(config.threads) {
   const std::size_t n = config.num_envs;
+  read_sizes(weights);
   lay_out_cache();
   pack_weights(weights);
-  observation_.resize(n * config.observation_dim);
-  action_.resize(n * config.action_dim);
+  observation_.resize(n * model_.observation_dim);
+  action_.resize(n * model_.action_dim);
   reward_.resize(n);
   step_num_.resize(n);
   position_.resize(n);
-  result_.resize(n * config.action_dim);
+  result_.resize(n * model_.action_dim);
   step_.observation = observation_.data();
   step_.action = action_.data();
   step_.reward = reward_.data();
@@ -148,24 +80,44 @@ PolicyDecoder::PolicyDecoder(const DecoderConfig& config, const std::map<std::st
   for (int thread = 0; thread < pool_.threads(); ++thread) {
     scratch_.push_back(allocate(sizeof(float) * scratch_floats(model_, rows_)));
   }
-  bytes_read_.resize(pool_.threads());
+  thread_bytes_read_.resize(pool_.threads());
+}
+
+void PolicyDecoder::read_sizes(const Weights& weights) {
+  Model& m = model_;
+  m.observation_dim = size_of(weights, "observation_encoder.0.weight", 1);
+  m.action_dim = size_of(weights, "action_encoder.0.weight", 1);
+  m.observation_emb = size_of(weights, "observation_encoder.0.weight", 0);
+  m.action_emb = size_of(weights, "action_encoder.0.weight", 0);
+  m.reward_emb = size_of(weights, "reward_encoder.0.weight", 0);
+  m.hidden = m.observation_emb + m.action_emb + m.reward_emb;
+  m.intermediate = size_of(weights, first_mlp_layer(weights, "blocks.0.") + ".weight", 0);
+  m.layers = static_cast<int>(config_.score_bounds.size());
+  m.heads = static_cast<int>(config_.slopes.size());
+  if (m.layers < 1 || m.heads < 1 || m.heads > m.hidden) {
+    throw std::invalid_argument("score_bounds, slopes: expected one for each layer, and for each of at most " +
+                                std::to_string(m.hidden) + " heads, got " + std::to_string(m.layers) + " and " +
+                                std::to_string(m.heads));
+  }
+  m.head_dim = m.hidden / m.heads;
+  m.attention = m.heads * m.head_dim;
 }
 
 void PolicyDecoder::lay_out_cache() {
   const DecoderConfig& c = config_;
-  const std::size_t width = padded(c.hidden_dim / c.transformer_heads, kLanes);
-  const std::size_t element = c.cache_type == CacheType::float32 ? 4 : c.cache_type == CacheType::bfloat16 ? 2 : 1;
+  const std::size_t width = padded(model_.head_dim, kLanes);
+  const std::size_t element = c.cache_type == CacheType::float32 ? 4 : 1;
   std::size_t at = 0;
   const auto place = [&at](std::size_t bytes) {
     const std::size_t here = at;
     at += (bytes + 63) / 64 * 64;
     return here;
   };
-  for (int layer = 0; layer < c.transformer_depth; ++layer) {
-    for (int head = 0; head < c.transformer_heads; ++head) {
+  for (int layer = 0; layer < model_.layers; ++layer) {
+    for (int head = 0; head < model_.heads; ++head) {
       Ring ring;
-      ring.window = c.windows[layer][head];
-      ring.slots = padded(ring.window, kLanes);
+      ring.span = c.spans[layer][head];
+      ring.slots = padded(ring.span, kLanes);
       ring.slope = c.slopes[head];
       ring.tail_bound = c.score_bounds[layer] - std::log(-std::expm1(-ring.slope)) - std::log(c.dropped_mass);
       ring.keys = place(ring.slots * width * element);
@@ -179,60 +131,50 @@ void PolicyDecoder::lay_out_cache() {
   step_.cache = cache_.get();
 }
 
-void PolicyDecoder::pack_weights(const std::map<std::string, Tensor>& weights) {
-  const DecoderConfig& c = config_;
+void PolicyDecoder::pack_weights(const Weights& weights) {
   Packer pack(weights, packed_);
   const auto encoder = [&](const std::string& name, int size, int emb) {
     return VectorEncoder{pack.linear(name + ".0", size, emb), pack.linear(name + ".3", emb, emb),
                          pack.norm(name + ".2", emb), pack.norm(name + ".5", emb)};
   };
   Model& m = model_;
-  m.observation_dim = c.observation_dim, m.action_dim = c.action_dim;
-  m.observation_emb = c.observation_emb_dim, m.action_emb = c.action_emb_dim, m.reward_emb = c.reward_emb_dim;
-  m.hidden = c.hidden_dim, m.heads = c.transformer_heads, m.layers = c.transformer_depth;
-  m.head_dim = c.hidden_dim / c.transformer_heads;
-  m.attention = m.heads * m.head_dim;
-  m.parallel_residual = c.parallel_residual, m.action_first = c.action_first;
-  m.reward_scale = c.reward_scale;
-  m.observation_mean = pack.vector_if_present("observation_mean", c.observation_dim);
-  m.observation_std = pack.vector_if_present("observation_std", c.observation_dim);
-  m.action_mean = pack.vector_if_present("action_mean", c.action_dim);
-  m.action_std = pack.vector_if_present("action_std", c.action_dim);
-  m.observation = encoder("observation_encoder", c.observation_dim, c.observation_emb_dim);
-  m.action = encoder("action_encoder", c.action_dim, c.action_emb_dim);
-  m.reward = pack.linear("reward_encoder.0", 1, c.reward_emb_dim);
-  m.first_action = pack.vector("first_action", c.action_emb_dim);
-  m.first_reward = pack.vector("first_reward", c.reward_emb_dim);
+  m.parallel_residual = config_.parallel_residual, m.action_first = config_.action_first;
+  m.reward_scale = config_.reward_scale;
+  m.observation_mean = pack.vector_if_present("observation_mean", m.observation_dim);
+  m.observation_std = pack.vector_if_present("observation_std", m.observation_dim);
+  m.action_mean = pack.vector_if_present("action_mean", m.action_dim);
+  m.action_std = pack.vector_if_present("action_std", m.action_dim);
+  m.observation = encoder("observation_encoder", m.observation_dim, m.observation_emb);
+  m.action = encoder("action_encoder", m.action_dim, m.action_emb);
+  m.reward = pack.linear("reward_encoder.0", 1, m.reward_emb);
+  m.first_action = pack.vector("first_action", m.action_emb);
+  m.first_reward = pack.vector("first_reward", m.reward_emb);
   if (pack.has("step_embedding")) {
-    m.step_rows = static_cast<int>(weights.at("step_embedding").shape.at(0));
-    m.step_embedding = pack.matrix("step_embedding", m.step_rows, c.hidden_dim);
+    m.step_rows = size_of(weights, "step_embedding", 0);
+    m.step_embedding = pack.matrix("step_embedding", m.step_rows, m.hidden);
   }
-  for (int l = 0; l < c.transformer_depth; ++l) {
+  for (int l = 0; l < m.layers; ++l) {
     const std::string name = "blocks." + std::to_string(l) + ".";
-    const std::string fc = name + (pack.has(name + "mlp.fc.weight") ? "mlp.fc" : "mlp.fc_1");
     Layer layer;
-    layer.norm1 = pack.norm(name + "norm1", c.hidden_dim);
-    layer.norm2 = pack.norm_if_present(name + "norm2", c.hidden_dim);
-    layer.in_proj = pack.linear(name + "attention.in_proj", c.hidden_dim, 3 * m.attention);
-    layer.out_proj = pack.linear(name + "attention.out_proj", m.attention, c.hidden_dim);
-    layer.fc = pack.linear(fc, c.hidden_dim, c.intermediate_size);
-    if (pack.has(name + "mlp.fc_2.weight")) {
-      layer.gate = pack.linear(name + "mlp.fc_2", c.hidden_dim, c.intermediate_size);
-    }
-    layer.proj = pack.linear(name + "mlp.proj", c.intermediate_size, c.hidden_dim);
+    layer.norm1 = pack.norm(name + "norm1", m.hidden);
+    layer.norm2 = pack.norm_if_present(name + "norm2", m.hidden);
+    layer.in_proj = pack.linear(name + "attention.in_proj", m.hidden, 3 * m.attention);
+    layer.out_proj = pack.linear(name + "attention.out_proj", m.attention, m.hidden);
+    layer.fc = pack.linear(first_mlp_layer(weights, name), m.hidden, m.intermediate);
+    if (pack.has(name + "mlp.fc_2.weight")) layer.gate = pack.linear(name + "mlp.fc_2", m.hidden, m.intermediate);
+    layer.proj = pack.linear(name + "mlp.proj", m.intermediate, m.hidden);
     layer.q_norm = pack.norm_if_present(name + "attention.q_norm", m.head_dim);
     layer.k_norm = pack.norm_if_present(name + "attention.k_norm", m.head_dim);
-    layer.rings = rings_.data() + l * c.transformer_heads;
+    layer.rings = rings_.data() + l * m.heads;
     layers_.push_back(layer);
   }
   m.layer = layers_.data();
-  m.last_norm = pack.norm("ln_f", c.hidden_dim);
+  m.last_norm = pack.norm("ln_f", m.hidden);
   for (int l = 0; l < 4; ++l) {
-    m.decoder[l] = pack.linear("action_decoder." + std::to_string(2 * l), c.hidden_dim,
-                               l < 3 ? c.hidden_dim : c.action_dim);
+    m.decoder[l] = pack.linear("action_decoder." + std::to_string(2 * l), m.hidden, l < 3 ? m.hidden : m.action_dim);
   }
-  m.cache_type = c.cache_type;
-  m.dropped_mass = c.dropped_mass;
+  m.cache_type = config_.cache_type;
+  m.dropped_mass = config_.dropped_mass;
 }
 
 void PolicyDecoder::reset(const std::uint8_t* flags) {
@@ -250,12 +192,13 @@ void PolicyDecoder::begin(const float* observation, const float* action, const f
   std::copy_n(action, action_.size(), action_.data());
   std::copy_n(reward, reward_.size(), reward_.data());
   std::copy_n(step_num, step_num_.size(), step_num_.data());
-  std::fill(bytes_read_.begin(), bytes_read_.end(), 0);
+  std::fill(thread_bytes_read_.begin(), thread_bytes_read_.end(), 0);
   begun_ = true;
   pool_.start((config_.num_envs + rows_ - 1) / rows_, [this](int item, int thread) {
     const int first = item * rows_;
-    bytes_read_[thread] += implementation_.decode_rows(model_, step_, first, std::min(rows_, config_.num_envs - first),
-                                                        reinterpret_cast<float*>(scratch_[thread].get()));
+    thread_bytes_read_[thread] +=
+        implementation_.decode_rows(model_, step_, first, std::min(rows_, config_.num_envs - first),
+                                    reinterpret_cast<float*>(scratch_[thread].get()));
   });
 }
 
@@ -265,8 +208,7 @@ void PolicyDecoder::finish(float* result) {
   begun_ = false;
   std::copy(result_.begin(), result_.end(), result);
   for (std::int64_t& position : position_) ++position;
-  ++stats_.steps;
-  for (const std::uint64_t bytes : bytes_read_) stats_.bytes_read += bytes;
+  for (const std::uint64_t bytes : thread_bytes_read_) bytes_read_ += bytes;
 }
 
 PolicyDecoder::Memory PolicyDecoder::allocate(std::size_t bytes) {

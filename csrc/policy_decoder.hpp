@@ -6,41 +6,28 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "decode_rows.hpp"
+#include "packed_weights.hpp"
 #include "worker_pool.hpp"
 
 namespace vintix_fast {
 
-struct Tensor {
-  const float* data;
-  std::vector<std::size_t> shape;
-};
-
-// What ModelConfig and TaskInfo say, in Python's names.
+// What the weights' shapes do not say.
 struct DecoderConfig {
-  int observation_dim, action_dim;
-  int observation_emb_dim, action_emb_dim, reward_emb_dim;
-  int hidden_dim, transformer_depth, transformer_heads, intermediate_size;
   bool parallel_residual, action_first;
   float reward_scale;
   CacheType cache_type;
   float dropped_mass;
-  std::vector<float> slopes;              // [heads], ALiBi's
-  std::vector<float> score_bounds;        // [layers], of |q . k| / sqrt(head_dim); infinite where there is none
-  std::vector<std::vector<int>> windows;  // [layers][heads], tokens
+  std::vector<float> slopes;            // [heads], ALiBi's
+  std::vector<float> score_bounds;      // [layers], of |q . k| / sqrt(head_dim); infinite where there is none
+  std::vector<std::vector<int>> spans;  // [layers][heads], tokens that a head sees
   int num_envs;
   int threads;
   std::string implementation;  // empty: the widest that the processor has
-};
-
-struct DecoderStats {
-  std::int64_t steps = 0;
-  std::uint64_t bytes_read = 0;  // keys, values and their scales, by all steps
 };
 
 // Those that this processor can run, the fastest first.
@@ -49,7 +36,7 @@ const std::vector<Implementation>& implementations();
 class PolicyDecoder {
  public:
   // weights: by the names that policy_decoder.cpp asks for; copied.  Throws std::invalid_argument.
-  PolicyDecoder(const DecoderConfig& config, const std::map<std::string, Tensor>& weights);
+  PolicyDecoder(const DecoderConfig& config, const Weights& weights);
 
   // Forgets all histories, or those of the environments whose flag is not 0; and a step that was begun.
   void reset(const std::uint8_t* flags);
@@ -60,10 +47,12 @@ class PolicyDecoder {
   // result [N, action_dim].  The histories are one token longer now.
   void finish(float* result);
 
-  const DecoderConfig& config() const { return config_; }
+  int num_envs() const { return config_.num_envs; }
+  int observation_dim() const { return model_.observation_dim; }
+  int action_dim() const { return model_.action_dim; }
   const char* implementation() const { return implementation_.name; }
   std::size_t bytes_per_env() const { return step_.env_bytes; }
-  DecoderStats stats() const { return stats_; }
+  std::uint64_t bytes_read() const { return bytes_read_; }  // keys, values and their scales, by all steps
 
  private:
   struct Unmap {
@@ -72,8 +61,9 @@ class PolicyDecoder {
   };
   using Memory = std::unique_ptr<std::uint8_t[], Unmap>;
 
-  void pack_weights(const std::map<std::string, Tensor>& weights);
+  void read_sizes(const Weights& weights);
   void lay_out_cache();
+  void pack_weights(const Weights& weights);
   static Memory allocate(std::size_t bytes);
 
   DecoderConfig config_;
@@ -87,11 +77,11 @@ class PolicyDecoder {
   std::vector<float> observation_, action_, reward_, result_;
   std::vector<std::int32_t> step_num_;
   std::vector<std::int64_t> position_;
-  std::vector<Memory> scratch_;            // of each thread
-  std::vector<std::uint64_t> bytes_read_;  // by each thread in this step
-  int rows_;                               // environments in one item of work
+  std::vector<Memory> scratch_;                   // of each thread
+  std::vector<std::uint64_t> thread_bytes_read_;  // by each thread in this step
+  int rows_;                                      // environments in one item of work
   bool begun_ = false;
-  DecoderStats stats_;
+  std::uint64_t bytes_read_ = 0;
   WorkerPool pool_;  // last: its threads use the rest
 };
 

@@ -10,9 +10,7 @@ using Bits = std::uint32_t __attribute__((vector_size(64), may_alias, aligned(4)
 VF_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 VF_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 VF_INLINE Vec fill(float x) { return x - Vec{}; }
-VF_INLINE Int fill_int(std::int32_t x) { return x - Int{}; }
 VF_INLINE Vec to_float(Int v) { return __builtin_convertvector(v, Vec); }
-VF_INLINE Vec as_float(Bits v) { return reinterpret_cast<Vec&>(v); }
 VF_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 VF_INLINE float max(float a, float b) { return a > b ? a : b; }
 VF_INLINE Vec magnitude(Vec v) { return max(v, -v); }
@@ -45,9 +43,6 @@ VF_INLINE float largest(Vec v) {
   return v[0];
 }
 
-// 2 x 16 bfloat16 in 16 words: the low halves, the high halves.
-VF_INLINE Vec low_half(Bits v) { return as_float(v << 16); }
-VF_INLINE Vec high_half(Bits v) { return as_float(v & 0xffff0000u); }
 VF_INLINE Bits load_bits(const void* p) { return *static_cast<const Bits*>(p); }
 
 // total, plus for every lane the sum of four unsigned bytes times four signed ones; exact.
@@ -77,14 +72,6 @@ VF_INLINE Bits fill_bytes(const void* p) {
   std::uint32_t four;
   __builtin_memcpy(&four, p, 4);
   return four - Bits{};
-}
-
-// Round to nearest, ties to even.
-VF_INLINE std::uint16_t to_bfloat16(float x) {
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;  // NaN stays NaN
-  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 // e^x with a relative error of 2e-7; 0 below -87, e^88 above 88, NaN of NaN.  Cephes' expf: 2^n times a polynomial on

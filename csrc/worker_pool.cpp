@@ -1,12 +1,10 @@
 #include "worker_pool.hpp"
 
-#include <utility>
-
 namespace vintix_fast {
 
 WorkerPool::WorkerPool(int threads) {
   try {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { run(thread); });
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work_on(thread); });
   } catch (...) {
     stop();
     throw;
@@ -44,7 +42,7 @@ void WorkerPool::finish() {
   all_done_.wait(lock, [this] { return unfinished_ == 0; });
 }
 
-void WorkerPool::run(int thread) {
+void WorkerPool::work_on(int thread) {
   std::unique_lock lock(mutex_);
   while (true) {
     something_to_do_.wait(lock, [this] { return stopping_ || next_ < items_; });

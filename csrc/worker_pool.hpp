@@ -1,4 +1,6 @@
-// A few threads that share out numbered items of work.  start() -> workers take items -> finish() takes what is left.
+// A few threads that share out numbered items of work: decoding, attention and losses all run in it.
+//
+// start() -> workers take items -> finish() takes what is left.
 //
 // start() and finish() belong to one thread, the caller, who may do something else between them.  The work must not
 // throw.  Not to be used, nor destroyed, in a forked child: the workers are not there.
@@ -8,6 +10,7 @@
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace vintix_fast {
@@ -29,8 +32,14 @@ class WorkerPool {
   // Takes items itself until there is none left, and waits for those that the workers took.
   void finish();
 
+  // start() and finish().
+  void run(int items, std::function<void(int, int)> work) {
+    start(items, std::move(work));
+    finish();
+  }
+
  private:
-  void run(int thread);
+  void work_on(int thread);
   void stop();
   bool take(std::unique_lock<std::mutex>& lock, int thread);
 

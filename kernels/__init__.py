@@ -7,19 +7,10 @@ import torch
 from vintix_fast.kernels import reference
 
 
-def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    ring: reference.Ring,
-    slot: torch.Tensor,
-    length: torch.Tensor,
-    window: torch.Tensor,
-    slopes: torch.Tensor,
-) -> torch.Tensor:
-    """Attention of one new token [N, H, D] over a ring; see `reference.attend` for shapes."""
+def attend(q: torch.Tensor, *others) -> torch.Tensor:
+    """Attention of one new token [N, H, D] over a ring; takes what `reference.attend` takes."""
     if q.device.type == "cuda":
-        from vintix_fast.kernels import decode_attention
+        from vintix_fast.kernels import decode_attention  # triton is not installed everywhere
 
-        return decode_attention.attend(q, k, v, ring, slot, length, window, slopes)
-    return reference.attend(q, k, v, ring, slot, length, window, slopes)
+        return decode_attention.attend(q, *others)
+    return reference.attend(q, *others)

@@ -1,8 +1,8 @@
-"""Causal attention with ALiBi for training behind frozen norms: bfloat16, on CPUs that multiply it.
+"""Triton: causal attention with ALiBi over whole windows, forward and backward, without a bias in memory.
 
-Checks what the compiled kernel (``csrc/causal_attention.hpp``) takes on trust, and gives it to autograd.  The kernel
-normalises queries and keys itself and returns no gradient for the norms' weights.  Its plain reference is
-`vintix_fast.model.transformer.Attention`.
+Flash attention (arXiv 2205.14135, 2307.08691): softmax online, block by block, its weights computed again in the
+backward pass.  A block of keys is read only where the head's span and the tokens' histories reach it.  No sum is
+atomic, so the same inputs give the same bits.  Its plain reference is `vintix_fast.model.transformer._attend`.
 
 Sizes: N windows, T tokens, H heads, D = head_dim.
 """
@@ -10,114 +10,226 @@ Sizes: N windows, T tokens, H heads, D = head_dim.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+import triton
+import triton.language as tl
+from torch import Tensor
 
-from vintix_fast import _core
-
-DROPPED_MASS = 1e-2
-"""Most of a softmax's sum that may be left out; the rollout's default.  The forward pass keeps to it by a bound that
-real scores stay far below, the backward pass by the weights themselves."""
-LARGEST_SCORE = 40.0
-"""The kernel subtracts no maximum: 2048 weights of exp(40) and their products are far from float32's largest."""
+QUERIES = 64
+KEYS = 64
+WARPS = 4
+STAGES = 3
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-def supported(head_dim: int, score_bound: float) -> bool:
-    """Whether the kernel runs here, for heads of this size with scores (before ALiBi) within this bound."""
-    return _core.CausalAttention.supported() and head_dim % 32 == 0 and score_bound <= LARGEST_SCORE
+@triton.jit
+def _load(ptr, token, dim, token_stride, length, DIM: tl.constexpr):
+    """Rows [tokens, dim] of one sequence and head; zeros past its end."""
+    inside = (token < length)[:, None] & (dim < DIM)[None, :]
+    return tl.load(ptr + token[:, None] * token_stride + dim[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _scores(q, k, query, key, first, span, slope, scale, length, PRECISION: tl.constexpr):
+    """Base-2 exponents [queries, keys] of unnormalised weights; -inf where a query may not see a key."""
+    distance = query[:, None] - key[None, :]
+    seen = (distance >= 0) & (distance < span) & (key[None, :] >= first[:, None]) & (query < length)[:, None]
+    score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2_E)
+    return tl.where(seen, score - (slope * LOG2_E) * distance, -float("inf"))
+
+
+@triton.jit
+def _reach(first_ptr, start, query, span, length, QUERIES: tl.constexpr, PACKED: tl.constexpr):
+    """Where the history of each of a block's queries begins, and the oldest key that any of them sees."""
+    first = tl.zeros([QUERIES], tl.int32)
+    oldest = tl.maximum(start - span + 1, 0)
+    if PACKED:
+        first = tl.load(first_ptr + query, mask=query < length, other=0)
+        oldest = tl.maximum(oldest, tl.load(first_ptr + start))
+    return first, oldest
+
+
+@triton.jit
+def _forward_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, log_sum_ptr, slopes_ptr, span_ptr, first_ptr,
+    q_row, q_token, q_head, k_row, k_token, k_head, v_row, v_token, v_head, heads, length, scale,
+    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    PACKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    row, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    start = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES  # the longest first, so that none trails
+    q_ptr += row * q_row + head * q_head
+    k_ptr += row * k_row + head * k_head
+    v_ptr += row * v_row + head * v_head
+    query, dim = start + tl.arange(0, QUERIES), tl.arange(0, BLOCK_DIM)
+    slope, span = tl.load(slopes_ptr + head), tl.load(span_ptr + head)
+    first, oldest = _reach(first_ptr + row * length, start, query, span, length, QUERIES, PACKED)
+    q = _load(q_ptr, query, dim, q_token, length, DIM)
+    largest = tl.full([QUERIES], -float("inf"), tl.float32)
+    total = tl.zeros([QUERIES], tl.float32)
+    out = tl.zeros([QUERIES, BLOCK_DIM], tl.float32)
+    for begin in range(oldest // KEYS * KEYS, tl.minimum(start + QUERIES, length), KEYS):
+        key = begin + tl.arange(0, KEYS)
+        k = _load(k_ptr, key, dim, k_token, length, DIM)
+        score = _scores(q, k, query, key, first, span, slope, scale, length, PRECISION)
+        before, largest = largest, tl.maximum(largest, tl.max(score, axis=1))
+        reference = tl.where(largest == -float("inf"), 0.0, largest)  # nothing seen yet: -inf less -inf is no number
+        weight = tl.exp2(score - reference[:, None])
+        fading = tl.exp2(before - reference)
+        total = total * fading + tl.sum(weight, axis=1)
+        v = _load(v_ptr, key, dim, v_token, length, DIM)
+        out = out * fading[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
+    total = tl.where(query < length, total, 1.0)
+    out = out / total[:, None]
+    place = (row * length + query) * heads + head
+    tl.store(
+        out_ptr + place[:, None] * DIM + dim[None, :], out.to(out_ptr.dtype.element_ty),
+        mask=(query < length)[:, None] & (dim < DIM)[None, :],
+    )  # fmt: skip
+    tl.store(log_sum_ptr + place, largest + tl.log2(total), mask=query < length)
+
+
+@triton.jit
+def _query_gradient_kernel(
+    q_ptr, k_ptr, v_ptr, grad_out_ptr, log_sum_ptr, delta_ptr, grad_q_ptr, slopes_ptr, span_ptr, first_ptr,
+    q_row, q_token, q_head, k_row, k_token, k_head, v_row, v_token, v_head, heads, length, scale,
+    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    PACKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    row, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    start = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES
+    q_ptr += row * q_row + head * q_head
+    k_ptr += row * k_row + head * k_head
+    v_ptr += row * v_row + head * v_head
+    query, dim = start + tl.arange(0, QUERIES), tl.arange(0, BLOCK_DIM)
+    slope, span = tl.load(slopes_ptr + head), tl.load(span_ptr + head)
+    first, oldest = _reach(first_ptr + row * length, start, query, span, length, QUERIES, PACKED)
+    q = _load(q_ptr, query, dim, q_token, length, DIM)
+    place = (row * length + query) * heads + head
+    grad_out = _load(grad_out_ptr + (row * length * heads + head) * DIM, query, dim, heads * DIM, length, DIM)
+    log_sum = tl.load(log_sum_ptr + place, mask=query < length, other=0.0)
+    delta = tl.load(delta_ptr + place, mask=query < length, other=0.0)
+    grad_q = tl.zeros([QUERIES, BLOCK_DIM], tl.float32)
+    for begin in range(oldest // KEYS * KEYS, tl.minimum(start + QUERIES, length), KEYS):
+        key = begin + tl.arange(0, KEYS)
+        k = _load(k_ptr, key, dim, k_token, length, DIM)
+        score = _scores(q, k, query, key, first, span, slope, scale, length, PRECISION)
+        weight = tl.exp2(score - log_sum[:, None])
+        v = _load(v_ptr, key, dim, v_token, length, DIM)
+        grad_weight = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
+        grad_score = weight * (grad_weight - delta[:, None]) * scale
+        grad_q += tl.dot(grad_score.to(k.dtype), k, input_precision=PRECISION)
+    tl.store(
+        grad_q_ptr + place[:, None] * DIM + dim[None, :], grad_q.to(grad_q_ptr.dtype.element_ty),
+        mask=(query < length)[:, None] & (dim < DIM)[None, :],
+    )  # fmt: skip
+
+
+@triton.jit
+def _key_gradient_kernel(
+    q_ptr, k_ptr, v_ptr, grad_out_ptr, log_sum_ptr, delta_ptr, grad_k_ptr, grad_v_ptr,
+    slopes_ptr, span_ptr, first_ptr,
+    q_row, q_token, q_head, k_row, k_token, k_head, v_row, v_token, v_head, heads, length, scale,
+    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    PACKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    row, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    begin = tl.program_id(0) * KEYS  # early keys have the most queries
+    q_ptr += row * q_row + head * q_head
+    k_ptr += row * k_row + head * k_head
+    v_ptr += row * v_row + head * v_head
+    grad_out_ptr += (row * length * heads + head) * DIM
+    key, dim = begin + tl.arange(0, KEYS), tl.arange(0, BLOCK_DIM)
+    slope, span = tl.load(slopes_ptr + head), tl.load(span_ptr + head)
+    k = _load(k_ptr, key, dim, k_token, length, DIM)
+    v = _load(v_ptr, key, dim, v_token, length, DIM)
+    grad_k = tl.zeros([KEYS, BLOCK_DIM], tl.float32)
+    grad_v = tl.zeros([KEYS, BLOCK_DIM], tl.float32)
+    latest = tl.minimum(begin + KEYS - 1 + span, length)
+    for start in range(begin // QUERIES * QUERIES, latest, QUERIES):
+        query = start + tl.arange(0, QUERIES)
+        first = tl.zeros([QUERIES], tl.int32)
+        reaches = True
+        if PACKED:
+            first = tl.load(first_ptr + row * length + query, mask=query < length, other=0)
+            reaches = tl.load(first_ptr + row * length + start) < begin + KEYS
+        if reaches:
+            q = _load(q_ptr, query, dim, q_token, length, DIM)
+            place = (row * length + query) * heads + head
+            log_sum = tl.load(log_sum_ptr + place, mask=query < length, other=0.0)
+            delta = tl.load(delta_ptr + place, mask=query < length, other=0.0)
+            grad_out = _load(grad_out_ptr, query, dim, heads * DIM, length, DIM)
+            score = _scores(q, k, query, key, first, span, slope, scale, length, PRECISION)
+            weight = tl.exp2(score - log_sum[:, None])
+            grad_v += tl.dot(tl.trans(weight.to(v.dtype)), grad_out, input_precision=PRECISION)
+            grad_weight = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
+            grad_score = weight * (grad_weight - delta[:, None]) * scale
+            grad_k += tl.dot(tl.trans(grad_score.to(q.dtype)), q, input_precision=PRECISION)
+    place = ((row * length + key) * heads + head)[:, None] * DIM + dim[None, :]
+    inside = (key < length)[:, None] & (dim < DIM)[None, :]
+    tl.store(grad_k_ptr + place, grad_k.to(grad_k_ptr.dtype.element_ty), mask=inside)
+    tl.store(grad_v_ptr + place, grad_v.to(grad_v_ptr.dtype.element_ty), mask=inside)
 
 
 def causal_attention(
-    qkv: Tensor,
-    slopes: Tensor,
-    q_norm: nn.LayerNorm,
-    k_norm: nn.LayerNorm,
-    first: Tensor | None = None,
-    dropped_mass: float = DROPPED_MASS,
+    q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, spans: Tensor, first: Tensor | None = None
 ) -> Tensor:
-    """softmax(q_norm(q) . k_norm(k) / sqrt(D) - slope * distance) v over each token and those before it.
+    """softmax(q . k / sqrt(D) - slope * distance) v over each token and those before it.
+
+    Reads nothing back, so that a CUDA graph can capture it.
 
     Args:
-        qkv: [N, T, 3, H, D] bfloat16 on the CPU.
-        slopes: [H] float32, positive.
-        q_norm, k_norm: over D; float32 and frozen.
-        first: [N, T] int32: the token at which each token's history begins; None: token 0.
-        dropped_mass: most of a softmax's sum that may be left out, unread in the forward pass or in the backward pass.
+        q, k, v: [N, T, H, D], bfloat16 or float32, all the same; views are taken as they lie.
+        slopes: [H] float32.
+        spans: [H] int32: how many of the latest tokens each head sees.
+        first: [N, T] int32, see `vintix_fast.model.transformer.Transformer.forward`; None: token 0.
 
     Returns:
-        [N, T, H, D] bfloat16.
+        [N, T, H, D].
+
+    Raises:
+        ValueError: types or shapes differ.
     """
-    n, t, three, heads, dim = qkv.shape
-    weights = (q_norm.weight, q_norm.bias, k_norm.weight, k_norm.bias)
-    if three != 3 or qkv.dtype != torch.bfloat16 or qkv.is_cuda or slopes.shape != (heads,):
-        raise ValueError(f"causal_attention: qkv {list(qkv.shape)} {qkv.dtype}, slopes {list(slopes.shape)}")
-    if any(w.shape != (dim,) or w.dtype != torch.float32 or w.requires_grad for w in weights):
-        raise ValueError(f"causal_attention: the norms must be frozen, float32 and over {dim} dimensions")
+    n, t, heads, _ = q.shape
+    if not q.shape == k.shape == v.shape or not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"causal_attention: {[(list(x.shape), x.dtype) for x in (q, k, v)]} are not alike")
+    if slopes.shape != (heads,) or spans.shape != (heads,) or spans.dtype != torch.int32:
+        raise ValueError(f"causal_attention: slopes {list(slopes.shape)}, spans {list(spans.shape)}")
     if first is not None and (first.shape != (n, t) or first.dtype != torch.int32):
         raise ValueError(f"causal_attention: first must be [{n}, {t}] int32, not {list(first.shape)} {first.dtype}")
-    first = None if first is None else first.contiguous()
-    return _CausalAttention.apply(qkv.contiguous(), slopes, q_norm.eps, dropped_mass, first, *weights)
-
-
-class _Pool:
-    """Memory for weights, used again: fresh memory of this size costs tens of thousands of page faults a step."""
-
-    def __init__(self) -> None:
-        self._free: list[Tensor] = []
-
-    def take(self, size: int) -> Tensor:
-        while self._free:
-            memory = self._free.pop()
-            if memory.numel() >= size:
-                return memory
-        return torch.empty(size, dtype=torch.bfloat16)
-
-    def give(self, memory: Tensor) -> None:
-        self._free.append(memory)
-
-
-_pool = _Pool()
+    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    return _CausalAttention.apply(q, k, v, slopes, spans, first if first is None else first.contiguous())
 
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, qkv, slopes, norm_eps, dropped_mass, first, *norms):
-        n, t, _, heads, dim = qkv.shape
-        out = torch.empty(n, t, heads, dim, dtype=torch.bfloat16)
-        sums = torch.empty(n, heads, t)
-        stops = torch.empty(n, heads, -(-t // 64), dtype=torch.int32)
-        differentiated = ctx.needs_input_grad[0]
-        weights = _pool.take(_core.CausalAttention.weights_size(n, t, heads)) if differentiated else None
-        _task(qkv, slopes, norm_eps, dropped_mass, first, norms).forward(
-            out=out.data_ptr(), weights=weights.data_ptr() if differentiated else 0, sums=sums.data_ptr(),
-            stops=stops.data_ptr(),
-        )  # fmt: skip
-        ctx.save_for_backward(qkv, slopes, out, sums, stops, *norms)
-        ctx.constants = norm_eps, dropped_mass, first
-        ctx.weights = weights
+    def forward(ctx, q, k, v, slopes, spans, first):
+        n, t, heads, _ = q.shape
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        log_sum = torch.empty(n, t, heads, device=q.device)
+        _launch(_forward_kernel, QUERIES, (q, k, v), (out, log_sum), slopes, spans, first)
+        ctx.save_for_backward(q, k, v, out, log_sum, slopes, spans, first)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_out):
-        if ctx.weights is None:
-            raise RuntimeError("causal_attention: its backward pass can be taken only once")
-        qkv, slopes, out, sums, stops, *norms = ctx.saved_tensors
-        grad_out, grad_qkv = grad_out.contiguous(), torch.empty_like(qkv)
-        _task(qkv, slopes, *ctx.constants, norms).backward(
-            out=out.data_ptr(), weights=ctx.weights.data_ptr(), sums=sums.data_ptr(), stops=stops.data_ptr(),
-            grad_out=grad_out.data_ptr(), grad_qkv=grad_qkv.data_ptr(),
-        )  # fmt: skip
-        _pool.give(ctx.weights)
-        ctx.weights = None
-        return grad_qkv, *[None] * 8
+        q, k, v, out, log_sum, slopes, spans, first = ctx.saved_tensors
+        grad_out = grad_out.contiguous()
+        delta = (out.float() * grad_out).sum(dim=3)
+        grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)]
+        given = grad_out, log_sum, delta
+        _launch(_query_gradient_kernel, QUERIES, (q, k, v), (*given, grads[0]), slopes, spans, first)
+        _launch(_key_gradient_kernel, KEYS, (q, k, v), (*given, *grads[1:]), slopes, spans, first)
+        return *grads, None, None, None
 
 
-def _task(qkv, slopes, norm_eps, dropped_mass, first, norms) -> _core.CausalAttention:
-    n, t, _, heads, dim = qkv.shape
-    q_weight, q_bias, k_weight, k_bias = (norm.data_ptr() for norm in norms)
-    first_address = 0 if first is None else first.data_ptr()
-    return _core.CausalAttention(
-        batch=n, length=t, heads=heads, head_dim=dim, qkv=qkv.data_ptr(), first=first_address,
-        slopes=slopes.data_ptr(), q_weight=q_weight, q_bias=q_bias, k_weight=k_weight, k_bias=k_bias,
-        norm_eps=norm_eps, dropped_mass=dropped_mass, threads=torch.get_num_threads(),
+def _launch(kernel, block, qkv, tensors, slopes, spans, first):
+    q = qkv[0]
+    n, t, heads, dim = q.shape
+    strides = [stride for x in qkv for stride in x.stride()[:3]]
+    kernel[(triton.cdiv(t, block), n * heads)](
+        *qkv, *tensors, slopes, spans, spans if first is None else first,  # unread
+        *strides, heads, t, dim**-0.5,
+        DIM=dim, BLOCK_DIM=max(16, triton.next_power_of_2(dim)), QUERIES=QUERIES, KEYS=KEYS,
+        PACKED=first is not None, PRECISION="ieee", enable_fp_fusion=True, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip

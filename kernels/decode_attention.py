@@ -1,7 +1,7 @@
 """Triton: attention of one new token over a ring of keys and values, for `reference.attend`, in one launch a layer.
 
 One program handles one environment and head: it stores the new key and value, then walks back through the ring by age
-with an online softmax (arXiv 1805.02867), reading only what the history's length and the head's window let it see.
+with an online softmax (arXiv 1805.02867), reading only what the history's length and the head's span let it see.
 
 The context is not split over programs: this is made for thousands of environments, and 4096 with 4 heads are 16384
 programs, many times what a GPU runs at once.  Few environments leave most of it idle, and belong on the CPU anyway.
@@ -30,15 +30,14 @@ def _store(vector, dim, inside, row_ptr, scale_ptr, QUANTISED: tl.constexpr):
         tl.store(scale_ptr, scale)
         tl.store(row_ptr + dim, stored.to(tl.int8), mask=inside)
         return stored * scale
-    rounded = vector.to(row_ptr.dtype.element_ty)
-    tl.store(row_ptr + dim, rounded, mask=inside)
-    return rounded.to(tl.float32)
+    tl.store(row_ptr + dim, vector, mask=inside)
+    return vector
 
 
 @triton.jit
 def _attend_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr,
-    slot_ptr, length_ptr, window_ptr, slopes_ptr,
+    slot_ptr, length_ptr, span_ptr, slopes_ptr,
     q_env_stride, q_head_stride, k_env_stride, k_head_stride, v_env_stride, v_head_stride, context_len, q_scale,
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, QUANTISED: tl.constexpr,
 ):  # fmt: skip
@@ -53,7 +52,7 @@ def _attend_kernel(
     q = q * q_scale
     slope = tl.load(slopes_ptr + head)
     slot = tl.load(slot_ptr).to(tl.int32)
-    seen = tl.minimum(tl.load(length_ptr + env).to(tl.int32), tl.load(window_ptr + head).to(tl.int32))
+    seen = tl.minimum(tl.load(length_ptr + env).to(tl.int32), tl.load(span_ptr + head).to(tl.int32))
     ring = (env * heads + head) * context_len  # of this environment and head: its first slot
 
     new = ring + slot
@@ -99,21 +98,21 @@ def attend(
     ring: Ring,
     slot: torch.Tensor,
     length: torch.Tensor,
-    window: torch.Tensor,
+    span: torch.Tensor,
     slopes: torch.Tensor,
 ) -> torch.Tensor:
     """Same as `reference.attend`; q, k and v may be strided views whose last dimension is contiguous."""
     num_envs, heads, dim = q.shape
     for tensor in (q, k, v):
         assert tensor.stride(2) == 1, tensor.stride()
-    for tensor in (slot, length, window, slopes, *ring):
+    for tensor in (slot, length, span, slopes, *ring):
         assert tensor is None or tensor.is_contiguous()
     quantised = ring.key_scales is not None
     out = torch.empty(num_envs, heads, dim, device=q.device, dtype=q.dtype)
     _attend_kernel[(num_envs, heads)](
         q, k, v, out, ring.keys, ring.values,
         ring.key_scales if quantised else slopes, ring.value_scales if quantised else slopes,  # else never touched
-        slot, length, window, slopes,
+        slot, length, span, slopes,
         *q.stride()[:2], *k.stride()[:2], *v.stride()[:2], ring.keys.shape[2], dim**-0.5,
         DIM=dim, BLOCK_DIM=triton.next_power_of_2(dim), BLOCK=BLOCK, QUANTISED=quantised,
         enable_fp_fusion=True,  # triton 3.9 warns where its coming change of default is not answered

@@ -89,7 +89,7 @@ class Ring(NamedTuple):
     All environments write the same slot in the same step, so a slot's age is the same for all.
     """
 
-    keys: torch.Tensor  # [N, H, C, D] float32, bfloat16 or int8
+    keys: torch.Tensor  # [N, H, C, D] float32 or int8
     values: torch.Tensor  # the same
     key_scales: torch.Tensor | None = None  # [N, H, C] float32 for int8: a vector is its integers times its scale
     value_scales: torch.Tensor | None = None
@@ -110,13 +110,13 @@ def attend(
     ring: Ring,
     slot: torch.Tensor,
     length: torch.Tensor,
-    window: torch.Tensor,
+    span: torch.Tensor,
     slopes: torch.Tensor,
 ) -> torch.Tensor:
     """Store one new key and value for each environment and head, and attend to the history including them.
 
     softmax(q . k_a / sqrt(D) - slope a) over ages a = 0 (this step), 1, ... below both the history's length and the
-    head's window, but always over a = 0 (ALiBi, arXiv 2108.12409).  All arithmetic is in float32; the new token too
+    head's span, but always over a = 0 (ALiBi, arXiv 2108.12409).  All arithmetic is in float32; the new token too
     is read back from the ring as it was rounded.
 
     Args:
@@ -124,7 +124,7 @@ def attend(
         ring: where to store and what to read.
         slot: [1] integer, the slot of this step; the step before wrote ``slot - 1`` modulo C.
         length: [N] integers, tokens in each history, this one included.
-        window: [H] integers, how many of the latest tokens each head reads.
+        span: [H] integers, how many of the latest tokens each head reads.
         slopes: [H], ALiBi's.
 
     Returns:
@@ -134,7 +134,7 @@ def attend(
     values = _store(ring.values, ring.value_scales, slot, v)
     context_len = keys.shape[2]
     age = (slot - torch.arange(context_len, device=q.device)) % context_len  # [C]
-    seen = torch.minimum(length[:, None], window).clamp(min=1)  # [N, H]
+    seen = torch.minimum(length[:, None], span).clamp(min=1)  # [N, H]
     scores = torch.einsum("nhd,nhcd->nhc", q.float() * q.shape[-1] ** -0.5, keys) - slopes[:, None] * age
     weights = scores.masked_fill(age >= seen[..., None], -torch.inf).softmax(dim=-1)
     return torch.einsum("nhc,nhcd->nhd", weights, values).to(q.dtype)
@@ -143,8 +143,7 @@ def attend(
 def _store(ring: torch.Tensor, scales: torch.Tensor | None, slot: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """Write new [N, H, D] into a slot of ring [N, H, C, D]; returns the ring's vectors in float32."""
     if scales is None:
-        ring.index_copy_(2, slot, new[:, :, None].to(ring.dtype))
-        return ring.float()
+        return ring.index_copy_(2, slot, new[:, :, None])
     new, scale = quantise(new)
     ring.index_copy_(2, slot, new[:, :, None])
     scales.index_copy_(2, slot, scale[:, :, None])

@@ -13,16 +13,16 @@ def firsts(n, length, seed=0):
     return begun.amax(dim=-1).to(torch.int32)
 
 
-def dense(q, k, v, first, windows=None):
-    """softmax(q . k / sqrt(D) - slope * distance) v, q, k, v [N, T, H, D]; ``windows`` [H]: the latest tokens seen."""
+def dense(q, k, v, first, spans=None):
+    """softmax(q . k / sqrt(D) - slope * distance) v, q, k, v [N, T, H, D]; ``spans`` [H]: the latest tokens seen."""
     length, heads = q.shape[1:3]
     token = torch.arange(length)
     distance = token[:, None] - token
     visible = (distance >= 0)[None, None]
     if first is not None:
         visible = visible & (token >= first[:, None, :, None])
-    if windows is not None:
-        visible = visible & (distance < windows[:, None, None])
+    if spans is not None:
+        visible = visible & (distance < spans[:, None, None])
     score = torch.einsum("nihd,njhd->nhij", q, k) / q.shape[3] ** 0.5
     score = score - torch.tensor(alibi_slopes(heads))[:, None, None] * distance
     weight = score.masked_fill(~visible, -torch.inf).softmax(dim=-1).to(v.dtype)

@@ -26,17 +26,17 @@ class Still(Actor):
     """Holds its pose; or shakes, by ``strength`` action units to and fro."""
 
     def __init__(self, strength=0.0):
-        self.strength, self.forgotten, self.seen, self.remembered = strength, [], [], []
+        self.strength, self.resets, self.seen, self.observed = strength, [], [], []
 
-    def forget(self, mask=None):
-        self.forgotten.append(mask)
+    def reset(self, mask=None):
+        self.resets.append(mask)
 
     def act(self, observation, step_num):
         self.seen.append(observation.clone())
         return self.strength * torch.ones(len(observation), 12) * (-1.0) ** len(self.seen)
 
-    def remember(self, action, reward):
-        self.remembered.append((action, reward))
+    def observe(self, action, reward):
+        self.observed.append((action, reward))
 
 
 def standing_task(num_envs=25, robot="go2", max_steps=30):
@@ -167,11 +167,11 @@ def test_a_shifted_actor_knows_nothing_of_its_offset():
     for seen in inner.seen:
         assert torch.equal(seen[:, :9], shown[:, :9]) and torch.equal(seen[:, 21:], shown[:, 21:])
         torch.testing.assert_close(seen[:, 9:21], shown[:, 9:21] - 0.25 * offset)
-    shifted.remember(acted, reward)
-    shifted.forget(mask)
-    (action, kept), (forgotten,) = inner.remembered[0], inner.forgotten
+    shifted.observe(acted, reward)
+    shifted.reset(mask)
+    (action, kept), (reset,) = inner.observed[0], inner.resets
     torch.testing.assert_close(action, torch.full((2, 12), -0.5))
-    assert kept is reward and forgotten is mask
+    assert kept is reward and reset is mask
 
 
 def test_a_trial_is_what_the_moved_adapter_does():

@@ -8,6 +8,12 @@ from typing import Literal, Self, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+_Float32 = npt.NDArray[np.float32]
+_Int32 = npt.NDArray[np.int32]
+_Int64 = npt.NDArray[np.int64]
+_Bfloat16 = npt.NDArray[np.uint16]
+"""Its bits, for numpy has no such type."""
+
 class WriterStats(TypedDict):
     queue_capacity: int
     max_queue_depth: int
@@ -160,13 +166,17 @@ class WalkingJudge:
     ) -> None:
         """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``judge``."""
 
-def decode_implementations() -> list[str]:
-    """Instruction sets that `PolicyDecoder` can use on this processor, the fastest first."""
+class CpuFeatures(TypedDict):
+    """What this processor can do, as far as it makes a difference here."""
 
-class DecoderStats(TypedDict):
-    steps: int
-    bytes_read: int
-    """Keys, values and their scales, by all steps."""
+    decoders: list[str]
+    """Instruction sets that `PolicyDecoder` can use, the fastest first."""
+    bfloat16: bool
+    """Whether it multiplies bfloat16, in AVX-512."""
+    bfloat16_kernels: bool
+    """Whether `CausalAttention` and `DecoderLoss` run: it does, and the compiler that built this knew how."""
+
+def cpu_features() -> CpuFeatures: ...
 
 class PolicyDecoder:
     """A policy's decode step for N environments on the CPU, in threads of its own.
@@ -177,36 +187,27 @@ class PolicyDecoder:
 
     def __init__(
         self,
-        weights: Mapping[str, npt.NDArray[np.float32]],
+        weights: Mapping[str, _Float32],
         *,
         num_envs: int,
-        observation_dim: int,
-        action_dim: int,
-        observation_emb_dim: int,
-        action_emb_dim: int,
-        reward_emb_dim: int,
-        hidden_dim: int,
-        transformer_depth: int,
-        transformer_heads: int,
-        intermediate_size: int,
         parallel_residual: bool,
         action_first: bool,
         reward_scale: float,
         slopes: Sequence[float],
         score_bounds: Sequence[float],
-        windows: Sequence[Sequence[int]],
-        cache_dtype: Literal["float32", "bfloat16", "int8"],
+        spans: Sequence[Sequence[int]],
+        cache_dtype: Literal["float32", "int8"],
         dropped_mass: float,
         threads: int,
         implementation: str = "",
     ) -> None:
-        """Copies the weights and reserves the cache.
+        """Copies the weights, whose shapes say all sizes, and reserves the cache.
 
         Args:
             action_first: whether tokens are action | reward | observation, or observation | action | reward.
             slopes: ALiBi's, one for each head.
             score_bounds: of |q . k| / sqrt(head_dim), one for each layer; infinity where there is none.
-            windows: [layers][heads], tokens that a head may see, the new one included.
+            spans: [layers][heads], tokens that a head may see, the new one included.
 
         Raises:
             TypeError, ValueError: an argument is not as described, a weight is missing or has another shape.
@@ -216,13 +217,7 @@ class PolicyDecoder:
     def reset(self, mask: npt.NDArray[np.bool_] | None = None) -> None:
         """Forgets the histories where ``mask`` [N] is true, or all; and a step that was begun."""
 
-    def begin(
-        self,
-        observation: npt.NDArray[np.float32],
-        prev_action: npt.NDArray[np.float32],
-        prev_reward: npt.NDArray[np.float32],
-        step_num: npt.NDArray[np.int32],
-    ) -> None:
+    def begin(self, observation: _Float32, prev_action: _Float32, prev_reward: _Float32, step_num: _Int32) -> None:
         """Starts a step; what is given ([N, obs], [N, act], [N], [N], C-contiguous) is copied.
 
         Raises:
@@ -230,7 +225,7 @@ class PolicyDecoder:
             RuntimeError: the step before was not finished.
         """
 
-    def finish(self) -> npt.NDArray[np.float32]:
+    def finish(self) -> _Float32:
         """Helps to decode what is left, without the GIL, and returns the actions [N, act].
 
         Raises:
@@ -244,45 +239,65 @@ class PolicyDecoder:
         """Bytes of keys, values and their scales that are kept for an environment."""
 
     @property
-    def stats(self) -> DecoderStats: ...
+    def bytes_read(self) -> int:
+        """Bytes of keys, values and their scales that all steps have read."""
 
 class CausalAttention:
-    """Causal attention with ALiBi over given memory; pointers are addresses, and 0 is none.
+    """Causal attention with ALiBi over queries and keys that it normalises; `vintix_fast.train.compiled` says more.
 
-    `vintix_fast.kernels.causal_attention` says what they point to, and checks it.  Not to be used unless `supported`.
+    Arrays are C-contiguous, and nothing may write to those that this was made of.
+    B sequences of T tokens, H heads of D dimensions, a multiple of 32.
+
+    Raises:
+        TypeError, ValueError: an array is not as described, here and in the passes.
+        RuntimeError: the processor or the build has no `bfloat16_kernels`.
     """
 
     def __init__(
         self,
+        qkv: _Bfloat16,
+        slopes: _Float32,
+        q_weight: _Float32,
+        q_bias: _Float32,
+        k_weight: _Float32,
+        k_bias: _Float32,
         *,
-        batch: int,
-        length: int,
-        heads: int,
-        head_dim: int,
-        qkv: int,
-        first: int,
-        slopes: int,
-        q_weight: int,
-        q_bias: int,
-        k_weight: int,
-        k_bias: int,
+        first: _Int32 | None,
         norm_eps: float,
         dropped_mass: float,
         threads: int,
-    ) -> None: ...
-    @staticmethod
-    def supported() -> bool: ...
-    @staticmethod
-    def weights_size(batch: int, length: int, heads: int) -> int:
-        """How many bfloat16 numbers the backward pass needs from the forward pass."""
+    ) -> None:
+        """[B, T, 3, H, D], [H], four of [D], and [B, T] or None where every sequence is one history."""
 
-    def forward(self, *, out: int, weights: int, sums: int, stops: int) -> None: ...
-    def backward(self, *, out: int, weights: int, sums: int, stops: int, grad_out: int, grad_qkv: int) -> None: ...
+    @property
+    def weights_size(self) -> int:
+        """How many numbers the backward pass needs from the forward pass."""
+
+    @property
+    def tiles(self) -> int:
+        """In a sequence."""
+
+    def forward(self, out: _Bfloat16, sums: _Float32, stops: _Int32, weights: _Bfloat16 | None) -> None:
+        """Writes [B, T, H, D], [B, H, T], [B, H, tiles] and at least [weights_size], aligned to 64 bytes, or nothing.
+
+        Releases the GIL.
+        """
+
+    def backward(
+        self,
+        out: _Bfloat16,
+        sums: _Float32,
+        stops: _Int32,
+        weights: _Bfloat16,
+        grad_out: _Bfloat16,
+        grad_qkv: _Bfloat16,
+    ) -> None:
+        """Takes what `forward` wrote and [B, T, H, D], and writes [B, T, 3, H, D].  Releases the GIL."""
 
 class DecoderLoss:
-    """A decoder's loss and gradients over given memory; pointers are addresses, and 0 is none.
+    """A decoder's loss and gradients, in threads of its own; `vintix_fast.train.compiled` says more.
 
-    `vintix_fast.kernels.decoder_loss` says what they point to, and checks it.  Not to be used unless `supported`.
+    Not to be used, nor destroyed, in a forked child.
     """
 
     COLUMNS: int
@@ -290,23 +305,35 @@ class DecoderLoss:
     ACTIONS: int
     """The most that ``actions`` may be."""
 
-    def __init__(self, *, layers: int, width: int, actions: int, slope: float, threads: int) -> None: ...
-    @staticmethod
-    def supported() -> bool: ...
+    def __init__(self, *, layers: int, width: int, actions: int, slope: float, threads: int) -> None:
+        """
+        Raises:
+            ValueError: a size is out of range.
+            RuntimeError: the processor or the build has no `bfloat16_kernels`.
+        """
+
     def run(
         self,
         *,
-        tokens: int,
-        chosen: int,
-        hidden: int,
-        target: int,
-        weight: int,
-        scale: int,
-        shift: int,
-        matrices: Sequence[int],
-        biases: Sequence[int],
-        grad_matrices: Sequence[int],
-        grad_biases: Sequence[int],
-        grad_hidden: int,
+        rows: _Int64,
+        hidden: _Bfloat16,
+        target: _Float32,
+        weight: _Float32,
+        scale: _Float32,
+        shift: _Float32,
+        parameters: Sequence[_Float32],
+        grads: Sequence[_Float32],
+        grad_hidden: _Bfloat16 | None,
     ) -> float:
-        """Writes the gradients and returns the loss."""
+        """Writes the gradients and returns the loss; releases the GIL.
+
+        Args:
+            rows: [n], which tokens.
+            hidden, target, weight: [tokens, width], [tokens, actions], [tokens].
+            scale, shift: [actions].
+            parameters, grads: weight and bias of each layer in turn; read, and written.
+            grad_hidden: [n, width]; None where nobody wants it.
+
+        Raises:
+            TypeError, ValueError: an array is not as described, or ``rows`` points outside.
+        """

@@ -200,14 +200,14 @@ class Shifted(Actor):
     def __init__(self, actor: Actor, offset: torch.Tensor) -> None:
         self._actor, self._offset = actor, offset
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
-        self._actor.forget(mask)
+    def reset(self, mask: torch.Tensor | None = None) -> None:
+        self._actor.reset(mask)
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
         return self._actor.act(self._seen(observation), step_num) + self._offset
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        self._actor.remember(action - self._offset, reward)
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        self._actor.observe(action - self._offset, reward)
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
         self._actor.begin(self._seen(observation), step_num)

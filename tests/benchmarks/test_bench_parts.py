@@ -53,10 +53,10 @@ def test_the_simulator_alone_and_the_task_alone_repeat_the_walk(task, walk):
 
 def test_a_full_context_stays_full_when_rollouts_begin(task, walk, tiny):
     class Remembered(Policy):
-        forgot, acted = 0, 0
+        resets, acted = 0, 0
 
-        def forget(self):
-            self.forgot += 1
+        def reset(self):
+            self.resets += 1
 
         def act(self, observation, step_num):
             self.acted += 1
@@ -66,7 +66,7 @@ def test_a_full_context_stays_full_when_rollouts_begin(task, walk, tiny):
     collection.fill(policy, walk, 20)
     assert policy.acted == 20
     row = collection.collect_row(task, collection.FullContext(policy), STEPS)
-    assert (policy.acted, policy.forgot) == (20 + STEPS, 0)
+    assert (policy.acted, policy.resets) == (20 + STEPS, 0)
     assert row["seconds"] > 0 and row["falls"] == 1 and row["queue_depth"] == 0
     shares = row["fractions"]
     assert shares["writer_wait_fraction"] == shares["write_fraction"] == 0.0

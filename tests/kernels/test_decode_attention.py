@@ -13,7 +13,7 @@ from vintix_fast.kernels import reference
 from vintix_fast.kernels.reference import Ring, quantise
 from vintix_fast.model.layers import alibi_slopes
 
-DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+DTYPES = (torch.float32, torch.int8)
 TOLERANCE = 2e-5
 """Averages, of about 1, of at most 200 float32 numbers whose weights are sums in another order."""
 # environments, heads, head_dim, slots, this step's slot: one and several blocks of 64, ring wrapped or not
@@ -36,7 +36,7 @@ def make_ring(vectors_k, vectors_v, dtype):
 
 
 def make_inputs(shape, dtype, seed=0, device="cpu"):
-    """The arguments of `attend`; histories of length 1, C and between, windows of 1, a few and all."""
+    """The arguments of `attend`; histories of length 1, C and between, spans of 1, a few and all."""
     envs, heads, dim, slots, slot = shape
     generator = torch.Generator().manual_seed(seed)
     # As a projection gives them: views of one tensor, neither of which is contiguous.
@@ -44,9 +44,9 @@ def make_inputs(shape, dtype, seed=0, device="cpu"):
     ring = make_ring(*torch.randn(2, envs, heads, slots, dim, generator=generator).to(device), dtype)
     length = torch.randint(0, slots + 1, (envs,), generator=generator, dtype=torch.int32)
     length[:3] = torch.tensor([slots, 0, 1])[:envs]  # 0: as 1, the new token is always seen
-    window = torch.tensor([slots, 3, 1, max(1, slots - 1)][:heads], dtype=torch.int32)
+    span = torch.tensor([slots, 3, 1, max(1, slots - 1)][:heads], dtype=torch.int32)
     slopes = torch.tensor(alibi_slopes(heads))
-    numbers = (x.to(device) for x in (torch.tensor([slot]), length, window, slopes))
+    numbers = (x.to(device) for x in (torch.tensor([slot]), length, span, slopes))
     return *qkv.unbind(1), ring, *numbers
 
 
@@ -60,8 +60,6 @@ def check_attend(device):
 
     for shape, dtype in itertools.product(SHAPES, DTYPES):
         q, k, v, ring, *rest = make_inputs(shape, dtype, device=device)
-        if dtype == torch.bfloat16 and device == "cpu":  # the interpreter's cast cuts off where the GPU's rounds
-            k, v = k.bfloat16().float(), v.bfloat16().float()
         expected_ring = copied(ring)
         expected = reference.attend(q, k, v, expected_ring, *rest)
         out = decode_attention.attend(q, k, v, ring, *rest)
@@ -77,10 +75,10 @@ def check_attend(device):
 def test_the_plain_version_is_softmax_over_the_visible_tokens():
     """Written out for one environment and head at a time, in float64."""
     for shape in SHAPES[:4]:
-        q, k, v, ring, slot, length, window, slopes = make_inputs(shape, torch.float32)
-        out = reference.attend(q, k, v, ring, slot, length, window, slopes)
+        q, k, v, ring, slot, length, span, slopes = make_inputs(shape, torch.float32)
+        out = reference.attend(q, k, v, ring, slot, length, span, slopes)
         for env, head in itertools.product(range(shape[0]), range(shape[1])):
-            seen = max(1, min(int(length[env]), int(window[head])))
+            seen = max(1, min(int(length[env]), int(span[head])))
             ages = range(seen)
             keys = torch.stack([ring.keys[env, head, int(slot) - age] for age in ages]).double()
             values = torch.stack([ring.values[env, head, int(slot) - age] for age in ages]).double()
@@ -90,20 +88,17 @@ def test_the_plain_version_is_softmax_over_the_visible_tokens():
             torch.testing.assert_close(out[env, head].double(), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
-def test_coarse_rings_stay_within_their_bound_of_float32(dtype):
+def test_a_coarse_ring_stays_within_its_bound_of_float32():
     """A key off by e changes a score by at most |q . e| / sqrt(D) <= d, and then a weight by a factor of exp(+-2 d).
 
-    Rounding is at most 2^-9 of a number in bfloat16, and 1/254 of a vector's largest number in int8.
+    Rounding is at most 1/254 of a vector's largest number.
     """
     shape = SHAPES[0]
     q, k, v, exact, *rest = make_inputs(shape, torch.float32, seed=3)
-    coarse = make_ring(exact.keys, exact.values, dtype)
+    coarse = make_ring(exact.keys, exact.values, torch.int8)
     expected, out = reference.attend(q, k, v, exact, *rest), reference.attend(q, k, v, coarse, *rest)
 
     def rounding(x):
-        if dtype == torch.bfloat16:
-            return x.abs() * 2.0**-9
         return (x.abs().amax(-1, keepdim=True) / 254).expand_as(x)
 
     score_error = (q[:, :, None].abs() * rounding(exact.keys)).sum(-1).amax(-1) / shape[2] ** 0.5  # [N, H]

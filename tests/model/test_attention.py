@@ -5,12 +5,12 @@ import torch
 from dense_attention import dense, firsts
 from fakes import tiny_model
 
-from vintix_fast.kernels import causal_attention as kernel
 from vintix_fast.model.layers import alibi_slopes
 from vintix_fast.model.transformer import _attend, _attend_fused
+from vintix_fast.train import compiled
 from vintix_fast.train.frozen import frozen
 
-needs_kernel = pytest.mark.skipif(not kernel.supported(32, 0.0), reason="this processor multiplies no bfloat16")
+needs_kernel = pytest.mark.skipif(not compiled.fits_attention(32, 0.0), reason="this processor multiplies no bfloat16")
 ROUNDING = 5e-3
 """bfloat16 rounds a number by up to 2^-8; torch's own bfloat16 is exact where a token sees only itself."""
 SHAPES = [(2, 200, 4, 64), (1, 130, 2, 32), (1, 1, 2, 64), (1, 64, 1, 96), (3, 333, 4, 32)]
@@ -44,7 +44,7 @@ def test_blocks_bands_and_torchs_own_are_dense_attention_with_its_gradients(leng
         torch.testing.assert_close(fused, plain, atol=2e-6, rtol=1e-5)
 
 
-def kernel_and_truth(shape, first, dropped_mass=kernel.DROPPED_MASS):
+def kernel_and_truth(shape, first, dropped_mass=compiled.DROPPED_MASS):
     """Output and gradient of q | k | v: the kernel's, torch's in bfloat16, and the formula's in float64."""
     n, length, heads, dim = shape
     torch.manual_seed(length)
@@ -66,7 +66,7 @@ def kernel_and_truth(shape, first, dropped_mass=kernel.DROPPED_MASS):
 
     results = []
     for attend, dtype in (
-        (lambda x: kernel.causal_attention(x, slopes, *norms, first, dropped_mass), torch.bfloat16),
+        (lambda x: compiled.causal_attention(x, slopes, *norms, first, dropped_mass), torch.bfloat16),
         (lambda x: plain(x, torch.bfloat16), torch.bfloat16),
         (lambda x: plain(x, torch.float64), torch.float64),
     ):
@@ -91,7 +91,7 @@ def test_the_kernel_is_as_exact_as_bfloat16_allows(shape, histories):
 
 
 @needs_kernel
-@pytest.mark.parametrize("mass", [kernel.DROPPED_MASS, 0.1])
+@pytest.mark.parametrize("mass", [compiled.DROPPED_MASS, 0.1])
 def test_what_the_kernel_leaves_out_is_within_the_mass_it_may_drop(mass):
     (exact, exact_grad), (rough, rough_grad) = (kernel_and_truth((1, 700, 4, 32), None, m)[0] for m in (0.0, mass))
     assert error(rough, exact.double()) < 1e-3
@@ -105,11 +105,11 @@ def test_the_kernels_backward_pass_reads_a_narrow_band_in_steep_heads():
 
     def oldest(dropped_mass):
         """The oldest tile of keys, of 64, that the last tile of queries needs, for each head."""
-        out = kernel.causal_attention(qkv, torch.tensor(alibi_slopes(4)), norm, norm, None, dropped_mass)
-        return out.grad_fn.saved_tensors[4][0, :, -1].tolist()
+        out = compiled.causal_attention(qkv, torch.tensor(alibi_slopes(4)), norm, norm, None, dropped_mass)
+        return out.grad_fn.saved_tensors[3][0, :, -1].tolist()
 
     assert oldest(0.0)[3] == 0
-    steep, next_steep, _, flat = oldest(kernel.DROPPED_MASS)
+    steep, next_steep, _, flat = oldest(compiled.DROPPED_MASS)
     assert steep >= 12 and steep > next_steep > flat
 
 
@@ -130,13 +130,13 @@ def test_two_forward_passes_may_wait_for_their_backward_passes():
 
     def gradient(x):
         x.grad = None
-        kernel.causal_attention(x, slopes, norm, norm).float().square().sum().backward()
+        compiled.causal_attention(x, slopes, norm, norm).float().square().sum().backward()
         return x.grad
 
     alone = [gradient(x).clone() for x in inputs]
     for x in inputs:
         x.grad = None
-    outs = [kernel.causal_attention(x, slopes, norm, norm) for x in inputs]
+    outs = [compiled.causal_attention(x, slopes, norm, norm) for x in inputs]
     sum(out.float().square().sum() for out in outs).backward()
     assert all(torch.equal(x.grad, grad) for x, grad in zip(inputs, alone, strict=True))
     with pytest.raises(RuntimeError):
@@ -148,13 +148,20 @@ def test_the_kernel_refuses_what_it_would_compute_wrongly():
     norm = torch.nn.LayerNorm(32).requires_grad_(False)
     slopes = torch.tensor(alibi_slopes(2))
     qkv = torch.zeros(1, 10, 3, 2, 32).bfloat16()
-    with pytest.raises(ValueError, match="float32"):
-        kernel.causal_attention(qkv.float(), slopes, norm, norm)
+    with pytest.raises(TypeError, match="qkv: expected a numpy array of dtype uint16, got dtype float32"):
+        compiled.causal_attention(qkv.float(), slopes, norm, norm)
+    with pytest.raises(ValueError, match=r"qkv: expected .*3, H, D\], D a multiple of 32, got \[1, 10, 3, 64\]"):
+        compiled.causal_attention(qkv.flatten(3), slopes, norm, norm)
+    with pytest.raises(ValueError, match=r"slopes: expected .* \[2\], got shape \(1,\)"):
+        compiled.causal_attention(qkv, slopes[1:], norm, norm)
+    wide = torch.nn.LayerNorm(64).requires_grad_(False)
+    with pytest.raises(ValueError, match=r"k_weight: expected .* \[32\], got shape \(64,\)"):
+        compiled.causal_attention(qkv, slopes, norm, wide)
     with pytest.raises(ValueError, match="frozen"):
-        kernel.causal_attention(qkv, slopes, torch.nn.LayerNorm(32), norm)
-    with pytest.raises(ValueError, match="first"):
-        kernel.causal_attention(qkv, slopes, norm, norm, torch.zeros(1, 9, dtype=torch.int32))
-    assert not kernel.supported(16, 1.0) and not kernel.supported(64, float("inf"))
+        compiled.causal_attention(qkv, slopes, torch.nn.LayerNorm(32), norm)
+    with pytest.raises(ValueError, match=r"first: expected .* \[1, 10\], got shape \(1, 9\)"):
+        compiled.causal_attention(qkv, slopes, norm, norm, torch.zeros(1, 9, dtype=torch.int32))
+    assert not compiled.fits_attention(16, 1.0) and not compiled.fits_attention(64, float("inf"))
 
 
 @pytest.mark.parametrize("heads", [1, 2], ids=["one head of 64", "two of 32"])

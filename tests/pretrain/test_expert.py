@@ -110,7 +110,7 @@ def test_the_loaded_expert_acts_like_the_actors_mean_in_the_saved_state(finished
     assert card["hidden_dims"] == [8]
     observation, last_action = torch.randn(4, 33), torch.randn(4, 12)
     policy = ExpertPolicy(network, 4)
-    policy.remember(last_action, torch.zeros(4))
+    policy.observe(last_action, torch.zeros(4))
     acted = policy.act(observation, torch.ones(4))
 
     both = TensorDict({"policy": torch.cat([observation, last_action], dim=1)}, batch_size=[4])
@@ -152,9 +152,9 @@ def test_the_expert_sees_the_executed_action_except_at_an_episodes_start():
     policy = ExpertPolicy(network, 3)
     observation, executed = torch.randn(3, 33), torch.randn(3, 12)
     policy.act(observation, torch.tensor([0, 0, 0]))
-    policy.remember(executed, torch.zeros(3))  # not what it answered: noise was added
+    policy.observe(executed, torch.zeros(3))  # not what it answered: noise was added
     policy.act(observation, torch.tensor([1, 0, 7]))
-    policy.forget()
+    policy.reset()
     policy.act(observation, torch.tensor([5, 5, 5]))
     for seen in network.seen:
         assert seen.shape == (3, 45) and torch.equal(seen[:, :33], observation)

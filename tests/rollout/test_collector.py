@@ -18,19 +18,19 @@ class FakePolicy(Actor):
     """Acts by a formula, writes down what it is shown, and refuses what is not finite."""
 
     def __init__(self):
-        self.seen, self.remembered, self.forgotten = [], [], 0
+        self.seen, self.observed, self.resets = [], [], 0
 
-    def forget(self, mask=None):
-        self.forgotten += 1
+    def reset(self, mask=None):
+        self.resets += 1
 
     def act(self, observation, step_num):
         assert observation.isfinite().all()
         self.seen.append((observation.clone(), step_num.clone()))
         return 0.3 * torch.sin(3.0 * observation[:, 9:21] + step_num[:, None]) + 0.1
 
-    def remember(self, action, reward):
+    def observe(self, action, reward):
         assert action.isfinite().all() and reward.isfinite().all()
-        self.remembered.append((action.clone(), reward.clone()))
+        self.observed.append((action.clone(), reward.clone()))
 
 
 class LastMomentCopies(HostCopies):
@@ -122,7 +122,7 @@ def test_all_shares_are_run_again_until_there_are_enough_steps(go2, min_steps, r
     assert [len(h.episodes()) for h in collection.histories] == [rounds, 2 * rounds]
     assert len(collection.episodes) == 3 * rounds and collection.env_steps == 9 * rounds
     assert [e.number for e in collection.episodes if e.env == 1] == list(range(2 * rounds))
-    assert policy.forgotten == rounds
+    assert policy.resets == rounds
 
 
 @pytest.mark.parametrize("min_steps", [0, 31])  # a second round finds environment 0 idle in mid-episode
@@ -144,16 +144,16 @@ def test_an_episodes_numbers_are_those_of_its_transitions(go2, min_steps):
 
 def test_the_policy_sees_each_stored_transition_once_and_nothing_else(go2):
     collection, policy = run(go2, 3, 7, fall_after=(3, 8, 6))
-    assert policy.forgotten == 1  # the context goes on over an environment's episodes
+    assert policy.resets == 1  # the context goes on over an environment's episodes
     for history in collection.histories:
         n, env = len(history), history.env
         np.testing.assert_array_equal(history.observation, torch.stack([o[env] for o, _ in policy.seen[:n]]))
         np.testing.assert_array_equal(history.step_num, torch.stack([s[env] for _, s in policy.seen[:n]]))
-        np.testing.assert_array_equal(history.action, torch.stack([a[env] for a, _ in policy.remembered[:n]]))
-        np.testing.assert_array_equal(history.reward, torch.stack([r[env] for _, r in policy.remembered[:n]]))
+        np.testing.assert_array_equal(history.action, torch.stack([a[env] for a, _ in policy.observed[:n]]))
+        np.testing.assert_array_equal(history.reward, torch.stack([r[env] for _, r in policy.observed[:n]]))
     assert collection.histories[0].step_num.tolist() == [0, 1, 2] * 2
     assert collection.histories[2].step_num.tolist() == [*range(6)] * 3
-    assert len(policy.seen) == len(policy.remembered) == max(map(len, collection.histories))
+    assert len(policy.seen) == len(policy.observed) == max(map(len, collection.histories))
 
 
 def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):

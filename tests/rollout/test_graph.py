@@ -13,7 +13,7 @@ from vintix_fast.task import WalkingTask
 
 TASK = "go2_walking_ad"
 ROUNDING = 1e-4
-"""Actions of float32 sums in another order, and of windows that drop 1e-8 of the softmax."""
+"""Actions of float32 sums in another order, and of spans that drop 1e-8 of the softmax."""
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 
 
@@ -40,15 +40,15 @@ def inputs(steps, num_envs=4, seed=0, device="cpu"):
         yield rows[0], step_num.to(device), rows[1], rows[2][:, 0]
 
 
-def actions(policy, steps, forget=None, num_envs=4, seed=0, device="cpu"):
-    """Actions [T, N, A]; ``forget`` maps steps to masks."""
+def actions(policy, steps, resets=None, num_envs=4, seed=0, device="cpu"):
+    """Actions [T, N, A]; ``resets`` maps steps to masks."""
     out = []
     for t, (observation, step_num, action, reward) in enumerate(inputs(steps, num_envs, seed, device)):
-        if t in (forget or {}):
-            policy.forget(forget[t].to(device))
+        if t in (resets or {}):
+            policy.reset(resets[t].to(device))
         policy.begin(observation, step_num)
         out.append(policy.finish())
-        policy.remember(action, reward)
+        policy.observe(action, reward)
     return torch.stack(out).cpu()
 
 
@@ -56,46 +56,45 @@ def test_acts_as_the_plain_policy_in_episodes_of_many_environments(tiny, go2):
     assert_same_actions(run(go2, GraphPolicy(tiny, TASK, 4, 24)), run(go2, Policy(tiny, TASK, 4, 24)))
 
 
-def test_forgetting_all_starts_anew(tiny, go2):
+def test_resetting_all_starts_anew(tiny, go2):
     policy = GraphPolicy(tiny, TASK, 4, 24)
-    assert_same_actions(run(go2, policy), run(go2, policy), tolerance=0)  # collect() forgets
+    assert_same_actions(run(go2, policy), run(go2, policy), tolerance=0)  # collect() resets
 
 
-def test_forgetting_some_environments_leaves_the_others_alone(tiny):
+def test_resetting_some_environments_leaves_the_others_alone(tiny):
     mask = torch.tensor([False, True, False, True])
-    kept, partly = (actions(GraphPolicy(tiny, TASK, 4, 24), 30, forget) for forget in ({}, {11: mask}))
+    kept, partly = (actions(GraphPolicy(tiny, TASK, 4, 24), 30, resets) for resets in ({}, {11: mask}))
     assert torch.equal(partly[:11], kept[:11]) and torch.equal(partly[:, ~mask], kept[:, ~mask])
     anew = actions(GraphPolicy(tiny, TASK, 4, 24), 30, {11: torch.ones(4, dtype=torch.bool)})
     torch.testing.assert_close(partly[11:, mask], anew[11:, mask], atol=ROUNDING, rtol=0)
     assert (partly[12:, mask] - kept[12:, mask]).abs().max() > 1e-3
 
 
-def test_weights_changed_in_place_count_from_the_next_forgetting(tiny):
-    """Its windows too: wider scores need wider ones."""
+def test_weights_changed_in_place_count_from_the_next_reset(tiny):
+    """Its spans too: wider scores need longer ones."""
     policy = GraphPolicy(tiny, TASK, 4, 64, dropped_mass=0.5)
     actions(policy, 10)
     with torch.no_grad():
         for block in tiny.transformer.blocks:
             block.attention.q_norm.weight.mul_(3.0)
-    policy.forget()
+    policy.reset()
     changed = actions(policy, 60)
     assert torch.equal(changed, actions(GraphPolicy(tiny, TASK, 4, 64, dropped_mass=0.5), 60))
 
 
-def test_training_mode_is_left_at_the_next_forgetting():
+def test_training_mode_is_left_at_the_next_reset():
     model = tiny_model(residual_dropout=0.5)
     policy = GraphPolicy(model, TASK, 4, 24)
     expected = actions(policy, 10)
     model.train()
-    policy.forget()
+    policy.reset()
     assert torch.equal(actions(policy, 10), expected)
 
 
-def test_coarse_caches_act_nearly_the_same(tiny):
+def test_a_coarse_cache_acts_nearly_the_same(tiny):
     exact = actions(GraphPolicy(tiny, TASK, 4, 24), 30)
-    for dtype in (torch.bfloat16, torch.int8):
-        coarse = actions(GraphPolicy(tiny, TASK, 4, 24, dtype), 30)
-        assert 0 < (coarse - exact).abs().max() < 0.02
+    coarse = actions(GraphPolicy(tiny, TASK, 4, 24, torch.int8), 30)
+    assert 0 < (coarse - exact).abs().max() < 0.02
 
 
 def test_an_action_stays_what_it_was_when_the_next_is_decided(tiny):
@@ -149,11 +148,11 @@ def test_streams_wait_for_each_other_and_a_graph_is_captured_once(tiny, monkeypa
     expected = actions(GraphPolicy(tiny, TASK, 4, 24), 20)
     policy = GraphPolicy(tiny, TASK, 4, 24)
     cuda = FakeCuda(monkeypatch, policy)
-    policy.forget()
+    policy.reset()
     assert cuda.captures == 1
     assert torch.equal(actions(policy, 20), expected)
-    policy.forget(torch.ones(4, dtype=torch.bool))
-    policy.forget()
+    policy.reset(torch.ones(4, dtype=torch.bool))
+    policy.reset()
     assert cuda.captures == 1  # resets need no other graph
 
     observation, step_num, action, reward = next(inputs(1))
@@ -165,26 +164,26 @@ def test_streams_wait_for_each_other_and_a_graph_is_captured_once(tiny, monkeypa
     assert cuda.log == ["current waits for policy's"]  # so the action is there
 
     tiny.encoder.prev_rew_padding.data = tiny.encoder.prev_rew_padding.data.clone()  # elsewhere in memory
-    policy.forget()
+    policy.reset()
     assert cuda.captures == 2
     assert torch.equal(actions(policy, 20), expected)
 
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 def test_the_captured_graph_acts_as_the_cpu_does(tiny, dtype):
     num_envs, steps = 33, 60
-    forget = {11: torch.arange(num_envs) % 3 == 0, 40: torch.arange(num_envs) % 2 == 0}
-    expected = actions(GraphPolicy(tiny, TASK, num_envs, 24, dtype), steps, forget, num_envs)
+    resets = {11: torch.arange(num_envs) % 3 == 0, 40: torch.arange(num_envs) % 2 == 0}
+    expected = actions(GraphPolicy(tiny, TASK, num_envs, 24, dtype), steps, resets, num_envs)
     model = tiny.to("cuda")
     for capture in (False, True):
         policy = GraphPolicy(model, TASK, num_envs, 24, dtype, capture=capture)
         for _ in range(2):  # the second time without another capture
-            acted = actions(policy, steps, forget, num_envs, device="cuda")
+            acted = actions(policy, steps, resets, num_envs, device="cuda")
             tolerance = 1e-3 if dtype == torch.float32 else 0.02  # a number that rounds the other way in a cache
             torch.testing.assert_close(acted, expected, atol=tolerance, rtol=0)
-            policy.forget()
+            policy.reset()
 
 
 @pytest.mark.gpu
@@ -197,8 +196,8 @@ def test_a_step_never_waits_for_the_gpu(tiny):
     torch.cuda.set_sync_debug_mode("error")
     try:
         for observation, step_num, action, reward in steps:
-            policy.forget(mask)
+            policy.reset(mask)
             policy.begin(observation, step_num)
-            policy.remember(policy.finish() + action, reward)
+            policy.observe(policy.finish() + action, reward)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -49,19 +49,19 @@ def test_cached_context_equals_reading_the_history_anew(tiny, task):
 def test_environments_do_not_see_each_other(tiny, go2, task):
     together = run(task, Policy(tiny, TASK, 4, context_len=64))[2]
     alone = Policy(tiny, TASK, 1, context_len=64)
-    alone.forget()
+    alone.reset()
     for t in range(len(together)):
         acted = alone.act(torch.from_numpy(together.observation[t : t + 1]), torch.tensor([together.step_num[t]]))
         np.testing.assert_allclose(acted[0], together.extras["mean_action"][t], atol=1e-4, rtol=0)
-        alone.remember(torch.from_numpy(together.action[t : t + 1]), torch.from_numpy(together.reward[t : t + 1]))
+        alone.observe(torch.from_numpy(together.action[t : t + 1]), torch.from_numpy(together.reward[t : t + 1]))
 
 
-def test_forgetting_starts_every_history_anew(tiny, task):
+def test_resetting_starts_every_history_anew(tiny, task):
     policy = Policy(tiny, TASK, 4, context_len=64)
-    first, second = run(task, policy), run(task, policy)  # collect() forgets
+    first, second = run(task, policy), run(task, policy)  # collect() resets
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.extras["mean_action"], b.extras["mean_action"])
-    policy.forget = lambda: None
+    policy.reset = lambda: None
     warm = run(task, policy)
     assert np.abs(warm[0].extras["mean_action"][0] - first[0].extras["mean_action"][0]).max() > 1e-3
 

@@ -8,8 +8,7 @@ import torch
 from fakes import make_history, tiny_model
 from small_trainings import GROUP, TASK, kernel_model, snapshot, windows_for
 
-from vintix_fast.kernels import decoder_loss
-from vintix_fast.train import FinetuneConfig, finetune
+from vintix_fast.train import FinetuneConfig, compiled, finetune
 from vintix_fast.train.frozen import hidden_states
 
 
@@ -46,12 +45,12 @@ def test_decoder_only_in_bfloat16_learns_what_float32_does(make):
 @pytest.mark.parametrize("decoder_only", [True, False])
 def test_the_compiled_decoder_loss_is_used_where_it_can_be(monkeypatch, decoder_only):
     used = []
-    monkeypatch.setattr(decoder_loss.DecoderLoss, "__call__", lambda *args: used.append(args) or 1 / 0)
+    monkeypatch.setattr(compiled.DecoderLoss, "__call__", lambda *args: used.append(args) or 1 / 0)
     config = FinetuneConfig(steps=1, bf16=True, train="decoder" if decoder_only else "adapter")
     finetune(tiny_model(), TASK, windows_for([make_history([12])]), config, seed=0)
     finetune(kernel_model(), TASK, windows_for([make_history([12])]), dataclasses.replace(config, bf16=False), seed=0)
     assert not used
-    if decoder_loss.supported(kernel_model().head.acs_decoders[GROUP].layers):
+    if compiled.fits_decoder(kernel_model().head.acs_decoders[GROUP].layers):
         with pytest.raises(ZeroDivisionError):
             finetune(kernel_model(), TASK, windows_for([make_history([12])]), config, seed=0)
 

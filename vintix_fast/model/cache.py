@@ -26,7 +26,7 @@ from vintix_fast.kernels.reference import Ring
 from vintix_fast.model.config import ModelConfig
 from vintix_fast.model.layers import alibi_slopes
 
-DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+DTYPES = (torch.float32, torch.int8)
 
 
 class ContextCache:
@@ -41,10 +41,10 @@ class ContextCache:
         num_envs: N.
         context_len: C in tokens; ``None`` means the model's own. ALiBi allows other lengths than in training.
         device: of the buffers.
-        dtype: of the stored keys and values: float32, bfloat16, or int8 with a float32 scale for each key and each
-            value of a head. Arithmetic is in float32 always.
-        windows: for each layer and head [L][H] how many of the latest tokens it reads, as `Transformer.windows` gives;
-            ``None``: all. ``self.windows`` holds them as a tensor that may be written between steps.
+        dtype: of the stored keys and values: float32, or int8 with a float32 scale for each key and each value of a
+            head. Arithmetic is in float32 always.
+        spans: for each layer and head [L][H] how many of the latest tokens it reads, as `Transformer.spans` gives;
+            ``None``: all. ``self.spans`` holds them as a tensor that may be written between steps.
 
     Raises:
         UsageError: ``num_envs`` or ``context_len`` is not positive, or there is no cache of this dtype.
@@ -58,7 +58,7 @@ class ContextCache:
         context_len: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        windows: Sequence[Sequence[int]] | None = None,
+        spans: Sequence[Sequence[int]] | None = None,
     ):
         context_len = config.context_len if context_len is None else context_len
         if num_envs < 1 or context_len < 1:
@@ -78,9 +78,9 @@ class ContextCache:
             scales = (tuple(zeros(*vectors, dtype=torch.float32) for _ in range(2)) for _ in range(depth))
             self.rings = [Ring(ring.keys, ring.values, *pair) for ring, pair in zip(self.rings, scales, strict=True)]
         self.length = zeros(num_envs, dtype=torch.int32)  # tokens in each history, at most C
-        self.windows = torch.full((depth, heads), context_len, device=device, dtype=torch.int32)
-        if windows is not None:
-            self.windows.copy_(torch.tensor(windows))
+        self.spans = torch.full((depth, heads), context_len, device=device, dtype=torch.int32)
+        if spans is not None:
+            self.spans.copy_(torch.tensor(spans))
         self._slot = torch.full((1,), -1, device=device, dtype=torch.long)  # what the latest step wrote
         self._slopes = torch.tensor(alibi_slopes(heads), device=device)
 
@@ -118,4 +118,4 @@ class ContextCache:
         Returns:
             [N, H, D], in q's dtype.
         """
-        return kernels.attend(q, k, v, self.rings[layer], self._slot, self.length, self.windows[layer], self._slopes)
+        return kernels.attend(q, k, v, self.rings[layer], self._slot, self.length, self.spans[layer], self._slopes)

@@ -38,14 +38,14 @@ def _alibi(heads: int, queries: int, length: int, dtype: torch.dtype, device: to
         return (-slopes * distance).masked_fill_(distance < 0, -math.inf).to(dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, windows: list[int], first: Tensor | None, dropout: float) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, spans: list[int], first: Tensor | None, dropout: float) -> Tensor:
     """Causal attention: q, k, v [N, T, H, D] -> [N, T, H, D].
 
     In blocks of queries, each against no more keys than it needs: half the work of the whole square, and in steep
     heads a narrow band of it.
 
     Args:
-        windows: how many of the latest keys each head reads.
+        spans: how many of the latest keys each head reads.
         first: [N, T], see `Transformer.forward`.
     """
     length, heads = q.shape[1], q.shape[2]
@@ -55,7 +55,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, windows: list[int], first: Tensor |
     for start in range(0, length, QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, length)
         begin = 0 if first is None else int(first[:, start].min())
-        oldest = [max(begin, start - window + 1) for window in windows]
+        oldest = [max(begin, start - span + 1) for span in spans]
         parts = []
         for head, last in _runs(oldest):
             key = oldest[head]
@@ -75,11 +75,11 @@ def _attend_on_cuda(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, dropo
     """`_attend` on CUDA: in bfloat16 in a kernel of ours, otherwise in torch's."""
     if dropout or v.dtype != torch.bfloat16:
         return _attend_fused(q, k, v, first, dropout)
-    from vintix_fast.kernels import fused_attention  # triton is not installed everywhere
+    from vintix_fast.kernels import causal_attention  # triton is not installed everywhere
 
     slopes = torch.tensor(alibi_slopes(q.shape[2]), device=q.device)
-    windows = torch.full(slopes.shape, q.shape[1], dtype=torch.int32, device=q.device)
-    return fused_attention.causal_attention(q.to(v.dtype), k.to(v.dtype), v, slopes, windows, first)
+    spans = torch.full(slopes.shape, q.shape[1], dtype=torch.int32, device=q.device)
+    return causal_attention.causal_attention(q.to(v.dtype), k.to(v.dtype), v, slopes, spans, first)
 
 
 def _attend_fused(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, dropout: float) -> Tensor:
@@ -97,8 +97,8 @@ def _runs(values: list[int]) -> list[tuple[int, int]]:
     return list(zip(edges, [*edges[1:], len(values)], strict=True))
 
 
-def windows_for(bound: float, slopes: list[float], context_len: int, dropped_mass: float) -> list[int]:
-    """For each head, how many of the latest tokens it must read; see `Transformer.windows`.
+def spans_for(bound: float, slopes: list[float], context_len: int, dropped_mass: float) -> list[int]:
+    """For each head, how many of the latest tokens it must read; see `Transformer.spans`.
 
     Args:
         bound: of all scores, before ALiBi.
@@ -108,7 +108,7 @@ def windows_for(bound: float, slopes: list[float], context_len: int, dropped_mas
     needed = [
         math.ceil((2 * bound - math.log(dropped_mass) - math.log(-math.expm1(-slope))) / slope) for slope in slopes
     ]
-    return [min(context_len, max(1, window)) for window in needed]
+    return [min(context_len, max(1, span)) for span in needed]
 
 
 class Attention(nn.Module):
@@ -140,8 +140,8 @@ class Attention(nn.Module):
         if x.is_cuda:
             out = _attend_on_cuda(*self._project(x), first, dropout)
         else:
-            windows = windows_for(self.score_bound(), alibi_slopes(self.heads), x.shape[1], NEGLIGIBLE_MASS)
-            out = _attend(*self._project(x), windows, first, dropout)
+            spans = spans_for(self.score_bound(), alibi_slopes(self.heads), x.shape[1], NEGLIGIBLE_MASS)
+            out = _attend(*self._project(x), spans, first, dropout)
         return self.out_proj(out.flatten(2))
 
     def decode(self, x: Tensor, cache: ContextCache, layer: int) -> Tensor:
@@ -225,7 +225,7 @@ class Transformer(nn.Module):
             x = block.decode(x, cache, layer)
         return self.ln_f(x)
 
-    def windows(self, context_len: int, dropped_mass: float = NEGLIGIBLE_MASS) -> list[list[int]]:
+    def spans(self, context_len: int, dropped_mass: float = NEGLIGIBLE_MASS) -> list[list[int]]:
         """For each layer and head [L][H], how many of the latest tokens decoding must read.
 
         With scores within [-B, B] and the token itself at bias 0, all tokens at distance W or more together weigh at
@@ -233,7 +233,7 @@ class Transformer(nn.Module):
         steep heads get below ``dropped_mass`` early, and what they need not read is nearly half of all memory traffic.
 
         Args:
-            context_len: no window is longer.
+            context_len: no span is longer.
             dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything.
 
         Raises:
@@ -242,4 +242,4 @@ class Transformer(nn.Module):
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
         bounds = [block.attention.score_bound() for block in self.blocks]
-        return [windows_for(bound, self.slopes, context_len, dropped_mass) for bound in bounds]
+        return [spans_for(bound, self.slopes, context_len, dropped_mass) for bound in bounds]

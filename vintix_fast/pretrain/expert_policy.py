@@ -50,7 +50,7 @@ class ExpertPolicy(Actor):
         self._network = network.to(device).eval()
         self._last_action = torch.zeros(num_envs, ACTION_DIM, device=device)
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         self._last_action[slice(None) if mask is None else mask] = 0.0
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class ExpertPolicy(Actor):
         with torch.inference_mode():
             return self._network(expert_observation(observation, self._last_action))
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         """The action that was executed [N, 12]; the reward does not matter to it."""
         self._last_action.copy_(action)
 

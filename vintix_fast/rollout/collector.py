@@ -60,7 +60,7 @@ def collect(
     """
     books = Books(task.num_envs, num_episodes, min_steps, steps_per_env, writer, keep)
     copies = HostCopies(task.device)
-    policy.forget()
+    policy.reset()
     observation = task.reset(seed, random_starts)
     step = 0
     while books.active.any():
@@ -75,7 +75,7 @@ def collect(
         action = mean_action if noise is None else noise.apply(mean_action, step)
         with region("observe"):
             result = task.judge(action)
-        policy.remember(action, result.reward)
+        policy.observe(action, result.reward)
 
         for arrived in copies.push(_columns(observation, action, mean_action, step_num, result)):
             books.enter(arrived)
@@ -86,7 +86,7 @@ def collect(
             copies.flush()  # where steps arrive late, one more was made: it belongs to no episode
             step = books.steps
             seed += 1
-            policy.forget()
+            policy.reset()
             observation = task.reset(seed, random_starts)
     return books.close()
 

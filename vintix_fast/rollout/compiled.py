@@ -53,11 +53,11 @@ class CompiledPolicy(Actor):
         task_name: whose group and statistics to act with.
         num_envs: N.
         context_len: tokens (steps) of history that the model attends to.
-        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are stored. int8 has one scale for each
-            token's key, and one for its value, in every head; it also rounds queries, and in every 16 tokens the
-            softmax's weights, to 8 bits, and sums whole numbers. The others sum in float32.
+        cache_dtype: "float32" or "int8", how keys and values are stored. int8 has one scale for each token's key, and
+            one for its value, in every head; it also rounds queries, and in every 16 tokens the softmax's weights,
+            to 8 bits, and sums whole numbers.
         dropped_mass: in every head the tokens that are left out weigh at most this, relative to the softmax's sum: half
-            of it old tokens, by a bound that holds for any input (see `Transformer.windows`), half of it values whose
+            of it old tokens, by a bound that holds for any input (see `Transformer.spans`), half of it values whose
             scores were computed. Rounding comes on top.
         threads: who decode, the caller in `finish` included; None for as many as torch uses.
         implementation: "avx512", "avx2" or "portable"; None for the widest that the processor has.
@@ -86,21 +86,12 @@ class CompiledPolicy(Actor):
         self._decoder = PolicyDecoder(
             decoder_weights(model, task_name),
             num_envs=num_envs,
-            observation_dim=info.observation_dim,
-            action_dim=info.action_dim,
-            observation_emb_dim=config.observation_emb_dim,
-            action_emb_dim=config.action_emb_dim,
-            reward_emb_dim=config.reward_emb_dim,
-            hidden_dim=config.hidden_dim,
-            transformer_depth=config.transformer_depth,
-            transformer_heads=config.transformer_heads,
-            intermediate_size=config.intermediate_size,
             parallel_residual=config.parallel_residual,
             action_first=config.token_order == OWNER_TOKEN_ORDER,
             reward_scale=info.reward_scale,
             slopes=transformer.slopes,
             score_bounds=[block.attention.score_bound() for block in transformer.blocks],
-            windows=transformer.windows(context_len, half),
+            spans=transformer.spans(context_len, half),
             cache_dtype=cache_dtype,
             dropped_mass=half,
             threads=threads or torch.get_num_threads(),
@@ -122,9 +113,9 @@ class CompiledPolicy(Actor):
     @property
     def bytes_read(self) -> int:
         """Bytes of keys and values that all steps so far have read."""
-        return self._decoder.stats["bytes_read"]
+        return self._decoder.bytes_read
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
@@ -140,6 +131,6 @@ class CompiledPolicy(Actor):
         self.begin(observation, step_num)
         return self.finish()
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         self._last_action[:] = action
         self._last_reward[:] = reward

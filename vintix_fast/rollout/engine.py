@@ -13,11 +13,11 @@ from vintix_fast.rollout.compiled import CompiledPolicy
 from vintix_fast.rollout.graph import GraphPolicy
 from vintix_fast.rollout.policy import Actor, Policy
 
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+BYTES = {"float32": 4, "int8": 1}
 SCALE_BYTES = 4
 """Of a vector of int8."""
 LANES = 16
-"""What the compiled policy pads windows and heads to."""
+"""What the compiled policy pads spans and heads to."""
 
 
 def cache_bytes(model: Vintix, context_len: int, *, engine: str, cache_dtype: str, dropped_mass: float) -> int:
@@ -26,8 +26,8 @@ def cache_bytes(model: Vintix, context_len: int, *, engine: str, cache_dtype: st
         cache_dtype, dropped_mass = "float32", 0.0
     compiled = engine != "torch" and model.device.type == "cpu"
     unit = LANES if compiled else 1
-    windows = model.transformer.windows(context_len, dropped_mass / 2 if compiled else 0.0)
-    vectors = 2 * sum(_padded(window, unit) for layer in windows for window in layer)
+    spans = model.transformer.spans(context_len, dropped_mass / 2 if compiled else 0.0)
+    vectors = 2 * sum(_padded(span, unit) for layer in spans for span in layer)
     head_dim = _padded(model.config.head_dim, unit)
     return vectors * (head_dim * BYTES[cache_dtype] + SCALE_BYTES * (cache_dtype == "int8"))
 
@@ -53,7 +53,7 @@ def make_policy(
         context_len: tokens (steps) of history that the model attends to.
         engine: "auto": what is fastest on the model's device; "torch": the plain reference, which keeps keys and values
             in float32, reads all of them, and takes no notice of the two options below.
-        cache_dtype: "float32", "bfloat16" or "int8", how keys and values are kept.
+        cache_dtype: "float32" or "int8", how keys and values are kept.
         dropped_mass: attention may leave unread what weighs less than this, relative to the softmax's sum.
     """
     if engine == "torch":

@@ -25,7 +25,7 @@ WARM_UP_STEPS = 3  # before a capture: kernels are compiled and libraries alloca
 class GraphPolicy(Actor):
     """Acts as `Policy` does.
 
-    Weights may be changed in place at any time.  Where they were replaced instead, `forget` captures the step anew.
+    Weights may be changed in place at any time.  Where they were replaced instead, `reset` captures the step anew.
 
     Args:
         model: the model, on the device to act on; used in eval mode.
@@ -33,7 +33,7 @@ class GraphPolicy(Actor):
         num_envs: environments side by side.
         context_len: tokens (steps) of history that the model attends to.
         dtype: of the cached keys and values, see `ContextCache`.
-        dropped_mass: see `Transformer.windows`.
+        dropped_mass: see `Transformer.spans`.
         capture: False runs the step's hundred launches one by one on CUDA too.
 
     Raises:
@@ -65,9 +65,9 @@ class GraphPolicy(Actor):
         self._capturing = capture and self._stream is not None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: tuple[int, ...] = ()  # where the weights were then
-        self.forget()
+        self.reset()
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         """Start the histories anew where ``mask`` (bool [N]) is true, without waiting, or all of them.
 
         Starting all anew also takes notice of what training did to the weights, and may wait for the device.
@@ -75,8 +75,8 @@ class GraphPolicy(Actor):
         self._join()
         if mask is None:
             self.model.eval()
-            windows = self.model.transformer.windows(self._cache.context_len, self._dropped_mass)
-            self._cache.windows.copy_(torch.tensor(windows))
+            spans = self.model.transformer.spans(self._cache.context_len, self._dropped_mass)
+            self._cache.spans.copy_(torch.tensor(spans))
             if self._capturing and self._captured != self._addresses():
                 self._capture()
         self._cache.reset(mask)
@@ -108,7 +108,7 @@ class GraphPolicy(Actor):
         self.begin(observation, step_num)
         return self.finish()
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         """What was executed, action [N, A], and what came of it, reward [N]."""
         self._last_action.copy_(action)
         self._last_reward.copy_(reward)

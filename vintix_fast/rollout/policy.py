@@ -17,7 +17,7 @@ class Actor(ABC):
     """What a rollout drives: N environments' actions, decided between `begin` and `finish`."""
 
     @abstractmethod
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         """Histories start anew where ``mask`` (bool [N]) is true, or all of them."""
 
     @abstractmethod
@@ -25,7 +25,7 @@ class Actor(ABC):
         """The action [N, A] for observation [N, O] at steps step_num [N] of the running episodes."""
 
     @abstractmethod
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         """What was executed, action [N, A], and what came of it, reward [N]."""
 
     def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
@@ -54,7 +54,7 @@ class Policy(Actor):
         self._last_action = torch.zeros(num_envs, model.tasks[task_name].action_dim, device=device)
         self._last_reward = torch.zeros(num_envs, device=device)
 
-    def forget(self, mask: torch.Tensor | None = None) -> None:
+    def reset(self, mask: torch.Tensor | None = None) -> None:
         self._cache.reset(mask)
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ class Policy(Actor):
                 self.task_name, observation, self._last_action, self._last_reward, step_num, self._cache
             )
 
-    def remember(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         """What was executed, action [N, A], and what came of it, reward [N]."""
         self._last_action.copy_(action)
         self._last_reward.copy_(reward)

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from vintix_fast import _core
 from vintix_fast.config import FinetuneConfig
 from vintix_fast.data.windows import Batch, Windows
 from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.interrupt import check_interrupt
-from vintix_fast.kernels import decoder_loss as kernel
 from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
 from vintix_fast.regions import region
 from vintix_fast.run import load_tensors, save_tensors
+from vintix_fast.train import compiled
 from vintix_fast.train.captured import Captured
 from vintix_fast.train.frozen import frozen, hidden_states
 from vintix_fast.upload import upload
@@ -92,10 +93,7 @@ def multiplies_bf16(device: torch.device | str) -> bool:
     """Whether the device has instructions for bfloat16, without which float32 is faster."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    return _core.cpu_features()["bfloat16"]
 
 
 def with_precision(config: FinetuneConfig, device: torch.device | str) -> FinetuneConfig:
@@ -194,14 +192,14 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         token, first = windows.lay_out(config.batch_size, rng, pack=True, full_size=one_shape)
         return token, first if one_shape or first.any() else None
 
-    compiled = _compiled_loss(model, task_name, config)
+    core_loss = _core_loss(model, task_name, config)
 
     def loss(token: torch.Tensor, first: torch.Tensor | None) -> torch.Tensor:
         batch = windows.gather(token, first)
-        if compiled is None:
+        if core_loss is None:
             return action_loss(model, task_name, batch, transformer)
         hidden = _hidden(model, task_name, batch, transformer).flatten(0, 1)
-        return compiled(hidden, batch.target.flatten(0, 1), batch.weight.flatten())
+        return core_loss(hidden, batch.target.flatten(0, 1), batch.weight.flatten())
 
     return draw, loss
 
@@ -216,25 +214,25 @@ def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         missing = config.batch_size * windows.window_len - len(rows) if one_shape else 0
         return (torch.nn.functional.pad(rows, (0, missing), value=-1),)
 
-    compiled = _compiled_loss(model, task_name, config)
-    if compiled is not None:
+    core_loss = _core_loss(model, task_name, config)
+    if core_loss is not None:
         hidden = hidden.bfloat16()
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
-        if compiled is not None:
-            return compiled(hidden, windows.target, windows.weight, rows)
+        if core_loss is not None:
+            return core_loss(hidden, windows.target, windows.weight, rows)
         weight = windows.weight[rows] * (rows >= 0)  # -1 is a transition too
         return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], weight)
 
     return draw, loss
 
 
-def _compiled_loss(model: Vintix, task_name: str, config: FinetuneConfig) -> kernel.DecoderLoss | None:
-    """Of the decoder's actions, where the compiled kernel runs."""
+def _core_loss(model: Vintix, task_name: str, config: FinetuneConfig) -> compiled.DecoderLoss | None:
+    """Of the decoder's actions, where the compiled core computes it."""
     decoder = model.head.acs_decoders[model.tasks[task_name].group_name].layers
-    if not config.bf16 or not kernel.supported(decoder):
+    if not config.bf16 or not compiled.fits_decoder(decoder):
         return None
-    return kernel.DecoderLoss(decoder, *model.action_units(task_name))
+    return compiled.DecoderLoss(decoder, *model.action_units(task_name))
 
 
 def _eager(loss_of: Loss, parameters, optimiser, config, device) -> Callable[[int, Drawn], TrainingStep]:

@@ -1,8 +1,8 @@
 """The transformer as fine-tuning sees it: constant, in evaluation mode, and in bfloat16 where that is faster.
 
 A copy, so that the model keeps its float32 weights.  Nothing here is trained, so only gradients of tokens are computed.
-Attention runs in a kernel of the device's own: for CUDA Triton's (``vintix_fast/kernels/fused_attention.py``), for the
-CPU a compiled one (``causal_attention.py`` beside it), which takes bfloat16 alone and knows no other gradients.
+Causal attention runs in a kernel of the device's own: for CUDA Triton's (``vintix_fast/kernels/causal_attention.py``),
+for the CPU the compiled core's (``compiled.py``), which takes bfloat16 alone and knows no other gradients.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from vintix_fast.data.windows import Windows
-from vintix_fast.kernels import causal_attention as kernel
 from vintix_fast.model import Vintix
-from vintix_fast.model.transformer import Attention, Transformer, windows_for
+from vintix_fast.model.transformer import Attention, Transformer, spans_for
+from vintix_fast.train import compiled
 
-LONGEST_WINDOW = 1 << 30
+LONGEST_SPAN = 1 << 30
 """Of a head that sees all of its history."""
 
 
@@ -32,8 +32,12 @@ def frozen(transformer: Transformer, bf16: bool) -> nn.Module:
     for block in constant.blocks:
         if bf16 and on_cuda:
             block.attention = _TritonAttention(block.attention, constant.slopes)
-        elif bf16 and _fits_kernel(block.attention):
-            block.attention = _KernelAttention(block.attention, constant.slopes)
+        elif (
+            bf16
+            and block.attention.normalize_qk
+            and compiled.fits_attention(block.attention.head_dim, block.attention.score_bound())
+        ):
+            block.attention = _CompiledAttention(block.attention, constant.slopes)
     return _InBfloat16(constant) if bf16 else constant
 
 
@@ -54,12 +58,8 @@ class _InBfloat16(nn.Module):
             return self._transformer(x.bfloat16(), first)
 
 
-def _fits_kernel(attention: Attention) -> bool:
-    return attention.normalize_qk and kernel.supported(attention.head_dim, attention.score_bound())
-
-
-class _KernelAttention(nn.Module):
-    """`Attention` with constant weights, in the compiled kernel."""
+class _CompiledAttention(nn.Module):
+    """`Attention` with constant weights, in the compiled core."""
 
     def __init__(self, attention: Attention, slopes: list[float]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _KernelAttention(nn.Module):
         """x [N, T, F] bfloat16 -> [N, T, F]; ``first`` as for `Transformer.forward`."""
         attention = self._attention
         qkv = attention.in_proj(x).unflatten(-1, (3, attention.heads, attention.head_dim))
-        out = kernel.causal_attention(qkv, self._slopes, attention.q_norm, attention.k_norm, first)
+        out = compiled.causal_attention(qkv, self._slopes, attention.q_norm, attention.k_norm, first)
         return attention.out_proj(out.flatten(2))
 
 
@@ -80,16 +80,16 @@ class _TritonAttention(nn.Module):
         super().__init__()
         self._attention = attention
         device = attention.in_proj.weight.device
-        windows = windows_for(attention.score_bound(), slopes, LONGEST_WINDOW, kernel.DROPPED_MASS)
-        self._windows = torch.tensor(windows, dtype=torch.int32, device=device)
+        spans = spans_for(attention.score_bound(), slopes, LONGEST_SPAN, compiled.DROPPED_MASS)
+        self._spans = torch.tensor(spans, dtype=torch.int32, device=device)
         self._slopes = torch.tensor(slopes, device=device)
 
     def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
-        from vintix_fast.kernels import fused_attention  # triton is not installed everywhere
+        from vintix_fast.kernels import causal_attention  # triton is not installed everywhere
 
         q, k, v = self._attention._project(x)
-        out = fused_attention.causal_attention(q, k, v, self._slopes, self._windows, first)
+        out = causal_attention.causal_attention(q, k, v, self._slopes, self._spans, first)
         return self._attention.out_proj(out.flatten(2))
 
 

@@ -16,31 +16,31 @@ ROUNDING = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Of the whole result's norm: what is written and, before products, weights and scores' gradients are rounded."""
 # windows of tokens, their length, heads, head_dim: blocks of 64 full and not, widths that are no power of two
 SHAPES = [(2, 130, 4, 64), (1, 64, 2, 24), (3, 1, 1, 16), (1, 70, 3, 10), (1, 200, 3, 32)]
-HEAD_WINDOWS = [5, 70, 1, 1000]
+HEAD_SPANS = [5, 70, 1, 1000]
 
 
 def make_inputs(shape, dtype, packed):
-    """q, k, v, as views of one projection, the gradient of the output, windows and ``first``."""
+    """q, k, v, as views of one projection, the gradient of the output, spans and ``first``."""
     n, length, heads, dim = shape
     generator = torch.Generator().manual_seed(length)
     qkv = torch.randn(n, length, 3, heads, dim, generator=generator).to(dtype)
     grad = torch.randn(n, length, heads, dim, generator=generator).to(dtype)
-    windows = torch.tensor(HEAD_WINDOWS[-heads:], dtype=torch.int32)
-    return qkv, grad, windows, firsts(n, length, seed=length) if packed else None
+    spans = torch.tensor(HEAD_SPANS[-heads:], dtype=torch.int32)
+    return qkv, grad, spans, firsts(n, length, seed=length) if packed else None
 
 
 def check_attention(device):
-    from vintix_fast.kernels.fused_attention import causal_attention
+    from vintix_fast.kernels.causal_attention import causal_attention
 
     half = torch.float16 if device == "cpu" else torch.bfloat16  # the interpreter cannot multiply bfloat16
     for shape, dtype, packed in itertools.product(SHAPES, (torch.float32, half), (False, True)):
-        qkv, grad, windows, first = make_inputs(shape, dtype, packed)
+        qkv, grad, spans, first = make_inputs(shape, dtype, packed)
         exact = qkv.double().requires_grad_()
-        truth = dense(*exact.unbind(2), first, windows)
+        truth = dense(*exact.unbind(2), first, spans)
         truth.backward(grad.double())
         own = qkv.to(device).requires_grad_()
         slopes = torch.tensor(alibi_slopes(shape[2]), device=device)
-        out = causal_attention(*own.unbind(2), slopes, windows.to(device), None if first is None else first.to(device))
+        out = causal_attention(*own.unbind(2), slopes, spans.to(device), None if first is None else first.to(device))
         out.backward(grad.to(device))
         for name, value, expected in (("out", out, truth), ("gradient", own.grad, exact.grad)):
             error = float((value.cpu().double() - expected).detach().norm() / expected.detach().norm())
@@ -49,41 +49,41 @@ def check_attention(device):
 
 def test_triton_kernel_in_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    interpret("import test_fused_attention; test_fused_attention.check_attention('cpu')")
+    interpret("import test_causal_attention; test_causal_attention.check_attention('cpu')")
 
 
 def check_compiles():
-    from vintix_fast.kernels import fused_attention
+    from vintix_fast.kernels import causal_attention
 
     kernels = "_forward_kernel", "_query_gradient_kernel", "_key_gradient_kernel"
     for name in kernels:
-        setattr(fused_attention, name, Compiler(getattr(fused_attention, name)))
+        setattr(causal_attention, name, Compiler(getattr(causal_attention, name)))
     for dtype in (torch.float32, torch.bfloat16):
         for packed in (False, True):
-            qkv, grad, windows, first = make_inputs((1, 64, 4, 64), dtype, packed)
+            qkv, grad, spans, first = make_inputs((1, 64, 4, 64), dtype, packed)
             inputs = qkv.requires_grad_().unbind(2)
             slopes = torch.tensor(alibi_slopes(4))
-            fused_attention.causal_attention(*inputs, slopes, windows, first).backward(grad)
-    assert all(len(getattr(fused_attention, name).compiled) == 4 for name in kernels)
+            causal_attention.causal_attention(*inputs, slopes, spans, first).backward(grad)
+    assert all(len(getattr(causal_attention, name).compiled) == 4 for name in kernels)
 
 
 def test_triton_kernel_compiles_for_a_gpu():
     pytest.importorskip("triton", reason="triton is not installed")
-    run_python("import test_fused_attention; test_fused_attention.check_compiles()")
+    run_python("import test_causal_attention; test_causal_attention.check_compiles()")
 
 
 def test_what_it_would_compute_wrongly_is_refused():
     pytest.importorskip("triton", reason="triton is not installed")
-    from vintix_fast.kernels.fused_attention import causal_attention
+    from vintix_fast.kernels.causal_attention import causal_attention
 
-    (q, k, v), windows = torch.zeros(3, 1, 10, 2, 16), torch.full((2,), 10, dtype=torch.int32)
+    (q, k, v), spans = torch.zeros(3, 1, 10, 2, 16), torch.full((2,), 10, dtype=torch.int32)
     slopes = torch.tensor(alibi_slopes(2))
     with pytest.raises(ValueError, match="alike"):
-        causal_attention(q, k, v.bfloat16(), slopes, windows)
-    with pytest.raises(ValueError, match="windows"):
-        causal_attention(q, k, v, slopes, windows.long())
+        causal_attention(q, k, v.bfloat16(), slopes, spans)
+    with pytest.raises(ValueError, match="spans"):
+        causal_attention(q, k, v, slopes, spans.long())
     with pytest.raises(ValueError, match="first"):
-        causal_attention(q, k, v, slopes, windows, torch.zeros(1, 9, dtype=torch.int32))
+        causal_attention(q, k, v, slopes, spans, torch.zeros(1, 9, dtype=torch.int32))
 
 
 @pytest.mark.gpu

@@ -21,24 +21,15 @@ VF_INLINE float scale_of(const float* x, int width) {
 }
 
 // key and value have head_padded entries, 0 past head_dim.
-VF_INLINE void store_token(CacheType type, const Ring& ring, std::uint8_t* memory, std::int64_t position, int width,
-                           const float* key, const float* value) {
+template <CacheType type>
+VF_INLINE void store_token(const Ring& ring, std::uint8_t* memory, std::int64_t position, int width, const float* key,
+                           const float* value) {
   const int slot = slot_of(ring, position), lane = slot % kLanes;
   const std::size_t block = static_cast<std::size_t>(slot / kLanes) * width * kLanes;
-  if (type == CacheType::float32) {
+  if constexpr (type == CacheType::float32) {
     float* keys = reinterpret_cast<float*>(memory + ring.keys) + block + lane;
     for (int d = 0; d < width; ++d) keys[d * kLanes] = key[d];
     copy(reinterpret_cast<float*>(memory + ring.values) + static_cast<std::size_t>(slot) * width, value, width);
-  } else if (type == CacheType::bfloat16) {
-    auto* keys = reinterpret_cast<std::uint16_t*>(memory + ring.keys) + block + 2 * lane;
-    for (int d = 0; d < width; ++d) keys[d / 2 * 2 * kLanes + d % 2] = to_bfloat16(key[d]);
-    auto* values = reinterpret_cast<std::uint16_t*>(memory + ring.values) +
-                   static_cast<std::size_t>(slot / 2) * 2 * width;
-    const bool clear = slot % 2 == 1 && position < ring.slots;  // what an older history left beside it may be NaN
-    for (int d = 0; d < width; ++d) {
-      values[2 * d + slot % 2] = to_bfloat16(value[d]);
-      if (clear) values[2 * d] = 0;
-    }
   } else {
     float* scales = reinterpret_cast<float*>(memory + ring.scales);
     auto* keys = memory + ring.keys + block + 4 * lane;
@@ -77,22 +68,14 @@ VF_INLINE void round_query(Query& query, int width) {
 // The scores, before ALiBi, of the kLanes slots of one block.
 template <CacheType type>
 VF_INLINE Vec block_scores(const Ring& ring, const std::uint8_t* memory, int block, int width, const Query& query) {
-  Vec part[4] = {};
   const std::size_t first = static_cast<std::size_t>(block) * width * kLanes;
   if constexpr (type == CacheType::float32) {
+    Vec part[4] = {};
     const float* keys = reinterpret_cast<const float*>(memory + ring.keys) + first;
     for (int d = 0; d < width; d += 4) {
       for (int i = 0; i < 4; ++i) part[i] += load(keys + (d + i) * kLanes) * query.numbers[d + i];
     }
-  } else if constexpr (type == CacheType::bfloat16) {
-    const auto* keys = reinterpret_cast<const std::uint16_t*>(memory + ring.keys) + first;
-    for (int d = 0; d < width; d += 4) {
-      for (int i = 0; i < 4; i += 2) {
-        const Bits pair = load_bits(keys + (d + i) * kLanes);
-        part[i] += low_half(pair) * query.numbers[d + i];
-        part[i + 1] += high_half(pair) * query.numbers[d + i + 1];
-      }
-    }
+    return (part[0] + part[1]) + (part[2] + part[3]);
   } else {
     const std::uint8_t* keys = memory + ring.keys + first;
     Int sums[2] = {};
@@ -103,7 +86,6 @@ VF_INLINE Vec block_scores(const Ring& ring, const std::uint8_t* memory, int blo
     const Int dot = sums[0] + sums[1] - kKeyOffset * query.level_sum;
     return to_float(dot) * query.scale * load(reinterpret_cast<const float*>(memory + ring.scales) + block * kLanes);
   }
-  return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
 // out [Columns * kLanes] += sum over the slots first to last, which lie in one block, of weight * value.  Of int8
@@ -122,25 +104,16 @@ VF_INLINE void add_values(const Ring& ring, const std::uint8_t* memory, int firs
       float* sum = out + column + c * kLanes;
       store(sum, load(sum) + to_float(sums[c]) * scale);
     }
-    return;
-  }
-  Vec total[Columns];
-  for (int c = 0; c < Columns; ++c) total[c] = load(out + column + c * kLanes);
-  for (int slot = first; slot < last; slot += type == CacheType::bfloat16 ? 2 : 1) {
-    const std::size_t row = static_cast<std::size_t>(slot) * width + column;
-    if constexpr (type == CacheType::float32) {
-      const float* values = reinterpret_cast<const float*>(memory + ring.values) + row;
+  } else {
+    Vec total[Columns];
+    for (int c = 0; c < Columns; ++c) total[c] = load(out + column + c * kLanes);
+    for (int slot = first; slot < last; ++slot) {
+      const float* values =
+          reinterpret_cast<const float*>(memory + ring.values) + static_cast<std::size_t>(slot) * width + column;
       for (int c = 0; c < Columns; ++c) total[c] += load(values + c * kLanes) * weight[slot];
-    } else {
-      const auto* values = reinterpret_cast<const std::uint16_t*>(memory + ring.values) + row + column;
-      for (int c = 0; c < Columns; ++c) {
-        const Bits pair = load_bits(values + 2 * c * kLanes);
-        total[c] += low_half(pair) * weight[slot];
-        total[c] += high_half(pair) * weight[slot + 1];
-      }
     }
+    for (int c = 0; c < Columns; ++c) store(out + column + c * kLanes, total[c]);
   }
-  for (int c = 0; c < Columns; ++c) store(out + column + c * kLanes, total[c]);
 }
 
 // Attend from one token to its head's history, this token included: query [width] -> out [width].  weight has room for
@@ -153,7 +126,7 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
                              float dropped_mass, const Query& query, float* weight, float* out) {
   const int slots = ring.slots, current = slot_of(ring, position);
   const std::int64_t held = position + 1;
-  const int visible = static_cast<int>(held < ring.window ? held : ring.window);
+  const int visible = static_cast<int>(held < ring.span ? held : ring.span);
   // The newest block comes first, and whole: once the ring is full it holds the oldest tokens as well.
   const int blocks = slots / kLanes, newest = current / kLanes, in_use = held < slots ? blocks - newest : blocks;
   const auto nth = [=](int i) { return newest + i < blocks ? newest + i : newest + i - blocks; };
@@ -202,9 +175,8 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     }
     store(weight + block * kLanes, probability);
     const int last = (block + 1) * kLanes;
-    // What lies before it was never written, or by an older history; bfloat16 reads pairs, see store_token.
-    const int lowest = type == CacheType::bfloat16 ? current / 2 * 2 : current;
-    const int first = held < slots && i == 0 ? lowest : block * kLanes;
+    // What lies before the current slot was never written, or by an older history.
+    const int first = held < slots && i == 0 ? current : block * kLanes;
     int column = 0;
     for (; column + 4 * kLanes <= width; column += 4 * kLanes) {
       add_values<type, 4>(ring, memory, first, last, width, column, weight, levels, scale, out);
@@ -215,6 +187,6 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
   }
   const float inverse = 1.0f / sum(total);
   for (int d = 0; d < width; d += kLanes) store(out + d, load(out + d) * inverse);
-  constexpr std::size_t bytes = type == CacheType::float32 ? 4 : type == CacheType::bfloat16 ? 2 : 1;
-  return static_cast<std::size_t>(read + kept) * kLanes * (width * bytes + (type == CacheType::int8 ? sizeof(float) : 0));
+  const std::size_t bytes = type == CacheType::float32 ? 4 * width : width + sizeof(float);  // of a vector
+  return static_cast<std::size_t>(read + kept) * kLanes * bytes;
 }
