@@ -56,8 +56,8 @@ const T* checked(const char* name, const pybind11::handle& object, const Shape& 
 
 void bind_causal_attention(pybind11::module_& module);
 void bind_decoder_loss(pybind11::module_& module);
-void bind_observe(pybind11::module_& module);
 void bind_policy_decoder(pybind11::module_& module);
+void bind_task(pybind11::module_& module);
 void bind_trajectory_writer(pybind11::module_& module);
 
 }  // namespace vintix_fast

@@ -93,27 +93,26 @@ class TrajectoryWriter:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]: ...
 
-class WalkingJudge:
-    """The walking task in one pass over N environments on a CPU; `vintix_fast.task.PlainJudge` in C++.
+class TaskStep:
+    """The walking task in one pass over N environments on a CPU: `vintix_fast.kernels.reference`'s in C++.
 
-    Constants are in the units that their names say; weights are those of the reward's terms.
+    The arguments are `vintix_fast.kernels.reference.TaskConstants`.
+
+    Raises:
+        ValueError: The reward has another number of terms than there are weights.
     """
 
     def __init__(
         self,
         *,
         default_pose_rad: Sequence[float],
+        target_height_m: float,
         command: Sequence[float],
         command_scale: Sequence[float],
         ang_vel_scale: float,
         joint_vel_scale: float,
-        target_height_m: float,
+        reward_weights: Sequence[float],
         tracking_sigma: float,
-        yaw_weight: float,
-        lift_weight: float,
-        height_weight: float,
-        action_change_weight: float,
-        pose_weight: float,
         dt_s: float,
         action_clip: float,
         max_tilt_rad: float,
@@ -121,7 +120,7 @@ class WalkingJudge:
         max_base_speed_m_s: float,
         max_steps: int,
     ) -> None: ...
-    def judge(
+    def step(
         self,
         base_pos_m: npt.NDArray[np.float32],
         base_quat: npt.NDArray[np.float32],
@@ -166,7 +165,7 @@ class WalkingJudge:
         mask: npt.NDArray[np.bool_],
         observation: npt.NDArray[np.float32],
     ) -> None:
-        """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``judge``."""
+        """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``step``."""
 
 def decode_implementations() -> list[str]:
     """Instruction sets that `PolicyDecoder` can use on this processor, the fastest first."""

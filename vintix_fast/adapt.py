@@ -32,8 +32,7 @@ from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
-from vintix_fast.schema import ACTION_DIM
-from vintix_fast.task import MOST_REWARD, WalkingTask
+from vintix_fast.task import WalkingTask
 from vintix_fast.train import (
     AwrImprover,
     CloneImprover,
@@ -164,7 +163,7 @@ def _improve(config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, p
         if config.gate:
             with region("gate"):
                 row |= gate(config, run, loop, task, model, task_name, progress)
-        improver.judge(row.get("accepted", True), _walks(config, run))
+        improver.judge(row.get("accepted", True), _walks(config, run, task))
         _finish(run, row, steps, improver, progress)
         run.training_state(loop - 1).unlink(missing_ok=True)
 
@@ -176,9 +175,9 @@ def _reached(config: AdaptConfig, run: Run, progress: Progress) -> bool:
     return True
 
 
-def _walks(config: AdaptConfig, run: Run) -> bool:
+def _walks(config: AdaptConfig, run: Run, task: WalkingTask) -> bool:
     """Whether the best model so far earns so much that it is smaller faults that are left; without a gate, always."""
-    return not config.gate or run.best["return"] >= WALKING * MOST_REWARD * config.max_steps_per_episode
+    return not config.gate or run.best["return"] >= WALKING * task.most_reward * task.max_steps
 
 
 def make_improver(config: AdaptConfig) -> Improver:
@@ -194,7 +193,7 @@ def _leave_standing(
 ) -> tuple[Vintix, dict[str, Any]]:
     """The model to collect with: where the best one so far stands still, one that moves; see `posture`."""
     best = next((row for row in run.rows if row["loop"] == run.current_loop), {})
-    still = config.gate and stands_still(best["eval_return"], best["eval_length"], config.max_steps_per_episode)
+    still = config.gate and stands_still(best["eval_return"], best["eval_length"], task)
     if not still:
         return model, {}
     if sharing := model.sharing(task_name):
@@ -223,11 +222,12 @@ def _collect(
 
     policy = make_policy(model, task_name, task.num_envs, config.context_len, **config.engine_options)
     sigma = ladder(task.num_envs, config.noise) if config.noise_ladder else torch.full((task.num_envs,), config.noise)
-    noise = Noise(sigma, ACTION_DIM, seed_for(config, index, "noise")) if config.noise else None
+    noise = Noise(sigma, task.layout.num_joints, seed_for(config, index, "noise")) if config.noise else None
     attributes = {"robot": task.robot.name, "task_name": task_name, "seed": config.seed, "loop": index}
+    attributes |= {"task": task.config.to_json()} | versions()
     run.data_dir(index).mkdir(exist_ok=True)
     with progress.rollout(f"loop {index + 1}: collecting", config.episodes_per_loop, config.max_steps_per_episode):
-        with open_writer(run.trajectories(index), task.num_envs, attributes | versions()) as writer:
+        with open_writer(run.trajectories(index), task.num_envs, attributes, layout=task.layout) as writer:
             collection = collect(
                 task,
                 policy,

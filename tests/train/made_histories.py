@@ -1,6 +1,7 @@
 """Histories whose every number is known."""
 
 import numpy as np
+from fakes import ACTIONS, OBSERVATIONS
 
 from vintix_fast.data import History
 
@@ -14,9 +15,9 @@ def history_of(step_num, terminated=(), truncated=(), failed=(), **columns):
         return np.isin(np.arange(n), at).astype(np.uint8)
 
     columns = {
-        "observation": np.repeat(number[:, None], 33, axis=1),
-        "action": np.repeat(number[:, None] + 0.25, 12, axis=1),
-        "mean_action": np.repeat(number[:, None] + 0.5, 12, axis=1),
+        "observation": np.repeat(number[:, None], OBSERVATIONS, axis=1),
+        "action": np.repeat(number[:, None] + 0.25, ACTIONS, axis=1),
+        "mean_action": np.repeat(number[:, None] + 0.5, ACTIONS, axis=1),
         "reward": number + 0.75,
     } | columns
     columns = {name: np.asarray(column, dtype=np.float32) for name, column in columns.items()}
