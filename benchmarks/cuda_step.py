@@ -120,7 +120,7 @@ def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtyp
 
 
 def measure_task(num_envs: int, device: torch.device) -> dict[str, float]:
-    constants = task_constants(load_robot("go2"), DEFAULT_TASK, QUADRUPED, max_steps=1000)
+    constants = task_constants(load_robot("go2"), DEFAULT_TASK, max_steps=1000)
     joints = QUADRUPED.num_joints
     state = [torch.randn(num_envs, n, device=device) for n in (3, 4, 3, 3, joints, joints)]
     action, last_action = torch.randn(2, num_envs, joints, device=device)

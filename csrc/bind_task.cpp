@@ -88,21 +88,26 @@ void bind_task(py::module_& module) {
   py::class_<TaskConstants>(module, "TaskStep",
                             "The walking task in one pass; see _core.pyi for signatures, csrc/task.hpp for what it "
                             "does.")
-      .def(py::init([](std::vector<float> default_pose_rad, float target_height_m, std::array<float, 3> command,
-                       std::array<float, 3> command_scale, float ang_vel_scale, float joint_vel_scale,
-                       std::vector<float> reward_weights, float tracking_sigma, float dt_s, float action_clip,
-                       float max_tilt_rad, float max_joint_speed_rad_s, float max_base_speed_m_s,
-                       std::int32_t max_steps) {
-             TaskConstants task{std::move(default_pose_rad), target_height_m, command, command_scale, ang_vel_scale,
-                                joint_vel_scale, std::move(reward_weights), tracking_sigma, dt_s, action_clip,
-                                max_tilt_rad, max_joint_speed_rad_s, max_base_speed_m_s, max_steps};
+      .def(py::init([](const py::object& constants) {
+             const py::object config = constants.attr("config"), layout = constants.attr("layout");
+             TaskConstants task{constants.attr("default_pose_rad").cast<std::vector<float>>(),
+                                constants.attr("target_height_m").cast<float>(),
+                                config.attr("command").cast<std::array<float, 3>>(),
+                                layout.attr("command_scale").cast<std::array<float, 3>>(),
+                                layout.attr("ang_vel_scale").cast<float>(),
+                                layout.attr("joint_vel_scale").cast<float>(),
+                                config.attr("weights").cast<std::vector<float>>(),
+                                config.attr("tracking_sigma").cast<float>(),
+                                constants.attr("dt_s").cast<float>(),
+                                config.attr("action_clip").cast<float>(),
+                                config.attr("max_tilt_rad").cast<float>(),
+                                constants.attr("max_joint_speed_rad_s").cast<float>(),
+                                constants.attr("max_base_speed_m_s").cast<float>(),
+                                constants.attr("max_steps").cast<std::int32_t>()};
              check(task);
              return task;
            }),
-           py::kw_only(), py::arg("default_pose_rad"), py::arg("target_height_m"), py::arg("command"),
-           py::arg("command_scale"), py::arg("ang_vel_scale"), py::arg("joint_vel_scale"), py::arg("reward_weights"),
-           py::arg("tracking_sigma"), py::arg("dt_s"), py::arg("action_clip"), py::arg("max_tilt_rad"),
-           py::arg("max_joint_speed_rad_s"), py::arg("max_base_speed_m_s"), py::arg("max_steps"))
+           py::arg("constants"))
       .def("step", &step_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
            py::arg("base_ang_vel_rad_s"), py::arg("joint_pos_rad"), py::arg("joint_vel_rad_s"), py::arg("action"),
            py::arg("solver_failed"), py::arg("last_action"), py::arg("step_num"))

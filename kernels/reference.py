@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import torch
 
+from vintix_fast.layout import ObservationLayout
+from vintix_fast.task_config import TaskConfig
+
 STD_EPS = 1e-6  # added to a task's standard deviations
 INT8_MAX = 127
 SMALLEST_SCALE = 1e-30  # of a vector of zeros, which would otherwise divide by 0
@@ -31,22 +34,16 @@ def rotate_into_body(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 class TaskConstants(NamedTuple):
-    """A task for a robot of J joints, as its implementations are told it; `vintix_fast.task_config` has the choices."""
+    """A task for a robot of J joints, as its three implementations are told it."""
 
+    config: TaskConfig
+    layout: ObservationLayout
     default_pose_rad: tuple[float, ...]  # [J]
     target_height_m: float
-    command: tuple[float, float, float]  # m/s forward and to the side, rad/s of yaw
-    command_scale: tuple[float, float, float]  # of what is observed of it; so the next two
-    ang_vel_scale: float
-    joint_vel_scale: float
-    reward_weights: tuple[float, ...]  # per second, in the order of `reward_terms`
-    tracking_sigma: float
+    max_steps: int  # an episode is truncated after so many
     dt_s: float
-    action_clip: float
-    max_tilt_rad: float  # of roll and pitch, below a right angle
     max_joint_speed_rad_s: float  # beyond these two the simulation has failed
     max_base_speed_m_s: float
-    max_steps: int  # an episode is truncated after so many
 
 
 State = Sequence[torch.Tensor]
@@ -64,14 +61,14 @@ def observe(task: TaskConstants, state: State) -> torch.Tensor:
     _, quat, _, ang_vel, joint_pos, joint_vel = state
     num_envs, device = len(quat), quat.device
     gravity = torch.tensor([0.0, 0.0, -1.0], device=device).expand(num_envs, 3)
-    command = torch.tensor(task.command, device=device) * torch.tensor(task.command_scale, device=device)
+    command = torch.tensor(task.config.command, device=device) * torch.tensor(task.layout.command_scale, device=device)
     return torch.cat(
         [
-            rotate_into_body(quat, ang_vel) * task.ang_vel_scale,
+            rotate_into_body(quat, ang_vel) * task.layout.ang_vel_scale,
             rotate_into_body(quat, gravity),
             command.expand(num_envs, 3),
             joint_pos - torch.tensor(task.default_pose_rad, device=device),
-            joint_vel * task.joint_vel_scale,
+            joint_vel * task.layout.joint_vel_scale,
         ],
         dim=1,
     )
@@ -82,14 +79,14 @@ def reward_terms(
 ) -> list[torch.Tensor]:
     """The reward's terms, each [N], before their weights; the order of `vintix_fast.task_config.RewardWeights`."""
     pos, quat, lin_vel, ang_vel, joint_pos, _ = state
-    command = torch.tensor(task.command, device=quat.device)
+    command = torch.tensor(task.config.command, device=quat.device)
     velocity = rotate_into_body(quat, lin_vel)
     yaw_rate = rotate_into_body(quat, ang_vel)[:, 2]
     speed_error = (command[:2] - velocity[:, :2]).square().sum(dim=1)
     yaw_error = (command[2] - yaw_rate).square()
     return [
-        torch.exp(-speed_error / task.tracking_sigma),
-        torch.exp(-yaw_error / task.tracking_sigma),
+        torch.exp(-speed_error / task.config.tracking_sigma),
+        torch.exp(-yaw_error / task.config.tracking_sigma),
         velocity[:, 2].square(),
         (pos[:, 2] - task.target_height_m).square(),
         (last_action - action).square().sum(dim=1),
@@ -117,14 +114,15 @@ def task_step(
     Returns:
         observation [N, 9 + 2 J], reward [N], and bool [N] each: terminated, truncated, failed.
     """
-    action = action.clamp(-task.action_clip, task.action_clip)
+    config = task.config
+    action = action.clamp(-config.action_clip, config.action_clip)
     step_num += 1
     failed = solver_failed | exploded(task, state)
     terms = reward_terms(task, state, action, last_action)
-    per_second = sum(weight * term for weight, term in zip(task.reward_weights, terms, strict=True))
+    per_second = sum(weight * term for weight, term in zip(config.weights, terms, strict=True))
     reward = torch.where(failed, 0.0, per_second * task.dt_s)
     roll, pitch = tilt(state[1])
-    terminated = failed | (roll.abs() > task.max_tilt_rad) | (pitch.abs() > task.max_tilt_rad)
+    terminated = failed | (roll.abs() > config.max_tilt_rad) | (pitch.abs() > config.max_tilt_rad)
     truncated = ~terminated & (step_num >= task.max_steps)
     last_action.copy_(action)
     return observe(task, state), reward, terminated, truncated, failed

@@ -182,15 +182,16 @@ class TaskStep:
     def __init__(self, task: TaskConstants, device: torch.device) -> None:
         self.statistics: tuple[torch.Tensor, torch.Tensor] | None = None
         """Mean and deviation, [9 + 2 J] each, for observations to be given standardised by them too."""
+        config, layout = task.config, task.layout
         self._default = torch.tensor(task.default_pose_rad, dtype=torch.float32, device=device)
-        self._command = torch.tensor(task.command, dtype=torch.float32, device=device)
-        self._scales = (len(self._default), task.ang_vel_scale, task.joint_vel_scale, *task.command_scale)
+        self._command = torch.tensor(config.command, dtype=torch.float32, device=device)
+        self._scales = (layout.num_joints, layout.ang_vel_scale, layout.joint_vel_scale, *layout.command_scale)
         self._limits = (
-            task.target_height_m, task.tracking_sigma, task.dt_s, task.action_clip,
-            math.tan(task.max_tilt_rad), math.sin(task.max_tilt_rad),
+            task.target_height_m, config.tracking_sigma, task.dt_s, config.action_clip,
+            math.tan(config.max_tilt_rad), math.sin(config.max_tilt_rad),
             task.max_joint_speed_rad_s, task.max_base_speed_m_s,
         )  # fmt: skip
-        self._max_steps, self._weights = task.max_steps, task.reward_weights
+        self._max_steps, self._weights = task.max_steps, config.weights
 
     def step(
         self,

@@ -12,7 +12,7 @@ import torch
 
 from vintix_fast.data import History
 from vintix_fast.kernels import reference
-from vintix_fast.layout import QUADRUPED, ObservationLayout
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import ModelConfig, TaskInfo, Vintix, save_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot
@@ -39,15 +39,9 @@ def quaternion(roll: torch.Tensor, pitch: torch.Tensor) -> torch.Tensor:
     return torch.stack([cr * cp, sr * cp, cr * sp, -sr * sp], dim=1)
 
 
-def task_constants_of(
-    robot: Robot, config: TaskConfig = DEFAULT_TASK, max_steps: int = 1000
-) -> reference.TaskConstants:
-    return task_constants(robot, config, ObservationLayout(len(robot.joints)), max_steps)
-
-
 def plain_step(robot: Robot, config: TaskConfig = DEFAULT_TASK, max_steps: int = 1000) -> SimpleNamespace:
     """A task's plain step, with what `WalkingTask` uses of the compiled one."""
-    told = task_constants_of(robot, config, max_steps)
+    told = task_constants(robot, config, max_steps)
     step, observe = (functools.partial(f, told) for f in (reference.task_step, reference.task_observe))
     return SimpleNamespace(step=step, observe=lambda *args: observe(*args[:3]), statistics=None)
 

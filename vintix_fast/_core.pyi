@@ -8,6 +8,8 @@ from typing import Literal, Self, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from vintix_fast.kernels.reference import TaskConstants
+
 class WriterStats(TypedDict):
     steps: int
     """``append`` calls."""
@@ -96,30 +98,11 @@ class TrajectoryWriter:
 class TaskStep:
     """The walking task in one pass over N environments on a CPU: `vintix_fast.kernels.reference`'s in C++.
 
-    The arguments are `vintix_fast.kernels.reference.TaskConstants`.
-
     Raises:
         ValueError: The reward has another number of terms than there are weights.
     """
 
-    def __init__(
-        self,
-        *,
-        default_pose_rad: Sequence[float],
-        target_height_m: float,
-        command: Sequence[float],
-        command_scale: Sequence[float],
-        ang_vel_scale: float,
-        joint_vel_scale: float,
-        reward_weights: Sequence[float],
-        tracking_sigma: float,
-        dt_s: float,
-        action_clip: float,
-        max_tilt_rad: float,
-        max_joint_speed_rad_s: float,
-        max_base_speed_m_s: float,
-        max_steps: int,
-    ) -> None: ...
+    def __init__(self, constants: TaskConstants) -> None: ...
     def step(
         self,
         base_pos_m: npt.NDArray[np.float32],

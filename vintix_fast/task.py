@@ -47,23 +47,17 @@ class StepResult:
         return self.terminated | self.truncated
 
 
-def task_constants(robot: Robot, config: TaskConfig, layout: ObservationLayout, max_steps: int) -> TaskConstants:
+def task_constants(robot: Robot, config: TaskConfig, max_steps: int) -> TaskConstants:
     """Everything that the kernels must be told."""
     return TaskConstants(
+        config=config,
+        layout=ObservationLayout(len(robot.joints)),
         default_pose_rad=robot.default_pose_rad,
         target_height_m=robot.target_height_m,
-        command=config.command,
-        command_scale=layout.command_scale,
-        ang_vel_scale=layout.ang_vel_scale,
-        joint_vel_scale=layout.joint_vel_scale,
-        reward_weights=config.weights,
-        tracking_sigma=config.tracking_sigma,
+        max_steps=max_steps,
         dt_s=DT_S,
-        action_clip=config.action_clip,
-        max_tilt_rad=config.max_tilt_rad,
         max_joint_speed_rad_s=MAX_JOINT_SPEED_RAD_S,
         max_base_speed_m_s=MAX_BASE_SPEED_M_S,
-        max_steps=max_steps,
     )
 
 
@@ -76,7 +70,7 @@ class CompiledStep:
     statistics = None
 
     def __init__(self, constants: TaskConstants) -> None:
-        self._core = _core.TaskStep(**constants._asdict())
+        self._core = _core.TaskStep(constants)
 
     def step(self, state: Sequence[torch.Tensor], action: torch.Tensor, *rest: torch.Tensor) -> list[torch.Tensor]:
         arrays = [tensor.numpy() for tensor in (*state, action.detach(), *rest)]
@@ -116,10 +110,10 @@ class WalkingTask:
     ) -> None:
         self.simulator, self.robot, self.max_steps, self.config = simulator, robot, max_steps, task_config
         self.num_envs, self.device = simulator.num_envs, torch.device(simulator.device)
-        self.layout = ObservationLayout(len(robot.joints))
         on_gpu = self.device.type == "cuda"
         self._masked = on_gpu and self.num_envs >= MASKED_ENVS if masked is None else masked
-        constants = task_constants(robot, task_config, self.layout, max_steps)
+        constants = task_constants(robot, task_config, max_steps)
+        self.layout = constants.layout
         self._kernel = triton_step(constants, self.device) if on_gpu else CompiledStep(constants)
         self._default = torch.tensor(robot.default_pose_rad, dtype=torch.float32, device=self.device)
         self._last_action = torch.zeros(self.num_envs, self.layout.num_joints, device=self.device)

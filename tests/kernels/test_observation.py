@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from fakes import task_constants_of
 
 from vintix_fast.kernels import reference
 from vintix_fast.layout import QUADRUPED
 from vintix_fast.robots import load_robot
+from vintix_fast.task import task_constants
 from vintix_fast.task_config import TaskConfig
 
 
@@ -49,7 +49,7 @@ def test_gravity_and_turning_by_rotation_matrices(angles):
     quat = torch.tensor([quaternion_z_y_x(*angles)])
     turning = torch.tensor([0.4, -0.9, 1.7])
     robot, zeros = load_robot("go2"), torch.zeros(1, QUADRUPED.num_joints)
-    told = task_constants_of(robot, TaskConfig(command=(0.5, 0.1, 0.2)))
+    told = task_constants(robot, TaskConfig(command=(0.5, 0.1, 0.2)), 1)
     seen = reference.observe(told, (zeros[:, :3], quat, zeros[:, :3], turning[None], zeros, zeros))[0]
     to_body = rotation_z_y_x(*angles).T.float()
     torch.testing.assert_close(seen[0:3], 0.25 * (to_body @ turning), atol=1e-6, rtol=0)

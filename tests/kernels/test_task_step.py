@@ -3,18 +3,19 @@
 import dataclasses
 import functools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator, plain_step, quaternion, task_constants_of
+from fakes import FakeSimulator, plain_step, quaternion
 from interpreter import Compiler, interpret, run_python
 
 from vintix_fast.kernels import reference
 from vintix_fast.layout import QUADRUPED, ObservationLayout
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import RobotState
-from vintix_fast.task import CompiledStep, StepResult, WalkingTask, triton_step
+from vintix_fast.task import CompiledStep, StepResult, WalkingTask, task_constants, triton_step
 from vintix_fast.task_config import DEFAULT_TASK, RewardWeights, TaskConfig
 
 MAX_STEPS = 50
@@ -44,11 +45,11 @@ def robot_for(name):
 
 
 def compiled_step(robot, config=DEFAULT_TASK):
-    return CompiledStep(task_constants_of(robot, config, MAX_STEPS))
+    return CompiledStep(task_constants(robot, config, MAX_STEPS))
 
 
 def gpu_step(robot, config=DEFAULT_TASK, device="cpu"):
-    return triton_step(task_constants_of(robot, config, MAX_STEPS), torch.device(device))
+    return triton_step(task_constants(robot, config, MAX_STEPS), torch.device(device))
 
 
 def random_state(robot, n, seed=0, spread=1.0):
@@ -252,7 +253,7 @@ def check_walk():
     def walk(masked):
         task = WalkingTask(FakeSimulator(robot, 4, fall_after=(2, 5, 9, 3)), robot, 7, masked)
         if masked:
-            task._kernel = triton_step(task_constants_of(robot, max_steps=7), task.device)
+            task._kernel = triton_step(task_constants(robot, DEFAULT_TASK, 7), task.device)
         task.standardise_by(statistics)
         task.reset(seed=1, random_starts=True)
         actions = 0.3 * torch.randn(16, 4, QUADRUPED.num_joints, generator=torch.Generator().manual_seed(0))
@@ -330,5 +331,7 @@ def test_a_read_only_output_is_refused(go2):
 
 
 def test_as_many_weights_as_terms(go2):
+    constants = task_constants(go2, DEFAULT_TASK, MAX_STEPS)
+    other = SimpleNamespace(**dataclasses.asdict(DEFAULT_TASK), weights=(1.0,) * (len(WEIGHTS) + 1))
     with pytest.raises(ValueError, match=f"reward_weights: expected {len(WEIGHTS)} numbers, got {len(WEIGHTS) + 1}"):
-        CompiledStep(task_constants_of(go2)._replace(reward_weights=(1.0,) * (len(WEIGHTS) + 1)))
+        CompiledStep(constants._replace(config=other))
