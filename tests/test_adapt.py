@@ -27,6 +27,7 @@ from vintix_fast import calibrate
 from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
+from vintix_fast.task_config import DEFAULT_TASK, TaskConfig
 
 adapt_module = importlib.import_module("vintix_fast.adapt")  # the package's attribute of that name is the function
 
@@ -87,6 +88,7 @@ def test_trajectories_are_what_public_readers_expect(finished):
     read = read_trajectories(out / "loop_00/trajectories.h5")
     assert read.closed_cleanly and sum(len(episodes) for episodes in read.episodes()) == SMALL["episodes_per_loop"]
     assert read.attributes["robot"] == "minicheetah" and read.attributes["seed"] == "5"
+    assert TaskConfig.from_json(json.loads(read.attributes["task"])) == DEFAULT_TASK
 
 
 def test_collection_metadata(finished):

@@ -59,9 +59,9 @@ def test_previous_action_and_reward_are_of_the_step_before_and_the_target_of_the
     for batch in batches(windows):
         for window in rows(batch):
             number = window["observation"]
-            np.testing.assert_array_equal(window["target"], number[:, :12] + 0.75)
+            np.testing.assert_array_equal(window["target"], number[:, :ACTIONS] + 0.75)
             begins = int(number[0, 0] % 1000 == 0)
-            np.testing.assert_array_equal(window["prev_action"][begins:], number[begins:, :12] - 1 + 0.25)
+            np.testing.assert_array_equal(window["prev_action"][begins:], number[begins:, :ACTIONS] - 1 + 0.25)
             np.testing.assert_array_equal(window["prev_reward"][begins:], number[begins:, 0] - 1 + 0.5)
             if begins:
                 assert not window["prev_action"][0].any() and window["prev_reward"][0] == 0.0

@@ -142,7 +142,7 @@ def normalising(**norms):
 
 
 def chain(model, observation_offset, action_offset):
-    """Actions [T, 12] of steps that each see the last one's action, and what is observed beside it."""
+    """Actions [T, A] of steps that each see the last one's action, and what is observed beside it."""
     observation, _, reward, step_num = (torch.as_tensor(x) for x in make_inputs(30))
     observation[:, QUADRUPED.command] = torch.tensor((1.0, 0.0, 0.0))  # has no standard deviation to be divided by
     observation[:, QUADRUPED.joint_pos] += torch.as_tensor(observation_offset, dtype=torch.float32)

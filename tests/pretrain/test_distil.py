@@ -20,6 +20,7 @@ from vintix_fast.pretrain.distil import distil, random_share, return_along_histo
 from vintix_fast.pretrain.expert_policy import expert_network, load_expert
 from vintix_fast.robots import load_robot
 from vintix_fast.run import save_tensors, write_json
+from vintix_fast.task_config import DEFAULT_TASK
 
 SMALL = dict(histories=3, num_envs=3, steps_per_env=30, max_steps_per_episode=12)
 STEPS = SMALL["steps_per_env"]
@@ -97,6 +98,7 @@ def test_every_history_is_a_file_with_its_description_beside_it(finished):
         assert about["observation_shape"] == {"proprio": [OBSERVATIONS]} and about["action_dim"] == ACTIONS
         read = read_trajectories(out / f"trajectories_env_{env:04d}.h5")
         assert read.closed_cleanly and read.attributes["task_name"] == "go2_walking_ad"
+        assert json.loads(read.attributes["task"]) == DEFAULT_TASK.to_json()
         assert [len(history) for history in read.histories] == [STEPS]
 
 

@@ -122,7 +122,7 @@ def test_one_target_for_each_step_of_each_history():
     histories = [make_history([30, 10], seed=s) for s in range(3)]
     improver = CriticImprover(ImproverConfig(CriticConfig(updates=5, batch_size=32, hidden=8)))
     targets = improver.targets(histories[1:], histories, 0, silent)
-    assert [t.action.shape for t in targets] == [(40, 12)] * 2 and [t.weight.shape for t in targets] == [(40,)] * 2
+    assert [t.action.shape for t in targets] == [(40, ACTIONS)] * 2 and [t.weight.shape for t in targets] == [(40,)] * 2
     for t in targets:
         assert t.action.dtype == t.weight.dtype == np.float32
         assert np.isfinite(t.action).all() and (t.weight >= 0).all() and t.weight.any()
