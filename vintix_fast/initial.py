@@ -21,13 +21,12 @@ SINGLE_GROUP = "quadruped_locomotion"
 SMALLEST_STD = 1e-3
 
 
-def check_sizes(task_name: str, info: TaskInfo, robot: Robot) -> None:
-    """Raise InputFileError unless the task observes and acts like the robot in the walking task."""
-    layout = ObservationLayout(len(robot.joints))
+def check_sizes(task_name: str, info: TaskInfo, layout: ObservationLayout) -> None:
+    """Raise InputFileError unless the task observes and acts like a robot of this layout in the walking task."""
     if (info.observation_dim, info.action_dim) != (layout.size, layout.num_joints):
         raise InputFileError(
             f"task {task_name} of the checkpoint has {info.observation_dim} observations and {info.action_dim} "
-            f"actions; {robot.name} has {layout.size} and {layout.num_joints}"
+            f"actions; the robot has {layout.size} and {layout.num_joints}"
         )
 
 
@@ -77,7 +76,7 @@ def add_target(
     if group == "shared":
         return _join_group(model, existing, robot, reference, say, obs_stats)
     if existing is not None and not reinitialize:
-        check_sizes(existing, model.tasks[existing], robot)
+        check_sizes(existing, model.tasks[existing], robot.layout)
         name = model.tasks[existing].group_name
         if not model.sharing(existing):
             say(
@@ -91,7 +90,7 @@ def add_target(
         return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)), obs_stats)
 
     source = reference_task(model, reference)
-    check_sizes(source, model.tasks[source], robot)
+    check_sizes(source, model.tasks[source], robot.layout)
     if source == existing:
         raise UsageError(f"--reference-robot is {robot.name} itself, of which a copy changes nothing; give another")
     signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(len(robot.joints))
@@ -114,7 +113,7 @@ def _join_group(
     name = existing or robot.task_names[0]
     if existing is None:
         source = reference_task(model, reference)
-        check_sizes(source, model.tasks[source], robot)
+        check_sizes(source, model.tasks[source], robot.layout)
         model.add_task(name, model.tasks[source])
         turned = int((joint_signs(robot, reference) < 0).sum())
         if turned:
@@ -122,7 +121,7 @@ def _join_group(
                 f"{turned} of {robot.name}'s joints turn the other way than {reference.name}'s; a shared group "
                 "cannot be converted, --group own can."
             )
-    check_sizes(name, model.tasks[name], robot)
+    check_sizes(name, model.tasks[name], robot.layout)
     group, sharing = model.tasks[name].group_name, model.sharing(name)
     changes = (
         f"{', '.join(sharing)} share it and change too; --group own changes nobody" if sharing else "no other has it"

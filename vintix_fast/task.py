@@ -16,7 +16,6 @@ import torch
 
 from vintix_fast import _core
 from vintix_fast.kernels.reference import TaskConstants
-from vintix_fast.layout import ObservationLayout
 from vintix_fast.robots import Robot
 from vintix_fast.sim import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S
 from vintix_fast.starts import Starts
@@ -51,7 +50,7 @@ def task_constants(robot: Robot, config: TaskConfig, max_steps: int) -> TaskCons
     """Everything that the kernels must be told."""
     return TaskConstants(
         config=config,
-        layout=ObservationLayout(len(robot.joints)),
+        layout=robot.layout,
         default_pose_rad=robot.default_pose_rad,
         target_height_m=robot.target_height_m,
         max_steps=max_steps,

@@ -12,7 +12,7 @@ from fakes import FakeSimulator, plain_step, quaternion
 from interpreter import Compiler, interpret, run_python
 
 from vintix_fast.kernels import reference
-from vintix_fast.layout import QUADRUPED, ObservationLayout
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import RobotState
 from vintix_fast.task import CompiledStep, StepResult, WalkingTask, task_constants, triton_step
@@ -123,7 +123,7 @@ def as_strided_columns(tensor):
 def check_task(make, robot_name, task_name, sizes=(1, 7, 300), device="cpu"):
     """The test of one task; also run in the interpreter and on a GPU, by tests below."""
     robot, config = robot_for(robot_name), TASKS[task_name]
-    width = ObservationLayout(len(robot.joints)).size
+    width = robot.layout.size
     for n in sizes:
         for spread in (0.1, 1.0, 30.0):
             state, step = random_state(robot, n, n, spread), random_step(robot, n, n)

@@ -20,7 +20,6 @@ from vintix_fast.data import open_writer
 from vintix_fast.errors import Interrupted, UsageError
 from vintix_fast.evaluate import check_device
 from vintix_fast.interrupt import stop_on_interrupt
-from vintix_fast.layout import ObservationLayout
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.pretrain.expert_policy import ExpertPolicy, load_expert
 from vintix_fast.report.metrics import write_learning_history
@@ -182,7 +181,7 @@ def _round(
 
 
 def _task_info(robot: Robot) -> dict[str, Any]:
-    layout = ObservationLayout(len(robot.joints))
+    layout = robot.layout
     return {
         "task_name": robot.task_names[0],
         "group_name": robot.group_name,

@@ -34,6 +34,10 @@ class RobotHistories:
     skipped: list[str]
     """What was wrong with the files that were left out."""
 
+    @property
+    def layout(self) -> ObservationLayout:
+        return _layout(self.train[0])
+
     def statistics(self, group_name: str) -> TaskInfo:
         """Mean and standard deviation of the training histories; 1 for what never varies, such as the command."""
         columns = {}
@@ -42,7 +46,7 @@ class RobotHistories:
             std = values.std(axis=0, dtype=np.float64)
             columns[f"{key}_mean"] = tuple(values.mean(axis=0, dtype=np.float64).tolist())
             columns[f"{key}_std"] = tuple(np.where(std < SMALLEST_STD, 1.0, std).tolist())
-        sizes = {"observation_dim": len(columns["obs_mean"]), "action_dim": len(columns["acs_mean"])}
+        sizes = {"observation_dim": self.layout.size, "action_dim": self.layout.num_joints}
         return TaskInfo(**sizes, group_name=group_name, **columns)
 
 
@@ -157,7 +161,7 @@ def _about(file: Path, trajectories: Trajectories) -> tuple[str, str]:
     if not isinstance(task_name, str) or not task_name:
         raise InputFileError(f"{file}: neither {beside.name} nor its attributes name a task (task_name). Add the file.")
     for history in trajectories.histories:
-        layout = ObservationLayout(history.action.shape[1])
+        layout = _layout(history)
         held = ({"proprio": [layout.size]}, layout.num_joints)
         named = (about.get("observation_shape", held[0]), about.get("action_dim", held[1]))
         if named != held:
@@ -167,6 +171,10 @@ def _about(file: Path, trajectories: Trajectories) -> tuple[str, str]:
             )
     known_name, group = known_task(task_name)
     return known_name, about.get("group_name") or group
+
+
+def _layout(history: History) -> ObservationLayout:
+    return ObservationLayout(history.action.shape[1])
 
 
 @functools.cache

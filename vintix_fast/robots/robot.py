@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.layout import ObservationLayout
 from vintix_fast.robots.urdf import Urdf
 
 LEGS = ("FR", "FL", "RR", "RL")
@@ -65,6 +66,11 @@ class Robot:
     urdf_path: Path
     joint_axes: np.ndarray = field(compare=False, repr=False)  # [J, 3] unit vectors, base frame, all joints at 0 rad
     joint_range_rad: np.ndarray = field(compare=False, repr=False)  # [J, 2] lowest and highest position, the URDF's
+
+    @property
+    def layout(self) -> ObservationLayout:
+        """Of what it observes, and how many actions it takes."""
+        return ObservationLayout(len(self.joints))
 
     @property
     def joints_of_a_leg(self) -> tuple[str, ...]:
