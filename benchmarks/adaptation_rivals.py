@@ -29,8 +29,8 @@ from vintix_fast.data.windows import Targets
 from vintix_fast.errors import VintixFastError
 from vintix_fast.evaluation import Evaluation, measure
 from vintix_fast.initial import add_target
+from vintix_fast.layout import ObservationLayout
 from vintix_fast.model import load_checkpoint
-from vintix_fast.model.adapter import observation_sign
 from vintix_fast.pretrain.config import ExpertConfig
 from vintix_fast.pretrain.expert import ExpertTask, OnPolicyRunner, ppo_settings
 from vintix_fast.pretrain.expert_policy import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, load_expert
@@ -38,7 +38,6 @@ from vintix_fast.report.progress import Progress
 from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.rollout import Noise, collect, ladder
 from vintix_fast.run import Run, save_tensors, versions, write_json, write_text
-from vintix_fast.schema import ACTION_DIM
 from vintix_fast.task import WalkingTask
 from vintix_fast.train import make_improver
 
@@ -62,7 +61,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
     improver, (mean, std) = make_improver(config.improve), _statistics(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        best = expert_network(HIDDEN_DIMS)
+        best = expert_network(HIDDEN_DIMS, task.layout)
     with torch.no_grad():
         best[-1].weight.mul_(SMALL_LAST_LAYER)
         best[-1].bias.zero_()
@@ -78,7 +77,8 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
     best_return, total, replay = evaluation.mean_return, 0, []
     rows = [{"loop": 0, "accepted": True, "total_env_steps": 0} | _numbers(evaluation)]
     for loop in range(1, config.num_improvement_loops + 1):
-        noise = Noise(ladder(task.num_envs, config.collect.noise), ACTION_DIM, seed_for(config, loop - 1, "noise"))
+        strengths = ladder(task.num_envs, config.collect.noise)
+        noise = Noise(strengths, task.layout.num_joints, seed_for(config, loop - 1, "noise"))
         collection = collect(
             task, policy(best), config.collect.episodes_per_loop, seed=seed_for(config, loop - 1, "starts"),
             random_starts=config.collect.random_starts, min_steps=config.collect.min_steps_per_loop,
@@ -112,7 +112,7 @@ def standardised(network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor) 
 
 
 def sensed(history: History) -> np.ndarray:
-    """What the small network was shown at each step, [n, 45]: observation and last action, as `ExpertPolicy` does."""
+    """What the small network was shown in each step, [n, O + J]: observation and last action, as `ExpertPolicy` is."""
     last = np.roll(history.action, 1, axis=0)
     last[history.step_num == 0] = 0.0
     return np.concatenate([history.observation, last], axis=1)
@@ -179,10 +179,10 @@ def ppo_from_expert(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes
 
 
 def converted(network: nn.Sequential, sign: np.ndarray) -> nn.Sequential:
-    """An expert for joints that turn by ``sign`` [12]: new(S * observation, s * last action) = s * old(both)."""
+    """An expert for joints that turn by ``sign`` [J]: new(S * observation, s * last action) = s * old(both)."""
     network = copy.deepcopy(network)
     joint = torch.as_tensor(sign, dtype=torch.float32)
-    sensed = torch.as_tensor(np.concatenate([observation_sign(sign), sign]), dtype=torch.float32)  # [45]
+    sensed = torch.as_tensor(np.concatenate([ObservationLayout(len(sign)).signs(sign), sign]), dtype=torch.float32)
     with torch.no_grad():
         network[0].weight.mul_(sensed)
         network[-1].weight.mul_(joint[:, None])
@@ -226,7 +226,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _statistics(config: AdaptConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation [45] of observation and last action, as the converted adapter has them."""
+    """Mean and deviation [O + J] of observation and last action, as the converted adapter has them."""
     model = load_checkpoint(config.pretrained_path)
     robot, reference = load_robot(config.robot_type), load_robot(config.reference_robot)
     info = model.tasks[add_target(model, robot, reference, lambda text: None)]

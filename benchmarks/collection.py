@@ -26,9 +26,8 @@ from vintix_fast.model import Vintix
 from vintix_fast.regions import recording
 from vintix_fast.robots import Robot
 from vintix_fast.rollout import Actor, cache_bytes, collect, make_policy
-from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
-from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
+from vintix_fast.task import WalkingTask
 
 SHORT_CONTEXT = 256
 WARM_UP = 5
@@ -56,7 +55,7 @@ class FullContext(Actor):
     """A policy that keeps its history when a rollout begins."""
 
     def __init__(self, policy: Actor) -> None:
-        self._policy = policy
+        self._policy, self.statistics = policy, policy.statistics
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         """Nothing."""
@@ -67,8 +66,8 @@ class FullContext(Actor):
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         self._policy.observe(action, reward)
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
-        self._policy.begin(observation, step_num)
+    def begin(self, *shown: torch.Tensor | None) -> None:
+        self._policy.begin(*shown)
 
     def finish(self) -> torch.Tensor:
         return self._policy.finish()
@@ -181,8 +180,8 @@ def run_rows(task: WalkingTask, policy: Actor, walk: Walk) -> dict[str, dict[str
 def bare_seconds(task: WalkingTask, walk: Walk) -> float:
     """A step of the simulator alone, on the walk's targets; who falls stays down."""
     default = torch.tensor(task.robot.default_pose_rad, device=task.device)
-    idle = torch.zeros(1, task.num_envs, ACTION_DIM, device=task.device)
-    targets = default + ACTION_SCALE_RAD * torch.cat([idle, walk.action[:-1]])
+    idle = torch.zeros_like(walk.action[:1])
+    targets = default + task.config.action_scale_rad * torch.cat([idle, walk.action[:-1]])
     task.reset()
     return _timed(task.simulator.step, targets)
 

@@ -4,7 +4,7 @@ Measured with full histories of ``--context-len`` tokens, for every dtype of the
 
 - the whole policy step, launched one by one and replayed from a graph: the GPU's time, and the host's to launch it;
 - decode attention of one layer, kernel and plain version, and the kernel's share of the memory bandwidth measured here;
-- the observation, kernel and plain version;
+- the step of the task with its observation standardised, kernel and plain version;
 - how often the host waits for the GPU in a step of the policy with a masked reset and with columns on their way to the
   host, as far as torch's synchronisation debugging notices.
 
@@ -27,9 +27,13 @@ import torch
 from vintix_fast import kernels
 from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.kernels import reference
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import ContextCache, Vintix, load_checkpoint
 from vintix_fast.model.cache import DTYPES
+from vintix_fast.robots import load_robot
 from vintix_fast.rollout import GraphPolicy, HostCopies
+from vintix_fast.task import task_constants, triton_step
+from vintix_fast.task_config import DEFAULT_TASK
 
 TASK = "go2_walking_ad"
 SPARE_BYTES = 2 << 30  # left for activations, and for the plain attention of a part of the environments
@@ -63,7 +67,7 @@ def bandwidth_gb_s(device: torch.device) -> float:
 
 def make_inputs(num_envs: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """Observation, step number, executed action, reward."""
-    observation, action = (torch.randn(num_envs, n, device=device) for n in (33, 12))
+    observation, action = (torch.randn(num_envs, n, device=device) for n in (QUADRUPED.size, QUADRUPED.num_joints))
     step_num = torch.arange(num_envs, device=device, dtype=torch.int32) % 1000
     return observation, step_num, action, torch.randn(num_envs, device=device)
 
@@ -115,15 +119,21 @@ def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtyp
     }
 
 
-def measure_observe(num_envs: int, device: torch.device) -> dict[str, float]:
-    from vintix_fast.kernels import fused  # triton is not installed everywhere
+def measure_task(num_envs: int, device: torch.device) -> dict[str, float]:
+    constants = task_constants(load_robot("go2"), DEFAULT_TASK, max_steps=1000)
+    joints = QUADRUPED.num_joints
+    state = [torch.randn(num_envs, n, device=device) for n in (3, 4, 3, 3, joints, joints)]
+    action, last_action = torch.randn(2, num_envs, joints, device=device)
+    solver_failed = torch.zeros(num_envs, dtype=torch.bool, device=device)
+    step_num = torch.zeros(num_envs, dtype=torch.int32, device=device)
+    inputs = (state, action, solver_failed, last_action, step_num)
+    kernel = triton_step(constants, device)
+    kernel.statistics = (torch.zeros(QUADRUPED.size, device=device), torch.ones(QUADRUPED.size, device=device))
 
-    states = [torch.randn(num_envs, n, device=device) for n in (4, 3, 12, 12)]
-    inputs = (*states, torch.zeros(12, device=device), torch.tensor([0.5, 0.0, 0.0], device=device))
-    return {
-        "observe_kernel_ms": times_ms(lambda: fused.observe(*inputs))[0],
-        "observe_plain_ms": times_ms(lambda: reference.observe(*inputs))[0],
-    }
+    def plain() -> None:
+        reference.standardise(reference.task_step(constants, *inputs)[0], *kernel.statistics)
+
+    return {"task_kernel_ms": times_ms(lambda: kernel.step(*inputs))[0], "task_plain_ms": times_ms(plain)[0]}
 
 
 def host_waits_per_step(model: Vintix, args: argparse.Namespace, dtype: torch.dtype, steps: int = 20) -> float:
@@ -169,7 +179,7 @@ def main() -> None:
         "num_envs": args.num_envs,
         "context_len": args.context_len,
         "bandwidth_gb_s": gb_s,
-        **measure_observe(args.num_envs, device),
+        **measure_task(args.num_envs, device),
         "cache": {},
     }
     for dtype in DTYPES:
@@ -183,7 +193,7 @@ def main() -> None:
         result["cache"][name]["host_waits_per_step"] = host_waits_per_step(model, args, dtype)
 
     print(f"{result['device']}, {args.num_envs} environments, {args.context_len} tokens, {gb_s:.0f} GB/s")
-    print(f"observation: kernel {result['observe_kernel_ms']:.3f} ms, plain {result['observe_plain_ms']:.3f} ms")
+    print(f"the task: kernel {result['task_kernel_ms']:.3f} ms, plain {result['task_plain_ms']:.3f} ms")
     for name, figures in result["cache"].items():
         print(name)
         for key, value in figures.items():

@@ -26,6 +26,7 @@ from vintix_fast.benchmarks.machine import now
 from vintix_fast.benchmarks.plain import causal_bias, written_out
 from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.data import History, Targets, Windows
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.train import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
 from vintix_fast.train.finetune import action_loss, descend
@@ -80,8 +81,8 @@ def made_windows(count: int, length: int, window_len: int, device: str = "cpu") 
     for env in range(count):
         histories.append(
             History(
-                observation=rng.normal(0.0, 0.3, (length, 33)).astype(np.float32),
-                action=rng.normal(0.0, 0.5, (length, 12)).astype(np.float32),
+                observation=rng.normal(0.0, 0.3, (length, QUADRUPED.size)).astype(np.float32),
+                action=rng.normal(0.0, 0.5, (length, QUADRUPED.num_joints)).astype(np.float32),
                 reward=rng.uniform(0.0, 0.02, length).astype(np.float32),
                 step_num=(np.arange(length) % 1000).astype(np.int32),
                 extras={},
@@ -111,11 +112,11 @@ def step_operations(model: Vintix, batch_size: int, window_len: int, decoder_onl
     """
     config = model.config
     tokens, hidden = batch_size * window_len, config.hidden_dim
-    decoder = 3 * hidden**2 + 12 * hidden  # multiplications a token, forward
+    decoder = 3 * hidden**2 + QUADRUPED.num_joints * hidden  # multiplications a token, forward
     if decoder_only:
-        return 2 * tokens * (2 * decoder + 2 * hidden**2 + 12 * hidden)  # no gradient of its input
-    encoder = (33 + config.observation_emb_dim) * config.observation_emb_dim
-    encoder += (12 + config.action_emb_dim) * config.action_emb_dim
+        return 2 * tokens * (2 * decoder + 2 * hidden**2 + QUADRUPED.num_joints * hidden)  # no gradient of its input
+    encoder = (QUADRUPED.size + config.observation_emb_dim) * config.observation_emb_dim
+    encoder += (QUADRUPED.num_joints + config.action_emb_dim) * config.action_emb_dim
     mlp = (3 if config.mlp_class == "LLaMAMLP" else 2) * hidden * config.intermediate_size
     layer = 4 * hidden**2 + mlp + 3 * hidden * window_len / 2  # attention: 2 products forward, 4 backward
     return 2 * tokens * (3 * decoder + 2.5 * encoder + 2 * config.transformer_depth * layer)

@@ -31,7 +31,7 @@ PYBIND11_MODULE(_core, module) {
   });
   bind_causal_attention(module);
   bind_decoder_loss(module);
-  bind_observe(module);
   bind_policy_decoder(module);
+  bind_task(module);
   bind_trajectory_writer(module);
 }

@@ -78,8 +78,8 @@ void require_bfloat16_kernels();
 
 void bind_causal_attention(pybind11::module_& module);
 void bind_decoder_loss(pybind11::module_& module);
-void bind_observe(pybind11::module_& module);
 void bind_policy_decoder(pybind11::module_& module);
+void bind_task(pybind11::module_& module);
 void bind_trajectory_writer(pybind11::module_& module);
 
 }  // namespace vintix_fast

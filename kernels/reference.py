@@ -5,14 +5,15 @@ Knows tensors only; nothing about robots' names, simulators or models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-ANG_VEL_SCALE = 0.25
-JOINT_VEL_SCALE = 0.05
-COMMAND_SCALE = (2.0, 2.0, 0.25)
-STD_EPS = 1e-6  # as the model adds to a task's standard deviations
+from vintix_fast.layout import ObservationLayout
+from vintix_fast.task_config import TaskConfig
+
+STD_EPS = 1e-6  # added to a task's standard deviations
 INT8_MAX = 127
 SMALLEST_SCALE = 1e-30  # of a vector of zeros, which would otherwise divide by 0
 
@@ -32,55 +33,127 @@ def rotate_into_body(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     return vector + 2.0 * (torch.linalg.cross(u, turned) - w * turned)
 
 
-def observe(
-    base_quat: torch.Tensor,
-    base_ang_vel: torch.Tensor,
-    joint_pos: torch.Tensor,
-    joint_vel: torch.Tensor,
-    default_pose: torch.Tensor,
-    command: torch.Tensor,
-) -> torch.Tensor:
-    """The 33 numbers that the policy sees.
+class TaskConstants(NamedTuple):
+    """A task for a robot of J joints, as its three implementations are told it."""
 
-    Args:
-        base_quat: [N, 4] (w, x, y, z).
-        base_ang_vel: [N, 3] rad/s, world frame.
-        joint_pos: [N, J] rad; joint_vel: [N, J] rad/s.
-        default_pose: [J] rad.
-        command: [3] forward and lateral speed in m/s, yaw rate in rad/s.
+    config: TaskConfig
+    layout: ObservationLayout
+    default_pose_rad: tuple[float, ...]  # [J]
+    target_height_m: float
+    max_steps: int  # an episode is truncated after so many
+    dt_s: float
+    max_joint_speed_rad_s: float  # beyond these two the simulation has failed
+    max_base_speed_m_s: float
+
+
+State = Sequence[torch.Tensor]
+"""base_pos_m [N, 3], base_quat [N, 4] (w, x, y, z), base_lin_vel_m_s and base_ang_vel_rad_s [N, 3] (world frame),
+joint_pos_rad and joint_vel_rad_s [N, J]; any strides."""
+
+
+def observe(task: TaskConstants, state: State) -> torch.Tensor:
+    """What the policy sees.
 
     Returns:
-        [N, 9 + 2 J]: body angular velocity x 0.25, projected gravity, command x (2, 2, 0.25), joint position minus
-        the default pose, joint velocity x 0.05.
+        [N, 9 + 2 J]: body angular velocity, projected gravity, command, joint position minus the default pose, joint
+        velocity; see `vintix_fast.layout` for the scales.
     """
-    n = len(base_quat)
-    gravity = torch.tensor([0.0, 0.0, -1.0], device=base_quat.device).expand(n, 3)
-    scale = torch.tensor(COMMAND_SCALE, device=command.device)
+    _, quat, _, ang_vel, joint_pos, joint_vel = state
+    num_envs, device = len(quat), quat.device
+    gravity = torch.tensor([0.0, 0.0, -1.0], device=device).expand(num_envs, 3)
+    command = torch.tensor(task.config.command, device=device) * torch.tensor(task.layout.command_scale, device=device)
     return torch.cat(
         [
-            rotate_into_body(base_quat, base_ang_vel) * ANG_VEL_SCALE,
-            rotate_into_body(base_quat, gravity),
-            (command * scale).expand(n, 3),
-            joint_pos - default_pose,
-            joint_vel * JOINT_VEL_SCALE,
+            rotate_into_body(quat, ang_vel) * task.layout.ang_vel_scale,
+            rotate_into_body(quat, gravity),
+            command.expand(num_envs, 3),
+            joint_pos - torch.tensor(task.default_pose_rad, device=device),
+            joint_vel * task.layout.joint_vel_scale,
         ],
         dim=1,
     )
 
 
-def observe_and_normalise(
-    base_quat: torch.Tensor,
-    base_ang_vel: torch.Tensor,
-    joint_pos: torch.Tensor,
-    joint_vel: torch.Tensor,
-    default_pose: torch.Tensor,
-    command: torch.Tensor,
-    mean: torch.Tensor,
-    std: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`observe`, and the same standardised: (observation - mean) / (std + 1e-6) with mean and std [9 + 2 J]."""
-    observation = observe(base_quat, base_ang_vel, joint_pos, joint_vel, default_pose, command)
-    return observation, (observation - mean) / (std + STD_EPS)
+def reward_terms(
+    task: TaskConstants, state: State, action: torch.Tensor, last_action: torch.Tensor
+) -> list[torch.Tensor]:
+    """The reward's terms, each [N], before their weights; the order of `vintix_fast.task_config.RewardWeights`."""
+    pos, quat, lin_vel, ang_vel, joint_pos, _ = state
+    command = torch.tensor(task.config.command, device=quat.device)
+    velocity = rotate_into_body(quat, lin_vel)
+    yaw_rate = rotate_into_body(quat, ang_vel)[:, 2]
+    speed_error = (command[:2] - velocity[:, :2]).square().sum(dim=1)
+    yaw_error = (command[2] - yaw_rate).square()
+    return [
+        torch.exp(-speed_error / task.config.tracking_sigma),
+        torch.exp(-yaw_error / task.config.tracking_sigma),
+        velocity[:, 2].square(),
+        (pos[:, 2] - task.target_height_m).square(),
+        (last_action - action).square().sum(dim=1),
+        (joint_pos - torch.tensor(task.default_pose_rad, device=quat.device)).abs().sum(dim=1),
+    ]
+
+
+def task_step(
+    task: TaskConstants,
+    state: State,
+    action: torch.Tensor,
+    solver_failed: torch.Tensor,
+    last_action: torch.Tensor,
+    step_num: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Reward, ends of episodes, and what the state as it is looks like.
+
+    Args:
+        state: after the physics of the step.
+        action: [N, J], decided in this step; clipped here.
+        solver_failed: bool [N].
+        last_action: [N, J], decided one step before; becomes ``action``, clipped.
+        step_num: int32 [N]; becomes one more.
+
+    Returns:
+        observation [N, 9 + 2 J], reward [N], and bool [N] each: terminated, truncated, failed.
+    """
+    config = task.config
+    action = action.clamp(-config.action_clip, config.action_clip)
+    step_num += 1
+    failed = solver_failed | exploded(task, state)
+    terms = reward_terms(task, state, action, last_action)
+    per_second = sum(weight * term for weight, term in zip(config.weights, terms, strict=True))
+    reward = torch.where(failed, 0.0, per_second * task.dt_s)
+    roll, pitch = tilt(state[1])
+    terminated = failed | (roll.abs() > config.max_tilt_rad) | (pitch.abs() > config.max_tilt_rad)
+    truncated = ~terminated & (step_num >= task.max_steps)
+    last_action.copy_(action)
+    return observe(task, state), reward, terminated, truncated, failed
+
+
+def task_observe(task: TaskConstants, state: State, mask: torch.Tensor, observation: torch.Tensor) -> None:
+    """Write the rows of ``observation`` [N, 9 + 2 J] whose ``mask``, bool [N], is set."""
+    torch.where(mask[:, None], observe(task, state), observation, out=observation)
+
+
+def exploded(task: TaskConstants, state: State) -> torch.Tensor:
+    """Environments whose state is not finite or faster than any real robot: bool [N]."""
+    _, _, lin_vel, _, _, joint_vel = state
+    return (
+        ~torch.cat(list(state), dim=1).isfinite().all(dim=1)
+        | (joint_vel.abs() > task.max_joint_speed_rad_s).any(dim=1)
+        | (lin_vel.abs() > task.max_base_speed_m_s).any(dim=1)
+    )
+
+
+def tilt(quat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Roll and pitch in rad, each [N], of quaternions [N, 4] (w, x, y, z); rotation order z-y-x."""
+    w, x, y, z = quat.unbind(1)
+    roll = torch.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y))
+    pitch = torch.asin((2.0 * (w * y - z * x)).clamp(-1.0, 1.0))
+    return roll, pitch
+
+
+def standardise(observation: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """[..., O] in its own units -> as a model reads it; mean and std [O]."""
+    return (observation - mean) / (std + STD_EPS)
 
 
 class Ring(NamedTuple):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from vintix_fast.data import History
+from vintix_fast.kernels import reference
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import ModelConfig, TaskInfo, Vintix, save_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot
 from vintix_fast.sim import DT_S, RobotState
+from vintix_fast.task import task_constants
+from vintix_fast.task_config import DEFAULT_TASK, TaskConfig
 
 TINY = ModelConfig(
     action_emb_dim=15,
@@ -24,14 +30,20 @@ TINY = ModelConfig(
     transformer_heads=2,
     intermediate_size=32,
 )
-COMMAND_DIMS = slice(6, 9)
-"""They never vary, so their standard deviation in a checkpoint is 0."""
+OBSERVATIONS, ACTIONS = QUADRUPED.size, QUADRUPED.num_joints
 
 
 def quaternion(roll: torch.Tensor, pitch: torch.Tensor) -> torch.Tensor:
     """[N], [N] rad -> [N, 4] (w, x, y, z): first rolled, then pitched."""
     (cr, sr), (cp, sp) = (((a / 2).cos(), (a / 2).sin()) for a in (roll, pitch))
     return torch.stack([cr * cp, sr * cp, cr * sp, -sr * sp], dim=1)
+
+
+def plain_step(robot: Robot, config: TaskConfig = DEFAULT_TASK, max_steps: int = 1000) -> SimpleNamespace:
+    """A task's plain step, with what `WalkingTask` uses of the compiled one."""
+    told = task_constants(robot, config, max_steps)
+    step, observe = (functools.partial(f, told) for f in (reference.task_step, reference.task_observe))
+    return SimpleNamespace(step=step, observe=lambda *args: observe(*args[:3]), statistics=None)
 
 
 class FakeSimulator:
@@ -73,12 +85,12 @@ class FakeSimulator:
     def reset_scene(self) -> None:
         n = self.num_envs
         self.pos, self.lin, self.ang = torch.zeros(n, 3), torch.zeros(n, 3), torch.zeros(n, 3)
-        self.quat, self.joint_pos, self.joint_vel = torch.zeros(n, 4), torch.zeros(n, 12), torch.zeros(n, 12)
+        self.quat, self.joint_pos, self.joint_vel = torch.zeros(n, 4), *torch.zeros(2, n, len(self.default))
         self.roll, self.pitch = torch.zeros(n), torch.zeros(n)
         self.age = torch.zeros(n, dtype=torch.long)
         self.steps = 0
         self.resets += 1
-        self._put(self._all, torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4), self.default.expand(n, 12))
+        self._put(self._all, torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4), self.default.expand(n, -1))
 
     def place(self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor, base_xy_m=0.0) -> None:
         self.placed.append(mask.clone())
@@ -115,8 +127,8 @@ class FakeSimulator:
         self.age += 1
         way = 0.5 * (target - self.joint_pos)
         self.joint_pos, self.joint_vel = self.joint_pos + way, way / DT_S
-        error = self.joint_pos - self.default  # [N, 12]
-        turn_roll = 0.5 * self._gain * (error[:, :6].mean(dim=1) - 0.5 * error[:, 6:].mean(dim=1))
+        error, half = self.joint_pos - self.default, len(self.default) // 2  # [N, J]
+        turn_roll = 0.5 * self._gain * (error[:, :half].mean(dim=1) - 0.5 * error[:, half:].mean(dim=1))
         turn_pitch = 0.5 * self._gain * (error[:, ::2].mean(dim=1) + 0.25 * error[:, 1::2].mean(dim=1))
         self.roll, self.pitch = 0.98 * self.roll + turn_roll, 0.98 * self.pitch + turn_pitch
         planned = self.fall_after > 0
@@ -124,13 +136,14 @@ class FakeSimulator:
         self.pitch = torch.where(planned, 0.0, self.pitch)
         self.quat = quaternion(self.roll, self.pitch)
         self.lin = torch.stack([0.4 + error[:, 0], 0.1 + error[:, 3], 0.1 * error[:, 6]], dim=1)
-        self.ang = torch.stack([turn_roll, turn_pitch, error[:, 9]], dim=1) / DT_S
+        self.ang = torch.stack([turn_roll, turn_pitch, error[:, -3]], dim=1) / DT_S
         self.pos = self.pos + DT_S * self.lin * torch.tensor([1.0, 1.0, 0.0])
         self.pos[:, 2] = self.robot.target_height_m
 
     def foot_contact(self) -> torch.Tensor:
         """A leg stands while its thigh is behind its default."""
-        return self.joint_pos[:, 1::3] <= self.default[1::3]
+        thighs = slice(1, None, len(self.default) // 4)
+        return self.joint_pos[:, thighs] <= self.default[thighs]
 
     def state(self) -> RobotState:
         parts = (self.pos, self.quat, self.lin, self.ang, self.joint_pos, self.joint_vel)
@@ -140,7 +153,7 @@ class FakeSimulator:
 class StandingSimulator(FakeSimulator):
     """A robot that stands in its default pose: it goes the slower, the farther its joints are from `STANCE_RAD`.
 
-    It never falls, unless a test sets ``falls`` to say in which joint positions [N, 12] it does.
+    It never falls, unless a test sets ``falls`` to say in which joint positions [N, J] it does.
     """
 
     STANCE_RAD = torch.tensor([0.0, 0.375, 0.0] * 2 + [0.0, -0.25, 0.0] * 2)
@@ -169,11 +182,11 @@ def tiny_model(tasks: Mapping[str, str] | None = None, seed: int = 1, **options)
     rng = np.random.default_rng(seed)
     infos = {}
     for name, group in tasks.items():
-        mean, std = rng.normal(0.0, 0.05, 33), rng.uniform(0.1, 0.4, 33)
-        mean[COMMAND_DIMS], std[COMMAND_DIMS] = (1.0, 0.0, 0.0), 0.0
+        mean, std = rng.normal(0.0, 0.05, OBSERVATIONS), rng.uniform(0.1, 0.4, OBSERVATIONS)
+        mean[QUADRUPED.command], std[QUADRUPED.command] = (1.0, 0.0, 0.0), 0.0  # it never varies
         infos[name] = TaskInfo(
-            observation_dim=33, action_dim=12, group_name=group, obs_mean=tuple(mean.tolist()),
-            obs_std=tuple(std.tolist()), acs_mean=(0.0,) * 12, acs_std=(1.0,) * 12,
+            observation_dim=OBSERVATIONS, action_dim=ACTIONS, group_name=group, obs_mean=tuple(mean.tolist()),
+            obs_std=tuple(std.tolist()), acs_mean=(0.0,) * ACTIONS, acs_std=(1.0,) * ACTIONS,
         )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -202,10 +215,10 @@ def make_history(episodes: Sequence[int], *, seed: int = 0, env: int = 0, first_
     step_num = np.concatenate([np.arange(s, s + k) for s, k in zip(starts, episodes, strict=True)]).astype(np.int32)
     fell = np.zeros(n, np.uint8)
     fell[np.cumsum(episodes)[:-1] - 1] = 1
-    action = rng.normal(0.0, 0.5, (n, 12)).astype(np.float32)
-    observation = rng.normal(0.0, 0.2, (n, 33)).astype(np.float32)
+    action = rng.normal(0.0, 0.5, (n, ACTIONS)).astype(np.float32)
+    observation = rng.normal(0.0, 0.2, (n, OBSERVATIONS)).astype(np.float32)
     reward = rng.normal(0.01, 0.005, n).astype(np.float32)
-    meant = action + rng.normal(0.0, 0.1, (n, 12)).astype(np.float32)
+    meant = action + rng.normal(0.0, 0.1, (n, ACTIONS)).astype(np.float32)
     return History(
         observation=observation,
         action=action,

@@ -1,6 +1,7 @@
 """Histories whose every number is known."""
 
 import numpy as np
+from fakes import ACTIONS, OBSERVATIONS
 
 from vintix_fast.data import History
 
@@ -14,9 +15,9 @@ def history_of(step_num, terminated=(), truncated=(), failed=(), **columns):
         return np.isin(np.arange(n), at).astype(np.uint8)
 
     columns = {
-        "observation": np.repeat(number[:, None], 33, axis=1),
-        "action": np.repeat(number[:, None] + 0.25, 12, axis=1),
-        "mean_action": np.repeat(number[:, None] + 0.5, 12, axis=1),
+        "observation": np.repeat(number[:, None], OBSERVATIONS, axis=1),
+        "action": np.repeat(number[:, None] + 0.25, ACTIONS, axis=1),
+        "mean_action": np.repeat(number[:, None] + 0.5, ACTIONS, axis=1),
         "reward": number + 0.75,
     } | columns
     columns = {name: np.asarray(column, dtype=np.float32) for name, column in columns.items()}
@@ -25,19 +26,19 @@ def history_of(step_num, terminated=(), truncated=(), failed=(), **columns):
     return History(**columns, step_num=np.asarray(step_num, np.int32), extras=extras | {"mean_action": mean}, env=0)
 
 
-BEST = np.where(np.arange(12) % 3 == 0, 0.6, -0.4).astype(np.float32)
+BEST = np.where(np.arange(ACTIONS) % 3 == 0, 0.6, -0.4).astype(np.float32)
 
 
 def tries(step_num, seed=0, **flags):
     """Actions scattered around 0; the reward is how near they come to BEST."""
     rng = np.random.default_rng(seed)
     n = len(step_num)
-    action = rng.normal(0.0, 0.5, (n, 12)).astype(np.float32)
+    action = rng.normal(0.0, 0.5, (n, ACTIONS)).astype(np.float32)
     return history_of(
         step_num,
         **flags,
-        observation=rng.normal(0.0, 0.3, (n, 33)),
+        observation=rng.normal(0.0, 0.3, (n, OBSERVATIONS)),
         action=action,
-        mean_action=np.zeros((n, 12)),
+        mean_action=np.zeros((n, ACTIONS)),
         reward=-0.02 * ((action - BEST) ** 2).sum(axis=1),
     )

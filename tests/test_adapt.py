@@ -6,7 +6,7 @@ import re
 import h5py
 import numpy as np
 import pytest
-from fakes import FakeSimulator, save_tiny
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator, save_tiny
 from runs import (
     ENGINE_OPTIONS,
     GROUP,
@@ -29,6 +29,7 @@ from vintix_fast.data import read_trajectories
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.robots import load_robot
+from vintix_fast.task_config import DEFAULT_TASK, TaskConfig
 from vintix_fast.train import CloneImprover, CriticImprover
 from vintix_fast.train.objective import OPERATORS
 
@@ -80,22 +81,24 @@ def test_trajectories_are_what_public_readers_expect(finished):
             group = file[f"{first}-{last}"]
             n = last - first + 1
             assert n <= 1000
-            assert group["proprio_observation"].shape == (n, 33) and group["proprio_observation"].dtype == np.float32
-            assert group["action"].shape == (n, 12) and group["action"].dtype == np.float32
+            assert group["proprio_observation"].shape == (n, OBSERVATIONS)
+            assert group["proprio_observation"].dtype == np.float32
+            assert group["action"].shape == (n, ACTIONS) and group["action"].dtype == np.float32
             assert group["reward"].shape == (n,) and group["reward"].dtype == np.float32
             assert group["step_num"].shape == (n,) and group["step_num"].dtype == np.int32
         assert {"robot", "seed", "torch", "vintix-fast", "stream_env", "stream_length"} <= set(file.attrs)
     read = read_trajectories(out / "loop_00/trajectories.h5")
     assert read.closed_cleanly and sum(len(h.episodes()) for h in read.histories) == SMALL["episodes_per_loop"]
     assert read.attributes["robot"] == "minicheetah" and read.attributes["seed"] == "5"
+    assert TaskConfig.from_json(json.loads(read.attributes["task"])) == DEFAULT_TASK
 
 
 def test_collection_metadata(finished):
     out, _ = finished
     described = json.loads((out / "loop_01/loop_01.json").read_text())
     assert described["task_name"] == TASK
-    assert described["observation_shape"] == {"proprio": [33]}
-    assert described["action_dim"] == 12 and described["action_type"] == "continuous"
+    assert described["observation_shape"] == {"proprio": [OBSERVATIONS]}
+    assert described["action_dim"] == ACTIONS and described["action_type"] == "continuous"
     summary, episodes = described["collection"], described["episodes"]
     assert summary["episodes"] == len(episodes) == SMALL["episodes_per_loop"]
     assert summary["mean_return"] == pytest.approx(np.mean([e["return_"] for e in episodes]))

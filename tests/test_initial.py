@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator, make_history, tiny_model
+from fakes import OBSERVATIONS, FakeSimulator, make_history, tiny_model
 
 from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.initial import add_target
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import load_checkpoint, save_checkpoint
 from vintix_fast.robots import load_robot
 from vintix_fast.task import WalkingTask
@@ -30,8 +31,8 @@ def actions(model, task, sign=None):
     h = make_history([12, 8], seed=4)
     observation, action = h.observation.copy(), h.action.copy()
     if sign is not None:
-        observation[:, 9:21] *= sign
-        observation[:, 21:33] *= sign
+        observation[:, QUADRUPED.joint_pos] *= sign
+        observation[:, QUADRUPED.joint_vel] *= sign
         action *= sign
     prev_action, prev_reward = np.roll(action, 1, axis=0), np.roll(h.reward, 1)
     return model.predict_actions(observation, prev_action, prev_reward, h.step_num, task_name=task)
@@ -189,7 +190,7 @@ def test_a_standing_robot_is_nothing_unusual_to_the_bundled_encoder(robot):
 
 
 def write_stats(path, mean=0.0, std=1.0, **changes):
-    path.write_text(json.dumps({"obs_mean": [mean] * 33, "obs_std": [std] * 33} | changes))
+    path.write_text(json.dumps({"obs_mean": [mean] * OBSERVATIONS, "obs_std": [std] * OBSERVATIONS} | changes))
     return path
 
 
@@ -198,7 +199,7 @@ def test_given_statistics_are_used(tiny, tmp_path, robot):
     path = write_stats(tmp_path / "stats.json", mean=0.25, std=0.5)
     reference = tiny.tasks["go2_walking_ad"]
     name, _ = initial(tiny, robot=robot, obs_stats=path)
-    assert tiny.tasks[name].obs_mean == (0.25,) * 33 and tiny.tasks[name].obs_std == (0.5,) * 33
+    assert tiny.tasks[name].obs_mean == (0.25,) * OBSERVATIONS and tiny.tasks[name].obs_std == (0.5,) * OBSERVATIONS
     assert tiny.tasks["go2_walking_ad"] == reference
     # The model computes with them: as if these were the observations of a robot with statistics 0 and 1.
     h = make_history([10])
@@ -225,10 +226,16 @@ def test_statistics_that_would_explode_are_refused_with_their_values(tiny, tmp_p
         (None, "No such file"),
         ("obs_mean: 0", "JSON object with obs_mean and obs_std"),
         ("[1, 2]", "JSON object with obs_mean and obs_std"),
-        (json.dumps({"obs_mean": [0.0] * 33}), "obs_std"),
-        (json.dumps({"obs_mean": [0.0] * 32, "obs_std": [1.0] * 33}), "obs_mean has 32 entries, expected 33"),
-        (json.dumps({"obs_mean": [0.0] * 33, "obs_std": [1.0] * 32 + [-1.0]}), r"obs_std\[32\].*-1\.0"),
-        (json.dumps({"obs_mean": [0.0] * 33, "obs_std": [float("nan")] * 33}), r"obs_std\[0\].*nan"),
+        (json.dumps({"obs_mean": [0.0] * OBSERVATIONS}), "obs_std"),
+        (json.dumps({"obs_mean": [0.0] * 32, "obs_std": [1.0] * OBSERVATIONS}), "obs_mean has 32 entries, expected 33"),
+        (
+            json.dumps({"obs_mean": [0.0] * OBSERVATIONS, "obs_std": [1.0] * (OBSERVATIONS - 1) + [-1.0]}),
+            r"obs_std\[32\].*-1\.0",
+        ),
+        (
+            json.dumps({"obs_mean": [0.0] * OBSERVATIONS, "obs_std": [float("nan")] * OBSERVATIONS}),
+            r"obs_std\[0\].*nan",
+        ),
         (json.dumps({"obs_mean": 0.0, "obs_std": 1.0}), "33 numbers each"),
         (b"\xff\xfe\x00", "JSON object"),
     ],

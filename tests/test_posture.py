@@ -6,11 +6,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator, Listener, StandingSimulator, tiny_model
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator, Listener, StandingSimulator, tiny_model
 
 from vintix_fast.errors import Interrupted
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import stop_on_interrupt
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import fingerprint, move_posture
 from vintix_fast.posture import Shifted, find_posture, leave_standing, mirrored, stands_still
 from vintix_fast.robots import joint_signs, load_robot, robot_names
@@ -33,7 +34,7 @@ class Still(Actor):
 
     def act(self, observation, step_num):
         self.seen.append(observation.clone())
-        return self.strength * torch.ones(len(observation), 12) * (-1.0) ** len(self.seen)
+        return self.strength * torch.ones(len(observation), ACTIONS) * (-1.0) ** len(self.seen)
 
     def observe(self, action, reward):
         self.observed.append((action, reward))
@@ -60,7 +61,7 @@ def standing_task(num_envs=25, robot="go2", max_steps=30):
     ],
 )
 def test_a_model_stands_still_where_it_stays_up_and_earns_little(mean_return, mean_length, stands):
-    assert stands_still(mean_return, mean_length, max_steps=1000) is stands
+    assert stands_still(mean_return, mean_length, standing_task(max_steps=1000)) is stands
 
 
 # -- directions --------------------------------------------------------------------------------------------------------
@@ -96,7 +97,8 @@ def test_the_best_stance_is_found_with_any_number_of_environments(num_envs):
     np.testing.assert_array_equal(found.offset, found.numbers @ mirrored(task.robot))
     assert found.after > 2 * found.before
     assert found.env_steps == len(task.simulator.targets) * num_envs
-    assert "front thigh +0.3" in found.words and "hind thigh -0.2" in found.words and "hip" not in found.words
+    words = found.words(task)
+    assert "front thigh +0.3" in words and "hind thigh -0.2" in words and "hip" not in words
 
 
 def test_the_joints_of_another_robot_are_moved_in_their_own_directions():
@@ -107,9 +109,9 @@ def test_the_joints_of_another_robot_are_moved_in_their_own_directions():
 
 def test_where_nothing_is_better_the_stance_stays():
     task = standing_task()
-    task.simulator.STANCE_RAD = torch.zeros(12)
+    task.simulator.STANCE_RAD = torch.zeros(ACTIONS)
     found = find_posture(task, Still, seed=1)
-    assert not found.numbers.any() and not found.offset.any() and found.words == "no offset"
+    assert not found.numbers.any() and not found.offset.any() and found.words(task) == "no offset"
     assert found.after == pytest.approx(found.before, rel=0.05)
 
 
@@ -155,9 +157,9 @@ def test_a_search_can_be_stopped_at_any_step():
 
 
 def test_a_shifted_actor_knows_nothing_of_its_offset():
-    inner, offset = Still(strength=0.5), torch.linspace(-1.0, 1.0, 24).reshape(2, 12)
-    shifted = Shifted(inner, offset)
-    observation, reward, mask = torch.randn(2, 33), torch.randn(2), torch.tensor([True, False])
+    inner, offset = Still(strength=0.5), torch.linspace(-1.0, 1.0, 24).reshape(2, ACTIONS)
+    shifted = Shifted(inner, offset, standing_task())
+    observation, reward, mask = torch.randn(2, OBSERVATIONS), torch.randn(2), torch.tensor([True, False])
     shown, step_num = observation.clone(), torch.zeros(2, dtype=torch.int32)
     acted = shifted.act(observation, step_num)
     torch.testing.assert_close(acted, offset - 0.5)
@@ -165,25 +167,28 @@ def test_a_shifted_actor_knows_nothing_of_its_offset():
     torch.testing.assert_close(shifted.finish(), offset + 0.5)
     assert torch.equal(observation, shown), "the caller's"
     for seen in inner.seen:
-        assert torch.equal(seen[:, :9], shown[:, :9]) and torch.equal(seen[:, 21:], shown[:, 21:])
-        torch.testing.assert_close(seen[:, 9:21], shown[:, 9:21] - 0.25 * offset)
+        assert torch.equal(seen[:, :9], shown[:, :9])
+        assert torch.equal(seen[:, QUADRUPED.joint_vel], shown[:, QUADRUPED.joint_vel])
+        torch.testing.assert_close(seen[:, QUADRUPED.joint_pos], shown[:, QUADRUPED.joint_pos] - 0.25 * offset)
     shifted.observe(acted, reward)
     shifted.reset(mask)
     (action, kept), (reset,) = inner.observed[0], inner.resets
-    torch.testing.assert_close(action, torch.full((2, 12), -0.5))
+    torch.testing.assert_close(action, torch.full((2, ACTIONS), -0.5))
     assert kept is reward and reset is mask
 
 
 def test_a_trial_is_what_the_moved_adapter_does():
     """Bit for bit but for rounding: what is tried is what is kept."""
-    robot, task_name, offset = load_robot("go2"), "go2_walking_ad", np.linspace(-1.5, 1.0, 12)
+    robot, task_name, offset = load_robot("go2"), "go2_walking_ad", np.linspace(-1.5, 1.0, ACTIONS)
     model = tiny_model()
 
+    task = WalkingTask(FakeSimulator(robot, 3, fall_after=(5, 9, 30)), robot, max_steps=12)
+
     def walked(policy):
-        task = WalkingTask(FakeSimulator(robot, 3, fall_after=(5, 9, 30)), robot, max_steps=12)
         return collect(task, policy, seed=2, random_starts=True, steps_per_env=20, keep=True).histories
 
-    tried = walked(Shifted(Policy(model, task_name, 3, 64), torch.as_tensor(offset, dtype=torch.float32).expand(3, 12)))
+    shift = torch.as_tensor(offset, dtype=torch.float32).expand(3, ACTIONS)
+    tried = walked(Shifted(Policy(model, task_name, 3, 64), shift, task))
     move_posture(model, task_name, offset, 0.25 * offset)
     for trial, moved in zip(tried, walked(Policy(model, task_name, 3, 64)), strict=True):
         np.testing.assert_array_equal(trial.step_num, moved.step_num)
@@ -204,7 +209,7 @@ def test_another_robots_adapter_is_taken_where_it_walks_best(convert):
     model = tiny_model()
     add_target(model, robot, load_robot("go2"), lambda text: None)
     others = fingerprint(model, GROUP)
-    signs = joint_signs(robot, load_robot("go1")) if convert else np.ones(12)
+    signs = joint_signs(robot, load_robot("go1")) if convert else np.ones(ACTIONS)
     go1s = torch.as_tensor(signs, dtype=torch.float32) * decoders_last_bias(model, "go1_walking_ad")
 
     def make_actor(candidate):

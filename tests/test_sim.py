@@ -12,12 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fakes import ACTIONS
 
 from vintix_fast import AdaptConfig, adapt, read_trajectories, views
 from vintix_fast.errors import VintixFastError
+from vintix_fast.kernels.reference import tilt
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.robots import load_robot
 from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask, tilt
+from vintix_fast.task import WalkingTask
 
 pytestmark = pytest.mark.genesis
 NUM_ENVS = 4
@@ -28,7 +31,7 @@ APART_RAD = {"minicheetah": {1: 0.45, 4: 0.45}}
 def stands(task):
     """A second of the default pose."""
     for _ in range(50):
-        result = task.step(torch.zeros(NUM_ENVS, 12))
+        result = task.step(torch.zeros(NUM_ENVS, ACTIONS))
         assert not result.done.any() and result.observation.isfinite().all() and result.reward.isfinite().all()
     state = task.simulator.state()
     height = state.base_pos_m[:, 2]  # the soft joints sag to 0.2 to 0.3 m; lying on its belly is below 0.1 m
@@ -45,10 +48,10 @@ def joints_are_in_order(sim, robot):
         pose[joint] += offset_rad
     level = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(NUM_ENVS, 4)
     everyone = torch.ones(NUM_ENVS, dtype=torch.bool)
-    for first in range(0, 12, NUM_ENVS):
+    for first in range(0, ACTIONS, NUM_ENVS):
         sim.reset_scene()
-        sim.place(everyone, level, pose.expand(NUM_ENVS, 12))
-        target = pose + 0.2 * torch.eye(12)[first : first + NUM_ENVS]
+        sim.place(everyone, level, pose.expand(NUM_ENVS, ACTIONS))
+        target = pose + 0.2 * torch.eye(ACTIONS)[first : first + NUM_ENVS]
         for _ in range(4):  # 0.08 s, a fall of 3 cm
             sim.step(target)
         assert not sim.foot_contact().any()
@@ -61,7 +64,7 @@ def same_seed_same_rollout(task):
         observation = [task.reset(seed, random_starts=True)]
         generator = torch.Generator().manual_seed(0)
         for _ in range(15):
-            observation.append(task.step(0.5 * torch.randn(NUM_ENVS, 12, generator=generator)).observation)
+            observation.append(task.step(0.5 * torch.randn(NUM_ENVS, ACTIONS, generator=generator)).observation)
         return torch.stack(observation)
 
     once, other, again = rollout(1), rollout(2), rollout(1)
@@ -73,17 +76,17 @@ def one_broken_environment_heals_alone(task):
     sim = task.simulator
     start = task.reset()
     for _ in range(5):
-        before = task.step(torch.zeros(NUM_ENVS, 12)).observation
-    broken = torch.full((1, 12), float("nan"))
+        before = task.step(torch.zeros(NUM_ENVS, ACTIONS)).observation
+    broken = torch.full((1, ACTIONS), float("nan"))
     sim._entity.set_dofs_velocity(broken, sim._dofs, envs_idx=torch.tensor([2]))
-    result = task.step(torch.zeros(NUM_ENVS, 12))
+    result = task.step(torch.zeros(NUM_ENVS, ACTIONS))
     assert result.failed.tolist() == result.terminated.tolist() == [False, False, True, False]
     assert result.reward[2] == 0.0 and result.reward.isfinite().all()
     torch.testing.assert_close(result.observation[2], start[2], atol=1e-5, rtol=0)
     assert (result.observation[[0, 1, 3]] - before[[0, 1, 3]]).abs().max() < 0.5
     assert task.step_num.tolist() == [6, 6, 0, 6]
     for _ in range(20):
-        result = task.step(torch.zeros(NUM_ENVS, 12))
+        result = task.step(torch.zeros(NUM_ENVS, ACTIONS))
         assert not result.done.any() and result.observation.isfinite().all()
     assert task.step_num.tolist() == [26, 26, 20, 26]
 
@@ -102,10 +105,10 @@ def views_are_what_the_public_calls_give(task):
         short, generator = WalkingTask(sim, sim.robot, 7, masked), torch.Generator().manual_seed(0)
         rows, ended = [short.reset(2, random_starts=True)], 0
         for _ in range(20):
-            result = short.step(torch.randn(NUM_ENVS, 12, generator=generator))
+            result = short.step(torch.randn(NUM_ENVS, ACTIONS, generator=generator))
             ended += int(result.done.sum())
             state, public = sim.state(), sim.public_state()
-            for name in state.__dataclass_fields__:
+            for name in state._fields:
                 assert torch.equal(getattr(state, name), getattr(public, name)), name
             rows.append(torch.cat([result.observation, result.reward[:, None]], dim=1))
         return rows, ended
@@ -123,15 +126,15 @@ def a_state_stays_as_it_was_read(task):
     sim = task.simulator
     task.reset()
     state = sim.state()
-    before = {name: getattr(state, name).clone() for name in state.__dataclass_fields__}
-    task.step(torch.ones(NUM_ENVS, 12))
-    task.step(torch.ones(NUM_ENVS, 12))
+    before = {name: getattr(state, name).clone() for name in state._fields}
+    task.step(torch.ones(NUM_ENVS, ACTIONS))
+    task.step(torch.ones(NUM_ENVS, ACTIONS))
     assert not torch.equal(sim.state().joint_pos_rad, before["joint_pos_rad"])
     assert all(torch.equal(getattr(state, name), tensor) for name, tensor in before.items())
 
 
 def robots_are_placed_where_it_is_said(sim):
-    pose, level = torch.tensor(sim.robot.default_pose_rad).expand(NUM_ENVS, 12), torch.tensor([1.0, 0.0, 0.0, 0.0])
+    pose, level = torch.tensor(sim.robot.default_pose_rad).expand(NUM_ENVS, ACTIONS), torch.tensor([1.0, 0.0, 0.0, 0.0])
     sim.reset_scene()
     before = sim.state().base_pos_m
     some, where_m = torch.tensor([True, False, True, False]), torch.tensor([[0.1, -0.05]]).repeat(NUM_ENVS, 1)
@@ -146,7 +149,7 @@ def contact_does_to_the_front_thighs_what_it_does_in_the_original_environments(t
     """Mini Cheetah's begin inside its body's hull; whoever replaces that by slim boxes has another robot."""
     task.reset()
     for _ in range(100):
-        task.step(torch.zeros(NUM_ENVS, 12))
+        task.step(torch.zeros(NUM_ENVS, ACTIONS))
     default = torch.tensor(task.robot.default_pose_rad)
     away_rad = (task.simulator.state().joint_pos_rad - default)[:, [1, 4]].abs()
     (body,) = task.simulator._entity.get_link(task.robot.base_link).geoms
@@ -173,7 +176,7 @@ def a_loop_of_adapt_runs_beside_it(sim, out):
     for h in histories:
         standing = h.observation[:, 5]  # gravity along the body's z axis
         assert (standing < -0.9).all() and np.abs(h.reward).max() < 0.1
-        assert np.abs(np.diff(h.observation[:, 9:21], axis=0)).max() > 1e-3  # the joints move
+        assert np.abs(np.diff(h.observation[:, QUADRUPED.joint_pos], axis=0)).max() > 1e-3  # the joints move
 
 
 def joints_have_the_files_physics(sim, robot):
@@ -195,10 +198,20 @@ def test_the_physics_of_a_robot_file_reach_the_simulator_and_stay():
     sim = Simulator(robot, NUM_ENVS)
     joints_have_the_files_physics(sim, robot)
     for _ in range(20):
-        assert not sim.step(torch.tensor(robot.default_pose_rad).expand(NUM_ENVS, 12)).any()
+        assert not sim.step(torch.tensor(robot.default_pose_rad).expand(NUM_ENVS, ACTIONS)).any()
     sim.reset_scene()
     joints_have_the_files_physics(sim, robot)
     assert sim.state().joint_pos_rad.isfinite().all()
+
+
+def test_a_robot_of_eight_joints_stands(two_joints_a_leg):
+    task = WalkingTask(Simulator(two_joints_a_leg, NUM_ENVS), two_joints_a_leg)
+    task.reset()
+    for _ in range(50):
+        result = task.step(torch.zeros(NUM_ENVS, task.layout.num_joints))
+        assert result.observation.isfinite().all() and not result.done.any()
+    assert result.observation.shape == (NUM_ENVS, task.layout.size)
+    assert task.simulator.foot_contact().all()
 
 
 @pytest.mark.parametrize("name", ["go1", "go2", "a1", "minicheetah", "minicheetah-primitive"])

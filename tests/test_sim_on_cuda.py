@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fakes import ACTIONS
 from interpreter import run_python
 
 pytestmark = [
@@ -25,10 +26,10 @@ def check_scene(out):
     short, generator = WalkingTask(sim, sim.robot, 7), torch.Generator().manual_seed(0)
     rows, ended = [short.reset(2, random_starts=True)], 0
     for _ in range(20):
-        result = short.step(torch.randn(NUM_ENVS, 12, generator=generator).cuda())
+        result = short.step(torch.randn(NUM_ENVS, ACTIONS, generator=generator).cuda())
         ended += int(result.done.sum())
         state, public = sim.state(), sim.public_state()
-        for name in state.__dataclass_fields__:
+        for name in state._fields:
             torch.testing.assert_close(getattr(state, name), getattr(public, name), atol=1e-3, rtol=1e-3)
         rows.append(result.observation)
     assert ended >= 2 * NUM_ENVS and torch.stack(rows).isfinite().all()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import StandingSimulator
+from fakes import ACTIONS, StandingSimulator
 from runs import GROUP, TASK, assert_same_run, read_rows, read_state, run_small
 
 from vintix_fast.data import read_trajectories
@@ -71,7 +71,7 @@ def test_the_stance_and_what_finding_it_took_are_recorded(finished):
     out, _, _ = finished
     first = read_rows(out)[1]
     offset = np.array(first["posture"])
-    assert offset.shape == (12,) and (0.5 < offset[[1, 4]]).all() and (offset[[7, 10]] < 0.0).all()
+    assert offset.shape == (ACTIONS,) and (0.5 < offset[[1, 4]]).all() and (offset[[7, 10]] < 0.0).all()
     assert first["adapter"] in ("its own adapter", "go1's adapter", "go2's adapter")
     assert first["posture_env_steps"] > 1000 and first["posture_seconds"] > 0
     assert first["total_env_steps"] == first["env_steps"], "what the critic learns from is counted apart"

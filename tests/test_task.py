@@ -4,26 +4,30 @@ import math
 
 import pytest
 import torch
-from fakes import FakeSimulator, quaternion
+from fakes import FakeSimulator, plain_step, quaternion
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vintix_fast.kernels.reference import tilt
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.robots import load_robot
 from vintix_fast.starts import Starts
-from vintix_fast.task import PlainJudge, WalkingTask, tilt
+from vintix_fast.task import WalkingTask
+from vintix_fast.task_config import DEFAULT_TASK, StartNoise, TaskConfig
 
+JOINTS = QUADRUPED.num_joints
 LEVEL = [1.0, 0.0, 0.0, 0.0]
 YAW_90 = [math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]  # body x points along world y, body y along world -x
 
 
-def frozen_task(robot, num_envs=1, max_steps=1000, **options):
-    sim = FakeSimulator(robot, num_envs, frozen=True, **options)
-    task = WalkingTask(sim, robot, max_steps)
+def frozen_task(robot, num_envs=1, max_steps=1000, task_config=DEFAULT_TASK):
+    sim = FakeSimulator(robot, num_envs, frozen=True)
+    task = WalkingTask(sim, robot, max_steps, task_config=task_config)
     task.reset()
     return sim, task
 
 
 def no_action(task):
-    return torch.zeros(task.num_envs, 12)
+    return torch.zeros(task.num_envs, JOINTS)
 
 
 def leaning(roll_deg=0.0, pitch_deg=0.0):
@@ -37,16 +41,16 @@ def test_first_observation_of_a_standing_robot(go2):
     _, task = frozen_task(go2, num_envs=2)
     observation = task.reset()
     #                 turning    gravity            command 0.5 m/s x 2   joints
-    expected = torch.tensor([0, 0, 0, 0, 0, -1, 1, 0, 0] + [0] * 24, dtype=torch.float32)
-    torch.testing.assert_close(observation, expected.expand(2, 33))
+    expected = torch.tensor([0, 0, 0, 0, 0, -1, 1, 0, 0] + [0] * 2 * JOINTS, dtype=torch.float32)
+    torch.testing.assert_close(observation, expected.expand(2, QUADRUPED.size))
 
 
 def test_angular_velocity_is_seen_from_a_robot_that_looks_along_world_y(go2):
     sim, task = frozen_task(go2)
     sim.quat[0], sim.ang[0] = torch.tensor(YAW_90), torch.tensor([1.0, 2.0, 3.0])
     observation = task.step(no_action(task)).observation[0]
-    torch.testing.assert_close(observation[0:3], torch.tensor([0.5, -0.25, 0.75]))  # (2, -1, 3) x 0.25
-    torch.testing.assert_close(observation[3:6], torch.tensor([0.0, 0.0, -1.0]))
+    torch.testing.assert_close(observation[QUADRUPED.ang_vel], torch.tensor([0.5, -0.25, 0.75]))  # (2, -1, 3) x 0.25
+    torch.testing.assert_close(observation[QUADRUPED.gravity], torch.tensor([0.0, 0.0, -1.0]))
 
 
 @pytest.mark.parametrize(
@@ -60,16 +64,16 @@ def test_gravity_is_seen_from_a_leaning_robot(go2, roll_deg, pitch_deg, gravity)
     sim, task = frozen_task(go2)
     sim.quat[:] = leaning(roll_deg, pitch_deg)
     observation = task.step(no_action(task)).observation[0]
-    torch.testing.assert_close(observation[3:6], torch.tensor(gravity))
+    torch.testing.assert_close(observation[QUADRUPED.gravity], torch.tensor(gravity))
 
 
 def test_joints_are_seen_in_order_relative_to_the_pose_and_scaled(go2):
     sim, task = frozen_task(go2)
-    sim.joint_pos[0] += 0.01 * torch.arange(12)
-    sim.joint_vel[0] = torch.arange(12) - 4.0
+    sim.joint_pos[0] += 0.01 * torch.arange(JOINTS)
+    sim.joint_vel[0] = torch.arange(JOINTS) - 4.0
     observation = task.step(no_action(task)).observation[0]
-    torch.testing.assert_close(observation[9:21], 0.01 * torch.arange(12), atol=1e-6, rtol=0)
-    torch.testing.assert_close(observation[21:33], 0.05 * (torch.arange(12) - 4.0))
+    torch.testing.assert_close(observation[QUADRUPED.joint_pos], 0.01 * torch.arange(JOINTS), atol=1e-6, rtol=0)
+    torch.testing.assert_close(observation[QUADRUPED.joint_vel], 0.05 * (torch.arange(JOINTS) - 4.0))
 
 
 # -- reward ------------------------------------------------------------------------------------------------------------
@@ -105,12 +109,12 @@ def test_reward_terms_by_hand(go2):
 def test_action_change_counts_from_the_last_action_and_from_0_in_a_new_episode(go2):
     sim, task = frozen_task(go2, max_steps=3)
     sim.lin[0], sim.pos[0, 2] = torch.tensor([0.5, 0.0, 0.0]), 0.30
-    actions = [torch.full((1, 12), value) for value in (1.0, 1.0, 0.0)]
+    actions = [torch.full((1, JOINTS), value) for value in (1.0, 1.0, 0.0)]
     rewards = torch.stack([task.step(action).reward for action in actions]).flatten()
-    change = torch.tensor([12.0, 0.0, 12.0])
+    change = JOINTS * torch.tensor([1.0, 0.0, 1.0])
     torch.testing.assert_close(rewards, 0.02 * (1.2 - 0.005 * change), atol=1e-7, rtol=0)
     sim.lin[0], sim.pos[0, 2] = torch.tensor([0.5, 0.0, 0.0]), 0.30
-    assert task.step(actions[0]).reward.item() == pytest.approx(0.02 * (1.2 - 0.06), abs=1e-7)
+    assert task.step(actions[0]).reward.item() == pytest.approx(0.02 * (1.2 - 0.005 * JOINTS), abs=1e-7)
 
 
 # -- actions -----------------------------------------------------------------------------------------------------------
@@ -120,36 +124,76 @@ def test_an_action_is_executed_one_step_later(go2):
     sim, task = frozen_task(go2)
     sim.targets.clear()
     for value in (1.0, -2.0, 0.0):
-        task.step(torch.full((1, 12), value))
+        task.step(torch.full((1, JOINTS), value))
     moved = torch.cat(sim.targets) - sim.default
-    torch.testing.assert_close(moved, torch.tensor([[0.0], [0.25], [-0.5]]).expand(3, 12), atol=1e-6, rtol=0)
+    torch.testing.assert_close(moved, torch.tensor([[0.0], [0.25], [-0.5]]).expand(3, JOINTS), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("latency", [0, 1, 2, 3])
+def test_an_action_is_executed_as_many_steps_later_as_the_task_says(go2, latency):
+    sim, task = frozen_task(go2, num_envs=2, task_config=TaskConfig(latency_steps=latency, action_clip=50.0))
+    sim.targets.clear()
+    decided = [1.0, -2.0, 99.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    for step, value in enumerate(decided):
+        if step == 4:  # whose first actions are none of the old episode's
+            sim.quat[1] = leaning(roll_deg=20.0)
+        task.step(torch.full((2, JOINTS), value))
+    executed = ((torch.stack(sim.targets) - sim.default) / 0.25)[..., 0]
+    clipped = [min(value, 50.0) for value in decided]
+    torch.testing.assert_close(executed[:, 0], torch.tensor(([0.0] * latency + clipped)[: len(decided)]))
+    anew = ([0.0] * latency + clipped)[:5] + ([0.0] * latency + clipped[5:])[:3]
+    torch.testing.assert_close(executed[:, 1], torch.tensor(anew))
+
+
+def test_without_latency_a_step_is_simulated_once_its_action_is_known(go2):
+    sim, task = frozen_task(go2, task_config=TaskConfig(latency_steps=0))
+    sim.targets.clear()
+    task.begin()
+    assert not sim.targets
+    task.finish(torch.ones(1, JOINTS))
+    assert len(sim.targets) == 1
+
+
+def test_a_tasks_own_action_scale(go2):
+    sim, task = frozen_task(go2, task_config=TaskConfig(action_scale_rad=0.5, latency_steps=0))
+    task.step(torch.ones(1, JOINTS))
+    torch.testing.assert_close(sim.targets[-1][0] - sim.default, torch.full((JOINTS,), 0.5))
 
 
 def test_a_new_episode_begins_without_the_old_ones_action(go2):
     sim, task = frozen_task(go2, num_envs=2)
-    task.step(torch.ones(2, 12))
+    task.step(torch.ones(2, JOINTS))
     sim.quat[1] = leaning(roll_deg=20.0)
-    assert task.step(torch.ones(2, 12)).done.tolist() == [False, True]
-    task.step(torch.ones(2, 12))
+    assert task.step(torch.ones(2, JOINTS)).done.tolist() == [False, True]
+    task.step(torch.ones(2, JOINTS))
     moved = sim.targets[-1] - sim.default
-    torch.testing.assert_close(moved, torch.tensor([[0.25], [0.0]]).expand(2, 12), atol=1e-6, rtol=0)
+    torch.testing.assert_close(moved, torch.tensor([[0.25], [0.0]]).expand(2, JOINTS), atol=1e-6, rtol=0)
 
 
 def test_actions_are_clipped_to_100(go2):
     sim, task = frozen_task(go2)
-    task.step(torch.tensor([[1e6, -1e6] + [99.0] * 10]))
+    task.step(torch.tensor([[1e6, -1e6] + [99.0] * (JOINTS - 2)]))
     task.step(no_action(task))
     moved = sim.targets[-1][0] - sim.default
-    torch.testing.assert_close(moved, torch.tensor([25.0, -25.0] + [24.75] * 10), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved, torch.tensor([25.0, -25.0] + [24.75] * (JOINTS - 2)), atol=1e-5, rtol=0)
 
 
 def test_the_callers_action_is_not_kept_by_reference(go2):
     sim, task = frozen_task(go2)
-    action = torch.ones(1, 12)
+    action = torch.ones(1, JOINTS)
     task.step(action)
     action.zero_()
     task.step(action)
-    assert (sim.targets[-1][0] - sim.default).tolist() == pytest.approx([0.25] * 12, abs=1e-6)
+    assert (sim.targets[-1][0] - sim.default).tolist() == pytest.approx([0.25] * JOINTS, abs=1e-6)
+
+
+def test_a_robot_of_eight_joints_walks_and_falls(two_joints_a_leg):
+    robot = two_joints_a_leg
+    task = WalkingTask(FakeSimulator(robot, 3, fall_after=(0, 4, 0)), robot, max_steps=6)
+    assert task.reset(1, random_starts=True).shape == (3, task.layout.size) == (3, 25)
+    results = [task.step(torch.zeros(3, 8)) for _ in range(7)]
+    assert torch.stack([result.terminated for result in results])[:, 1].tolist() == [False] * 3 + [True] + [False] * 3
+    assert all(result.observation.isfinite().all() and result.reward.isfinite().all() for result in results)
 
 
 # -- ends of episodes --------------------------------------------------------------------------------------------------
@@ -212,7 +256,7 @@ def test_a_failure_ends_its_own_environments_episode_only(go2, kind):
     def run(faults):
         task = WalkingTask(FakeSimulator(go2, 3, faults=faults), go2)
         first = task.reset()
-        action = 0.3 * torch.randn(6, 3, 12, generator=torch.Generator().manual_seed(0))
+        action = 0.3 * torch.randn(6, 3, JOINTS, generator=torch.Generator().manual_seed(0))
         return first, [task.step(a) for a in action], task
 
     first, steps, task = run({(2, 1): kind})
@@ -241,7 +285,7 @@ def starts(robot, seed, num_envs=400):
 
 def test_random_starts_fill_their_bounds(go2):
     first, second, task = starts(go2, seed=3)
-    joints = torch.cat([first, second])[:, 9:21]
+    joints = torch.cat([first, second])[:, QUADRUPED.joint_pos]
     assert joints.abs().max() <= 0.1 + 1e-6 and joints.amin() < -0.095 and joints.amax() > 0.095
     assert abs(joints.mean()) < 0.003
     for angle in tilt(task.simulator.state().base_quat):
@@ -300,7 +344,7 @@ class MaskedSimulator(FakeSimulator):
 @pytest.mark.parametrize("random_starts", [False, True])
 def test_a_step_by_mask_asks_the_device_nothing(go2, random_starts):
     task = WalkingTask(MaskedSimulator(go2, 3, frozen=True), go2, max_steps=3, masked=True)
-    task._judge = PlainJudge(go2, 3, task.device)
+    task._kernel = plain_step(go2, max_steps=3)
     task.reset(1, random_starts)
     task.simulator.quat[1] = leaning(roll_deg=20.0)
     with Questions() as questions:
@@ -319,16 +363,16 @@ def test_without_random_starts_every_episode_begins_alike(go2):
 def test_a_reset_forgets_everything_before_it(go2):
     sim, task = frozen_task(go2, max_steps=5)
     for _ in range(3):
-        task.step(torch.ones(1, 12))
+        task.step(torch.ones(1, JOINTS))
     task.reset()
     assert task.step_num.tolist() == [0]
-    task.step(torch.ones(1, 12))
+    task.step(torch.ones(1, JOINTS))
     torch.testing.assert_close(sim.targets[-1][0], sim.default)
 
 
 def test_an_environments_next_episode_begins_alike_whatever_the_others_did():
     def second_start(first_to_end):
-        starts = Starts(torch.zeros(12), 3)
+        starts = Starts(torch.zeros(JOINTS), 3, StartNoise())
         starts.seed(7, True)
         starts.draw(torch.ones(3, dtype=torch.bool))
         for env in first_to_end:
@@ -337,6 +381,6 @@ def test_an_environments_next_episode_begins_alike_whatever_the_others_did():
 
     for alone, after_others in zip(second_start([1]), second_start([2, 0, 2, 1]), strict=True):
         torch.testing.assert_close(alone, after_others, rtol=0, atol=0)
-    first_of_another = Starts(torch.zeros(12), 3)
+    first_of_another = Starts(torch.zeros(JOINTS), 3, StartNoise())
     first_of_another.seed(7, True)
     assert not torch.equal(first_of_another.draw(torch.ones(3, dtype=torch.bool))[1][1], second_start([1])[1])

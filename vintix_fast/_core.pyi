@@ -8,6 +8,8 @@ from typing import Literal, Self, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from vintix_fast.kernels.reference import TaskConstants
+
 _Float32 = npt.NDArray[np.float32]
 _Int32 = npt.NDArray[np.int32]
 _Int64 = npt.NDArray[np.int64]
@@ -91,35 +93,15 @@ class TrajectoryWriter:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]: ...
 
-class WalkingJudge:
-    """The walking task in one pass over N environments on a CPU; `vintix_fast.task.PlainJudge` in C++.
+class TaskStep:
+    """The walking task in one pass over N environments on a CPU: `vintix_fast.kernels.reference`'s in C++.
 
-    Constants are in the units that their names say; weights are those of the reward's terms.
+    Raises:
+        ValueError: The reward has another number of terms than there are weights.
     """
 
-    def __init__(
-        self,
-        *,
-        default_pose_rad: Sequence[float],
-        command: Sequence[float],
-        command_scale: Sequence[float],
-        ang_vel_scale: float,
-        joint_vel_scale: float,
-        target_height_m: float,
-        tracking_sigma: float,
-        yaw_weight: float,
-        lift_weight: float,
-        height_weight: float,
-        action_change_weight: float,
-        pose_weight: float,
-        dt_s: float,
-        action_clip: float,
-        max_tilt_rad: float,
-        max_joint_speed_rad_s: float,
-        max_base_speed_m_s: float,
-        max_steps: int,
-    ) -> None: ...
-    def judge(
+    def __init__(self, constants: TaskConstants) -> None: ...
+    def step(
         self,
         base_pos_m: npt.NDArray[np.float32],
         base_quat: npt.NDArray[np.float32],
@@ -164,7 +146,7 @@ class WalkingJudge:
         mask: npt.NDArray[np.bool_],
         observation: npt.NDArray[np.float32],
     ) -> None:
-        """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``judge``."""
+        """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``step``."""
 
 class CpuFeatures(TypedDict):
     """What this processor can do, as far as it makes a difference here."""

@@ -30,7 +30,7 @@ from vintix_fast.robots import Robot, find_task, load_robot
 from vintix_fast.rollout import Actor, Collection, Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.sim import Simulator
-from vintix_fast.task import MOST_REWARD, WalkingTask
+from vintix_fast.task import WalkingTask
 from vintix_fast.train import Improver, TrainingStep, finetune, make_improver, with_precision
 
 WALKING = 0.8
@@ -192,14 +192,15 @@ class Adaptation:
         # Each environment explores with a strength of its own, a fifth of them not at all.
         settings, policy, n = config.collect, self._policy(model), task.num_envs
         sigma = ladder(n, settings.noise) if settings.noise_ladder else torch.full((n,), settings.noise)
-        noise = Noise(sigma, model.tasks[self.task_name].action_dim, seed_for(config, index, "noise"))
+        noise = Noise(sigma, task.layout.num_joints, seed_for(config, index, "noise"))
         # The writer puts steps into the file while the next ones are simulated.
         attributes = {"robot": task.robot.name, "task_name": self.task_name, "seed": config.seed, "loop": index}
+        attributes |= {"task": task.config.to_json()} | versions()
         run.data_dir(index).mkdir(exist_ok=True)
         what = f"loop {index + 1}: collecting"
         with (
             self.progress.rollout(what, settings.episodes_per_loop, config.max_steps_per_episode),
-            open_writer(run.trajectories(index), task.num_envs, attributes | versions()) as writer,
+            open_writer(run.trajectories(index), task.num_envs, attributes, layout=task.layout) as writer,
         ):
             collection = collect(
                 task,
@@ -332,8 +333,8 @@ class Adaptation:
 
     def _walks(self) -> bool:
         """Whether the best model earns so much that it is smaller faults that are left; without a gate, always."""
-        config = self.config
-        return not config.gate.on or self.run.best_return >= WALKING * MOST_REWARD * config.max_steps_per_episode
+        most = self.task.most_reward * self.task.max_steps
+        return not self.config.gate.on or self.run.best_return >= WALKING * most
 
     def _policy(self, model: Vintix) -> Actor:
         """``model`` with a cold context, acting in the task's environments."""

@@ -96,7 +96,7 @@ def task_for(model: Vintix, robot: Robot) -> str:
             f"the checkpoint has no group for {robot.name}; it has the tasks {', '.join(model.tasks)}. "
             "`vintix-fast adapt` makes one; `vintix-fast eval --reference-robot` evaluates a copy of another robot's"
         )
-    check_sizes(task, model.tasks[task])
+    check_sizes(task, model.tasks[task], robot.layout)
     return task
 
 

@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.layout import ObservationLayout
 from vintix_fast.model import TaskInfo, Vintix, add_group
 from vintix_fast.robots import Robot, find_task, joint_signs
-from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
 
 SINGLE_GROUP = "quadruped_locomotion"
 SMALLEST_STD = 1e-3
 
 
-def check_sizes(task_name: str, info: TaskInfo) -> None:
-    """Raise InputFileError unless the task observes and acts like the walking task."""
-    if (info.observation_dim, info.action_dim) != (OBSERVATION_DIM, ACTION_DIM):
+def check_sizes(task_name: str, info: TaskInfo, layout: ObservationLayout) -> None:
+    """Raise InputFileError unless the task observes and acts like a robot of this layout in the walking task."""
+    if (info.observation_dim, info.action_dim) != (layout.size, layout.num_joints):
         raise InputFileError(
             f"task {task_name} of the checkpoint has {info.observation_dim} observations and {info.action_dim} "
-            f"actions; quadrupeds here have {OBSERVATION_DIM} and {ACTION_DIM}"
+            f"actions; the robot has {layout.size} and {layout.num_joints}"
         )
 
 
@@ -76,7 +76,7 @@ def add_target(
     if group == "shared":
         return _join_group(model, existing, robot, reference, say, obs_stats)
     if existing is not None and not reinitialize:
-        check_sizes(existing, model.tasks[existing])
+        check_sizes(existing, model.tasks[existing], robot.layout)
         name = model.tasks[existing].group_name
         if not model.sharing(existing):
             say(
@@ -87,13 +87,13 @@ def add_target(
             return existing
         # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
         say(f"{robot.name} shares the group {name} in the checkpoint: adapting a copy of it.")
-        return _own_group(model, existing, robot, existing, np.ones(ACTION_DIM), obs_stats)
+        return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)), obs_stats)
 
     source = reference_task(model, reference)
-    check_sizes(source, model.tasks[source])
+    check_sizes(source, model.tasks[source], robot.layout)
     if source == existing:
         raise UsageError(f"--reference-robot is {robot.name} itself, of which a copy changes nothing; give another")
-    signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(ACTION_DIM)
+    signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(len(robot.joints))
     say(
         f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"
         + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
@@ -113,7 +113,7 @@ def _join_group(
     name = existing or robot.task_names[0]
     if existing is None:
         source = reference_task(model, reference)
-        check_sizes(source, model.tasks[source])
+        check_sizes(source, model.tasks[source], robot.layout)
         model.add_task(name, model.tasks[source])
         turned = int((joint_signs(robot, reference) < 0).sum())
         if turned:
@@ -121,7 +121,7 @@ def _join_group(
                 f"{turned} of {robot.name}'s joints turn the other way than {reference.name}'s; a shared group "
                 "cannot be converted, --group own can."
             )
-    check_sizes(name, model.tasks[name])
+    check_sizes(name, model.tasks[name], robot.layout)
     group, sharing = model.tasks[name].group_name, model.sharing(name)
     changes = (
         f"{', '.join(sharing)} share it and change too; --group own changes nobody" if sharing else "no other has it"
@@ -164,7 +164,7 @@ def _set_statistics(model: Vintix, task_name: str, path: Path | None) -> None:
         fault = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise InputFileError(
             f"--obs-stats {path}: {fault}; it must be a JSON object with obs_mean and obs_std, "
-            f"{OBSERVATION_DIM} numbers each"
+            f"{model.tasks[task_name].observation_dim} numbers each"
         ) from error
     if min(info.obs_std) < SMALLEST_STD:
         where = int(np.argmin(info.obs_std))

@@ -23,11 +23,10 @@ import torch
 
 from vintix_fast.errors import UsageError
 from vintix_fast.model import TaskInfo, Vintix, add_group, move_posture
-from vintix_fast.model.adapter import BODY_DIMS
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import LEGS, Robot, find_task, joint_signs, load_robot, robot_names
 from vintix_fast.rollout import Actor, collect
-from vintix_fast.task import ACTION_SCALE_RAD, MOST_REWARD, WalkingTask
+from vintix_fast.task import WalkingTask
 
 SIZES = np.array([1.0, 2.0])
 """How far one of the six numbers is moved, in action units (0.25 rad); halved whenever nothing was better."""
@@ -37,31 +36,30 @@ FIRST_ROUNDS = 3
 TRIAL_STEPS = 400
 STANDING = 0.5
 """A model that stays up and earns less than this part of what a step can give stands still."""
-JOINTS_OF_A_LEG = ("hip", "thigh", "calf")
 
 
 @dataclass(frozen=True)
 class Posture:
     """Where a search stands."""
 
-    numbers: np.ndarray  # [6] offsets of front hip, thigh, calf, hind hip, thigh, calf, in action units
+    numbers: np.ndarray  # [J / 2] offsets of front hip, thigh, calf, hind hip, thigh, calf, in action units
     offset: np.ndarray  # [J] the same of all joints
     before: float | None  # return of a trial without the offset
     after: float  # and with it
     env_steps: int
     halved: int  # how often the next moves are halved
 
-    @property
-    def words(self) -> str:
+    def words(self, task: WalkingTask) -> str:
         """The offsets for a person."""
-        names = [f"{pair} {joint}" for pair in ("front", "hind") for joint in JOINTS_OF_A_LEG]
-        moved = [f"{n} {x * ACTION_SCALE_RAD:+.2f}" for n, x in zip(names, self.numbers, strict=True) if x]
+        names = [f"{pair} {joint}" for pair in ("front", "hind") for joint in task.robot.joints_of_a_leg]
+        scale = task.config.action_scale_rad
+        moved = [f"{n} {x * scale:+.2f}" for n, x in zip(names, self.numbers, strict=True) if x]
         return ", ".join(moved) + " rad" if moved else "no offset"
 
 
-def stands_still(mean_return: float, mean_length: float, max_steps: int) -> bool:
+def stands_still(mean_return: float, mean_length: float, task: WalkingTask) -> bool:
     """Whether episodes last, but earn so little that the robot cannot be moving as commanded."""
-    return mean_length > max_steps / 2 and mean_return < STANDING * MOST_REWARD * mean_length
+    return mean_length > task.max_steps / 2 and mean_return < STANDING * task.most_reward * mean_length
 
 
 def leave_standing(
@@ -89,14 +87,14 @@ def leave_standing(
     adapters = _adapters(model, task_name, task.robot, convert)
     found = {whose: search(lambda m=m: make_actor(m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
     for whose, so_far in found.items():
-        progress.say(f"{whose}: return of a trial {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words}")
+        progress.say(f"{whose}: return of a trial {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words(task)}")
     whose = max(found, key=lambda whose: found[whose].after)
     model = adapters[whose]
     rest = ROUNDS - FIRST_ROUNDS
     posture = search(lambda: make_actor(model), seed + FIRST_ROUNDS, rounds=rest, start=found[whose])
-    move_posture(model, task_name, posture.offset, ACTION_SCALE_RAD * posture.offset)
+    move_posture(model, task_name, posture.offset, task.config.action_scale_rad * posture.offset)
     steps = sum(other.env_steps for name, other in found.items() if name != whose) + posture.env_steps
-    progress.say(f"Going on with {whose}, {posture.words}: {posture.after:.2f} ({steps} steps tried)")
+    progress.say(f"Going on with {whose}, {posture.words(task)}: {posture.after:.2f} ({steps} steps tried)")
     seconds = time.perf_counter() - started
     record = {"posture": posture.offset.tolist(), "posture_env_steps": steps, "posture_seconds": seconds}
     return model, {"adapter": whose} | record
@@ -142,7 +140,7 @@ def find_posture(
         rounds: of trials.
         start: an earlier search to go on with; none: no offset.
     """
-    directions = mirrored(task.robot)  # [6, J]
+    directions = mirrored(task.robot)  # [J / 2, J]
     numbers, halved, steps = np.zeros(len(directions)), 0, 0
     before = after = None
     if start is not None:
@@ -150,7 +148,7 @@ def find_posture(
     for turn in range(rounds):
         sizes = SIZES / 2**halved
         moves = [sign * size * unit for unit in np.eye(len(numbers)) for size in sizes for sign in (1.0, -1.0)]
-        tried = numbers + np.array([np.zeros_like(numbers), *moves])  # [K, 6], the best so far first
+        tried = numbers + np.array([np.zeros_like(numbers), *moves])  # [K, J / 2], the best so far first
         returns, more = _try(task, make_actor, tried @ directions, seed + turn)
         best = int(returns.argmax())
         numbers, after, steps, halved = tried[best], float(returns[best]), steps + more, halved + (best == 0)
@@ -159,7 +157,7 @@ def find_posture(
 
 
 def mirrored(robot: Robot) -> np.ndarray:
-    """What moves front and hind hips, thighs and calves alike on both sides: [6, J] of -1, 0 and +1.
+    """What moves front and hind hips, thighs and calves alike on both sides: [J / 2, J] of -1, 0 and +1.
 
     A rotation's mirror image in the plane between the sides turns about (-x, y, -z).
     """
@@ -182,7 +180,7 @@ def _try(task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray
         whose = np.arange(task.num_envs) % len(some)  # environment -> offset
         shifted = torch.as_tensor(some[whose], dtype=torch.float32, device=task.device)
         found = collect(
-            task, Shifted(make_actor(), shifted), seed=seed, random_starts=True, steps_per_env=steps, keep=True
+            task, Shifted(make_actor(), shifted, task), seed=seed, random_starts=True, steps_per_env=steps, keep=True
         )  # fmt: skip
         first_episodes = [history.reward[slice(*history.episodes()[0])].sum() for history in found.histories]
         returns += [np.array(first_episodes)[whose == index].mean() for index in range(len(some))]
@@ -195,10 +193,12 @@ class Shifted(Actor):
     Args:
         actor: is shown joint positions without what the offset moved them by, and its own actions as it gave them.
         offset: [N, J], in action units.
+        task: what an action unit moves, and where an observation has the joint positions.
     """
 
-    def __init__(self, actor: Actor, offset: torch.Tensor) -> None:
+    def __init__(self, actor: Actor, offset: torch.Tensor, task: WalkingTask) -> None:
         self._actor, self._offset = actor, offset
+        self._moved_rad, self._joint_pos = task.config.action_scale_rad * offset, task.layout.joint_pos
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._actor.reset(mask)
@@ -209,7 +209,7 @@ class Shifted(Actor):
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         self._actor.observe(action - self._offset, reward)
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
+    def begin(self, observation: torch.Tensor, step_num: torch.Tensor, standardised: None = None) -> None:
         self._actor.begin(self._seen(observation), step_num)
 
     def finish(self) -> torch.Tensor:
@@ -217,5 +217,5 @@ class Shifted(Actor):
 
     def _seen(self, observation: torch.Tensor) -> torch.Tensor:
         observation = observation.clone()
-        observation[:, BODY_DIMS : BODY_DIMS + self._offset.shape[1]] -= ACTION_SCALE_RAD * self._offset
+        observation[:, self._joint_pos] -= self._moved_rad
         return observation

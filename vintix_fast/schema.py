@@ -7,24 +7,38 @@ extra datasets that they ignore.
 
 import numpy as np
 
-OBSERVATION_DIM = 33
-ACTION_DIM = 12
+from vintix_fast.layout import QUADRUPED, ObservationLayout
+
+Fields = dict[str, tuple[tuple[int, ...], np.dtype]]
 BLOCK_LEN = 1000
 """Most transitions in one HDF5 group."""
 
-REQUIRED_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-    "proprio_observation": ((OBSERVATION_DIM,), np.dtype("float32")),  # what the policy saw
-    "action": ((ACTION_DIM,), np.dtype("float32")),  # what it did
-    "reward": ((), np.dtype("float32")),  # what it got for it
-    "step_num": ((), np.dtype("int32")),  # step within the episode, from 0
-}
-EXTRA_FIELDS: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-    "mean_action": ((ACTION_DIM,), np.dtype("float32")),  # the policy's action before exploration noise
-    "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
-    "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
-    "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
-}
-FIELDS = REQUIRED_FIELDS | EXTRA_FIELDS
+
+def required_fields(layout: ObservationLayout) -> Fields:
+    """Name -> shape of one transition and type, for robots of this layout."""
+    return {
+        "proprio_observation": ((layout.size,), np.dtype("float32")),  # what the policy saw
+        "action": ((layout.num_joints,), np.dtype("float32")),  # what it did
+        "reward": ((), np.dtype("float32")),  # what it got for it
+        "step_num": ((), np.dtype("int32")),  # step within the episode, from 0
+    }
+
+
+def extra_fields(layout: ObservationLayout) -> Fields:
+    return {
+        "mean_action": ((layout.num_joints,), np.dtype("float32")),  # the policy's action before exploration noise
+        "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
+        "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
+        "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
+    }
+
+
+def fields(layout: ObservationLayout) -> Fields:
+    return required_fields(layout) | extra_fields(layout)
+
+
+REQUIRED_FIELDS, EXTRA_FIELDS, FIELDS = (kind(QUADRUPED) for kind in (required_fields, extra_fields, fields))
+"""Those of the bundled robots."""
 RETIRED_FIELDS = ("noise",)
 """In older files: ``action - mean_action``, which readers leave out."""
 DEMONSTRATOR = "demonstrator_action"

@@ -16,21 +16,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from vintix_fast import views
 from vintix_fast.errors import UsageError, VintixFastError
-from vintix_fast.robots import Robot
+from vintix_fast.robots import LEGS, Robot
 from vintix_fast.robots.urdf import without_visuals
 
 DT_S = 0.02
 SUBSTEPS = 2
 MAX_JOINT_SPEED_RAD_S = 1000.0
 MAX_BASE_SPEED_M_S = 100.0
+"""Faster than any real robot: beyond either the simulation has failed."""
 CONTACT_N = 1.0
 """A leg that pushes harder than this stands on something; resting ones carry tens of newtons."""
 DRAWING_REMEDY = (
@@ -39,25 +39,15 @@ DRAWING_REMEDY = (
 )
 
 
-@dataclass(frozen=True)
-class RobotState:
+class RobotState(NamedTuple):
     """State of N robots.  Linear and angular velocities are in the world frame; quaternions are (w, x, y, z)."""
 
     base_pos_m: torch.Tensor  # [N, 3]
     base_quat: torch.Tensor  # [N, 4]
     base_lin_vel_m_s: torch.Tensor  # [N, 3]
     base_ang_vel_rad_s: torch.Tensor  # [N, 3]
-    joint_pos_rad: torch.Tensor  # [N, 12], in the robot file's order
-    joint_vel_rad_s: torch.Tensor  # [N, 12]
-
-    def exploded(self) -> torch.Tensor:
-        """Environments whose state is not finite or faster than any real robot: bool [N]."""
-        every = torch.cat([getattr(self, name) for name in self.__dataclass_fields__], dim=1)
-        return (
-            ~every.isfinite().all(dim=1)
-            | (self.joint_vel_rad_s.abs() > MAX_JOINT_SPEED_RAD_S).any(dim=1)
-            | (self.base_lin_vel_m_s.abs() > MAX_BASE_SPEED_M_S).any(dim=1)
-        )
+    joint_pos_rad: torch.Tensor  # [N, J], in the robot file's order
+    joint_vel_rad_s: torch.Tensor  # [N, J]
 
 
 def _import_genesis() -> Any:
@@ -182,8 +172,8 @@ class Simulator:
         self._qs = torch.tensor([joint.qs_idx_local[0] for joint in joints], device=self.device)
         # A foot that is fixed to its calf has become a part of it.
         links = {link.name: link for link in self._entity.links}
-        feet = robot.feet or ("",) * 4
-        calves = [self._entity.get_joint(name).link for name in robot.joints[2::3]]
+        feet = robot.feet or ("",) * len(LEGS)
+        calves = [self._entity.get_joint(name).link for name in robot.last_joints]
         self._feet = [links.get(foot, calf).idx_local for foot, calf in zip(feet, calves, strict=True)]
         self._entity.set_dofs_kp([robot.kp] * len(joints), self._dofs)
         self._entity.set_dofs_kv([robot.kd] * len(joints), self._dofs)
@@ -222,7 +212,7 @@ class Simulator:
 
         Args:
             mask: bool [N], the environments to place.
-            base_quat: [N, 4] (w, x, y, z); joint_pos_rad: [N, 12]; base_xy_m: [N, 2].  Rows outside the mask are
+            base_quat: [N, 4] (w, x, y, z); joint_pos_rad: [N, J]; base_xy_m: [N, 2].  Rows outside the mask are
                 ignored.
         """
         qpos = torch.zeros(self.num_envs, self._entity.n_qs, device=self.device)
@@ -239,7 +229,7 @@ class Simulator:
             self._entity.set_qpos(qpos[envs], envs_idx=envs, zero_velocity=True)
 
     def step(self, joint_target_rad: torch.Tensor) -> torch.Tensor:
-        """Advance 0.02 s under PD control towards joint targets [N, 12].
+        """Advance 0.02 s under PD control towards joint targets [N, J].
 
         Returns:
             bool [N], environments whose solver failed in this step; their state must be placed anew.

@@ -5,15 +5,11 @@ Owns the random numbers of the starts.  They are drawn on the CPU, so that a see
 
 from __future__ import annotations
 
-import math
-
 import torch
 
+from vintix_fast.task_config import StartNoise
 from vintix_fast.upload import upload
 
-START_JOINT_NOISE_RAD = 0.1
-START_POSITION_NOISE_M = 0.1
-START_TILT_NOISE_RAD = math.radians(5.0)
 BLOCK = 256
 """Episodes of an environment whose starts differ; the next ones begin like the first again."""
 
@@ -27,23 +23,23 @@ class Starts:
     Args:
         default_pose_rad: [J].
         num_envs: N.
+        spread: of random starts.
     """
 
-    def __init__(self, default_pose_rad: torch.Tensor, num_envs: int) -> None:
+    def __init__(self, default_pose_rad: torch.Tensor, num_envs: int, spread: StartNoise) -> None:
         device = default_pose_rad.device
         self._pose = default_pose_rad.expand(num_envs, -1)  # [N, J]
         self._level = torch.tensor([1.0, 0.0, 0.0, 0.0], device=device).expand(num_envs, 4)
         self._origin = torch.zeros(num_envs, 2, device=device)
         self._number = torch.zeros(num_envs, dtype=torch.long, device=device)  # of the next episode
         self._env = torch.arange(num_envs, device=device)
-        self._random = False
+        self._random, self._spread = False, spread
 
     def seed(self, seed: int, random: bool) -> None:
         """What `draw` gives from here on depends on ``seed`` alone.
 
         Args:
-            random: move joints by up to 0.1 rad, tilt the base by up to 5 degrees and move it by up to 0.1 m to the
-                sides, uniformly.
+            random: move joints, tilt the base and move it to the sides, each uniformly within its spread.
         """
         self._random = random
         self._number.zero_()
@@ -62,8 +58,8 @@ class Starts:
             return self._level, self._pose, self._origin
         noise = self._block.index_select(0, self._number % BLOCK * len(self._env) + self._env)  # [N, 2 + J + 2]
         self._number += mask
-        half = 0.5 * START_TILT_NOISE_RAD * noise[:, :2]  # of roll and pitch
+        half = 0.5 * self._spread.tilt_rad * noise[:, :2]  # of roll and pitch
         (cos_r, cos_p), (sin_r, sin_p) = half.cos().unbind(1), half.sin().unbind(1)
         quat = torch.stack([cos_r * cos_p, sin_r * cos_p, cos_r * sin_p, -sin_r * sin_p], dim=1)
         joints, position = noise[:, 2:-2], noise[:, -2:]
-        return quat, self._pose + START_JOINT_NOISE_RAD * joints, START_POSITION_NOISE_M * position
+        return quat, self._pose + self._spread.joints_rad * joints, self._spread.position_m * position

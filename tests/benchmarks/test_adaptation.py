@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from runs import SMALL, read_rows
 
 from vintix_fast.config import CriticConfig
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.pretrain.expert_policy import expert_network
 from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.run import save_tensors, write_json
@@ -212,9 +213,9 @@ def test_a_converted_expert_acts_as_the_original_on_mirrored_observations():
     sign = joint_signs(load_robot(ROBOT), load_robot("go2"))
     assert (sign < 0).any()
     network = expert_network([16, 8])
-    observation, last_action = torch.randn(5, 33), torch.randn(5, 12)
+    observation, last_action = torch.randn(5, OBSERVATIONS), torch.randn(5, ACTIONS)
     turned = torch.from_numpy(sign)
-    mirrored = torch.cat([observation[:, :9], turned * observation[:, 9:21], turned * observation[:, 21:]], dim=1)
+    mirrored = observation * torch.as_tensor(QUADRUPED.signs(sign), dtype=torch.float32)
     with torch.no_grad():
         expected = turned * network(torch.cat([observation, last_action], dim=1))
         acted = rivals.converted(network, sign)(torch.cat([mirrored, turned * last_action], dim=1))
@@ -222,8 +223,8 @@ def test_a_converted_expert_acts_as_the_original_on_mirrored_observations():
 
 
 def test_standardising_is_folded_into_the_first_layer():
-    network, x = expert_network([16]), 3.0 * torch.randn(5, 45)
-    mean, std = torch.randn(45), 0.1 + torch.rand(45)
+    network, x = expert_network([16]), 3.0 * torch.randn(5, OBSERVATIONS + ACTIONS)
+    mean, std = torch.randn(OBSERVATIONS + ACTIONS), 0.1 + torch.rand(OBSERVATIONS + ACTIONS)
     with torch.no_grad():
         expected, folded = network((x - mean) / std), rivals.standardised(network, mean, std)(x)
     torch.testing.assert_close(folded, expected, atol=1e-5, rtol=1e-4)
@@ -232,9 +233,16 @@ def test_standardising_is_folded_into_the_first_layer():
 def test_a_network_is_regressed_towards_the_targets_that_count():
     made = importlib.import_module("fakes").make_history([400, 400])
     weight = np.repeat(np.float32([1.0, 0.0]), 400)
-    action = np.repeat(np.float32([[0.3], [5.0]]), 400, axis=0) * np.ones((1, 12), np.float32)
+    action = np.repeat(np.float32([[0.3], [5.0]]), 400, axis=0) * np.ones((1, ACTIONS), np.float32)
     targets = rivals.Targets(action, weight)
-    network = rivals.regressed(expert_network([16]), [made], [targets], torch.zeros(45), torch.ones(45), seed=1)
+    network = rivals.regressed(
+        expert_network([16]),
+        [made],
+        [targets],
+        torch.zeros(OBSERVATIONS + ACTIONS),
+        torch.ones(OBSERVATIONS + ACTIONS),
+        seed=1,
+    )
     with torch.no_grad():
         found = network(torch.from_numpy(rivals.sensed(made))[:400])
     assert (found - 0.3).abs().mean() < 0.05

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 
 from vintix_fast.benchmarks import collection, machine, writer
 from vintix_fast.benchmarks.plain import causal_bias, plain_action, plain_steps_per_s
@@ -27,8 +27,8 @@ def walk(task, tiny):
 
 def test_the_plain_way_acts_as_the_model_does(tiny):
     history = {
-        "observation": torch.randn(9, 33), "prev_action": torch.randn(9, 12), "prev_reward": torch.randn(9),
-        "step_num": torch.arange(9),
+        "observation": torch.randn(9, OBSERVATIONS), "prev_action": torch.randn(9, ACTIONS),
+        "prev_reward": torch.randn(9), "step_num": torch.arange(9),
     }  # fmt: skip
     plain = plain_action(tiny, TASK, history, causal_bias(2, 9))
     torch.testing.assert_close(plain, tiny.predict_actions(**history, task_name=TASK)[-1], atol=1e-5, rtol=1e-5)

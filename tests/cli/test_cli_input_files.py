@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import OBSERVATIONS
 
 from vintix_fast.model import ModelConfig, TaskInfo, Vintix, save_checkpoint
 
@@ -119,7 +120,10 @@ def test_broken_robot_files_are_refused(refuse, tmp_path, option, content, text)
         ("[]", "must be a JSON object"),
         ('{"obs_mean": [0]}', "no 'obs_std'"),
         (json.dumps({"obs_mean": [0.0], "obs_std": [1.0]}), "obs_mean has 1 entries, expected 33"),
-        (json.dumps({"obs_mean": [0.0] * 33, "obs_std": [1.0] * 32 + [0.0]}), "obs_std[32] is 0.0"),
+        (
+            json.dumps({"obs_mean": [0.0] * OBSERVATIONS, "obs_std": [1.0] * (OBSERVATIONS - 1) + [0.0]}),
+            "obs_std[32] is 0.0",
+        ),
     ],
 )
 def test_broken_statistics_files_are_refused(refuse, tmp_path, content, text):

@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from fakes import ACTIONS, OBSERVATIONS
 
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import History, read_trajectories
@@ -197,7 +198,7 @@ def test_noise_of_older_files_is_left_out(tmp_path):
 
 
 def test_a_demonstrators_action_is_read_as_the_policys_unless_that_is_there_too(tmp_path):
-    expert = np.ones((4, 12), np.float32)
+    expert = np.ones((4, ACTIONS), np.float32)
     (history,) = read_trajectories(foreign_file(tmp_path / "a.h5", [4], demonstrator_action=expert)).histories
     assert list(history.extras) == ["mean_action"]
     np.testing.assert_array_equal(history.extras["mean_action"], expert)
@@ -229,7 +230,7 @@ def test_attributes_become_plain_values(tmp_path):
 def test_episodes(step_num, expected):
     step_num = np.array(step_num, np.int32)
     n = len(step_num)
-    history = History(np.zeros((n, 33)), np.zeros((n, 12)), np.zeros(n), step_num, {}, 0)
+    history = History(np.zeros((n, OBSERVATIONS)), np.zeros((n, ACTIONS)), np.zeros(n), step_num, {}, 0)
     assert history.episodes() == expected
     assert step_num.tolist() == history.step_num.tolist()
 

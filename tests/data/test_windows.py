@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fakes import make_history
+from fakes import ACTIONS, OBSERVATIONS, make_history
 
 from vintix_fast.data import History, Targets, Windows
 from vintix_fast.errors import VintixFastError
@@ -15,14 +15,14 @@ def numbered(env, length, first_step=0):
     """A history in which every value tells its environment and time: observation e00t, action, reward, target."""
     number = 1000.0 * (env + 1) + np.arange(length, dtype=np.float32)
     history = History(
-        observation=np.repeat(number[:, None], 33, axis=1),
-        action=np.repeat(number[:, None] + 0.25, 12, axis=1),
+        observation=np.repeat(number[:, None], OBSERVATIONS, axis=1),
+        action=np.repeat(number[:, None] + 0.25, ACTIONS, axis=1),
         reward=number + 0.5,
         step_num=(np.arange(length, dtype=np.int32) + first_step) % 7,
         extras={},
         env=env,
     )
-    return history, Targets(np.repeat(number[:, None] + 0.75, 12, axis=1), np.ones(length, np.float32))
+    return history, Targets(np.repeat(number[:, None] + 0.75, ACTIONS, axis=1), np.ones(length, np.float32))
 
 
 def make_windows(*histories, window_len):
@@ -59,9 +59,9 @@ def test_previous_action_and_reward_are_of_the_step_before_and_the_target_of_the
     for batch in batches(windows):
         for window in rows(batch):
             number = window["observation"]
-            np.testing.assert_array_equal(window["target"], number[:, :12] + 0.75)
+            np.testing.assert_array_equal(window["target"], number[:, :ACTIONS] + 0.75)
             begins = int(number[0, 0] % 1000 == 0)
-            np.testing.assert_array_equal(window["prev_action"][begins:], number[begins:, :12] - 1 + 0.25)
+            np.testing.assert_array_equal(window["prev_action"][begins:], number[begins:, :ACTIONS] - 1 + 0.25)
             np.testing.assert_array_equal(window["prev_reward"][begins:], number[begins:, 0] - 1 + 0.5)
             if begins:
                 assert not window["prev_action"][0].any() and window["prev_reward"][0] == 0.0
@@ -88,7 +88,7 @@ def test_a_batch_is_as_long_as_its_longest_window():
     lengths = set()
     for batch in batches(windows, count=400, batch_size=2):
         longest = int(batch.weight.sum(dim=1).max())
-        assert batch.observation.shape == (2, longest, 33) and batch.target.shape == (2, longest, 12)
+        assert batch.observation.shape == (2, longest, OBSERVATIONS) and batch.target.shape == (2, longest, ACTIONS)
         assert batch.step_num.shape == batch.prev_reward.shape == batch.weight.shape == (2, longest)
         lengths.add(longest)
     assert lengths == {3, 5, 8}
@@ -210,7 +210,7 @@ def test_empty_slots_are_histories_of_their_own():
     batch = packed_batch(windows, 3, 1)
     rows, length = batch.weight.shape
     wide = windows.gather(*windows.lay_out(3, np.random.default_rng(1), pack=True, full_size=True))
-    assert wide.observation.shape == (3, 16, 33) and wide.first.shape == (3, 16)
+    assert wide.observation.shape == (3, 16, OBSERVATIONS) and wide.first.shape == (3, 16)
     assert torch.equal(wide.target[:rows, :length], batch.target)
     for part in (batch, wide):
         empty = part.weight == 0

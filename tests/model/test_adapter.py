@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import COMMAND_DIMS, tiny_model
+from fakes import ACTIONS, OBSERVATIONS, tiny_model
 
 from vintix_fast.errors import UsageError
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import (
     ContextCache,
     Vintix,
@@ -33,8 +34,8 @@ def model():
 
 def make_inputs(steps=40):
     rng = np.random.default_rng(3)
-    observation = rng.normal(size=(steps, 33)).astype(np.float32)
-    action = rng.normal(size=(steps, 12)).astype(np.float32)
+    observation = rng.normal(size=(steps, OBSERVATIONS)).astype(np.float32)
+    action = rng.normal(size=(steps, ACTIONS)).astype(np.float32)
     return observation, action, rng.normal(size=steps).astype(np.float32), np.arange(steps) % 15
 
 
@@ -45,8 +46,8 @@ def test_turned_joints_give_turned_actions(model, norms):
     add_group(turned, "new_walking_ad", "new_locomotion", REFERENCE, SIGN)
     observation, action, reward, step = make_inputs()
     mirrored = observation.copy()
-    mirrored[:, 9:21] *= SIGN
-    mirrored[:, 21:33] *= SIGN
+    mirrored[:, QUADRUPED.joint_pos] *= SIGN
+    mirrored[:, QUADRUPED.joint_vel] *= SIGN
     expected = turned.predict_actions(observation, action, reward, step, task_name=REFERENCE)
     actual = turned.predict_actions(mirrored, SIGN * action, reward, step, task_name="new_walking_ad")
     np.testing.assert_allclose(actual, SIGN * expected, atol=1e-5, rtol=0)
@@ -126,25 +127,25 @@ def test_freezing_for_an_unknown_group_names_those_there_are(model):
 
 # -- acting around another pose ----------------------------------------------------------------------------------------
 
-B = np.linspace(-2.0, 2.0, 12)
+B = np.linspace(-2.0, 2.0, ACTIONS)
 """An offset of actions; that of positions is another one, so that the two cannot be taken for each other."""
-P = np.linspace(0.3, -0.5, 12) ** 2
+P = np.linspace(0.3, -0.5, ACTIONS) ** 2
 
 
 def normalising(**norms):
     """A model whose statistics of actions are not 0 and 1."""
     model = tiny_model(**norms)
     info = model.tasks[REFERENCE]
-    statistics = {"acs_mean": tuple(np.linspace(-0.4, 0.4, 12)), "acs_std": tuple(np.linspace(0.5, 2.0, 12))}
+    statistics = {"acs_mean": tuple(np.linspace(-0.4, 0.4, ACTIONS)), "acs_std": tuple(np.linspace(0.5, 2.0, ACTIONS))}
     model.set_task_info(REFERENCE, dataclasses.replace(info, **statistics))
     return model
 
 
 def chain(model, observation_offset, action_offset):
-    """Actions [T, 12] of steps that each see the last one's action, and what is observed beside it."""
+    """Actions [T, A] of steps that each see the last one's action, and what is observed beside it."""
     observation, _, reward, step_num = (torch.as_tensor(x) for x in make_inputs(30))
-    observation[:, COMMAND_DIMS] = torch.tensor((1.0, 0.0, 0.0))  # has no standard deviation to be divided by
-    observation[:, 9:21] += torch.as_tensor(observation_offset, dtype=torch.float32)
+    observation[:, QUADRUPED.command] = torch.tensor((1.0, 0.0, 0.0))  # has no standard deviation to be divided by
+    observation[:, QUADRUPED.joint_pos] += torch.as_tensor(observation_offset, dtype=torch.float32)
     cache, acted = ContextCache(model.config, 1), [torch.as_tensor(action_offset, dtype=torch.float32)[None]]
     for t in range(30):
         acted.append(
@@ -157,11 +158,13 @@ def chain(model, observation_offset, action_offset):
 @pytest.mark.parametrize("norm_acs", [True, False])
 def test_a_moved_adapter_acts_as_before_around_another_pose(norm_obs, norm_acs, tmp_path):
     model = normalising(norm_obs=norm_obs, norm_acs=norm_acs)
-    before = chain(model, 0.0, np.zeros(12))
+    before = chain(model, 0.0, np.zeros(ACTIONS))
     move_posture(model, REFERENCE, B, P)
     after = chain(model, P, B)
     np.testing.assert_allclose(after, before + B, atol=1e-5, rtol=0)
-    assert np.abs(chain(model, 0.0, np.zeros(12)) - before - B).max() > 1e-2, "it sees the pose that it acts around"
+    assert np.abs(chain(model, 0.0, np.zeros(ACTIONS)) - before - B).max() > 1e-2, (
+        "it sees the pose that it acts around"
+    )
     save_checkpoint(model, tmp_path / "saved")
     np.testing.assert_array_equal(chain(load_checkpoint(tmp_path / "saved"), P, B), after)
 

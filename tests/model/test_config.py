@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes import OBSERVATIONS
 
 from vintix_fast.errors import InputFileError
 from vintix_fast.model import ModelConfig, TaskInfo
@@ -90,7 +91,7 @@ def test_other_dimensions_are_fine(task):
         ("obs_mean", [0.0] * 32, "obs_mean has 32 entries, expected 33"),
         ("acs_std", [float("nan")] + [1.0] * 11, r"acs_std\[0\] .*nan"),
         ("acs_std", [1.0] * 11 + [-1.0], r"acs_std\[11\] .*negative, got -1.0"),
-        ("obs_std", ["1"] * 33, r"obs_std\[0\] .*'1'"),
+        ("obs_std", ["1"] * OBSERVATIONS, r"obs_std\[0\] .*'1'"),
         ("obs_std", None, "missing.*obs_std"),
         ("reward_scale", float("inf"), "reward_scale .*inf"),
         ("action_dim", 0, "action_dim .*0"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from fakes import TINY, make_history
+from fakes import ACTIONS, OBSERVATIONS, TINY, make_history
 
 from vintix_fast.data import History, open_writer
 from vintix_fast.pretrain.config import PretrainConfig
@@ -45,8 +45,8 @@ def write_history(path: Path, history: History, **about) -> Path:
 def write_robot(folder: Path, robot: str, lengths: Sequence[int] = (24, 17, 30), *, seed: int = 0) -> Path:
     """A directory of one robot's histories, each of two episodes; the expert is a linear function of what is seen."""
     # A fixed matrix, so that every history teaches the same, of few inputs, so that a few steps learn it.
-    relation = np.zeros((33, 12), np.float32)
-    relation[9:12] = np.random.default_rng(99).normal(0.0, 1.0, (3, 12))
+    relation = np.zeros((OBSERVATIONS, ACTIONS), np.float32)
+    relation[9:12] = np.random.default_rng(99).normal(0.0, 1.0, (3, ACTIONS))
     for env, length in enumerate(lengths):
         made = make_history([length // 2, length - length // 2], seed=100 * seed + env)
         observation = 2.0 * made.observation
@@ -58,7 +58,7 @@ def write_robot(folder: Path, robot: str, lengths: Sequence[int] = (24, 17, 30),
             action=expert + 0.3 * made.action,
             extras=made.extras | {"mean_action": expert},
         )
-        about = {"task_name": TASKS[robot], "observation_shape": {"proprio": [33]}, "action_dim": 12}
+        about = {"task_name": TASKS[robot], "observation_shape": {"proprio": [OBSERVATIONS]}, "action_dim": ACTIONS}
         write_history(folder / f"trajectories_env_{env:04d}.h5", history, **about, action_type="continuous")
     return folder
 
@@ -71,7 +71,7 @@ def write_foreign(path: Path, history: History, group_len: int = 10_000, **about
             last = min(first + group_len, len(history))
             group = file.create_group(f"{first}-{last - 1}")
             group["action"], group["reward"] = history.action[first:last], history.reward[first:last]
-            surplus = np.full((1, 33), -77.0, np.float32)
+            surplus = np.full((1, OBSERVATIONS), -77.0, np.float32)
             group["proprio_observation"] = np.concatenate([history.observation[first:last], surplus])
             group["step_num"] = np.append(history.step_num[first:last], np.int32(-77))
     if about:

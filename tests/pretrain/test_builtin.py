@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import save_tiny, tiny_model
+from fakes import ACTIONS, OBSERVATIONS, save_tiny, tiny_model
 
 from vintix_fast.bundled import bundled_checkpoints, checkpoint_path
 from vintix_fast.config import AdaptConfig, EvalConfig
@@ -99,7 +99,8 @@ def test_a_compact_model_acts_nearly_like_the_original(stored):
     model, _, compact = stored
     rng = np.random.default_rng(0)
     history = (
-        rng.normal(0.0, 0.3, (40, 33)).astype(np.float32), rng.normal(0.0, 0.5, (40, 12)).astype(np.float32),
+        rng.normal(0.0, 0.3, (40, OBSERVATIONS)).astype(np.float32),
+        rng.normal(0.0, 0.5, (40, ACTIONS)).astype(np.float32),
         rng.normal(0.01, 0.005, 40).astype(np.float32), np.arange(40) % 25,
     )  # fmt: skip
     exact, near = (m.predict_actions(*history, task_name="go2_walking_ad") for m in (model, load_checkpoint(compact)))

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from histories_on_disk import Watcher
 
 from vintix_fast.data import read_trajectories
@@ -20,6 +20,7 @@ from vintix_fast.pretrain.distil import distil, random_share, return_along_histo
 from vintix_fast.pretrain.expert_policy import expert_network, load_expert
 from vintix_fast.robots import load_robot
 from vintix_fast.run import save_tensors, write_json
+from vintix_fast.task_config import DEFAULT_TASK
 
 SMALL = dict(histories=3, num_envs=3, steps_per_env=30, max_steps_per_episode=12)
 STEPS = SMALL["steps_per_env"]
@@ -94,9 +95,10 @@ def test_every_history_is_a_file_with_its_description_beside_it(finished):
     for env in range(3):
         about = json.loads((out / f"trajectories_env_{env:04d}.json").read_text())
         assert about["task_name"] == "go2_walking_ad" and about["action_type"] == "continuous"
-        assert about["observation_shape"] == {"proprio": [33]} and about["action_dim"] == 12
+        assert about["observation_shape"] == {"proprio": [OBSERVATIONS]} and about["action_dim"] == ACTIONS
         read = read_trajectories(out / f"trajectories_env_{env:04d}.h5")
         assert read.closed_cleanly and read.attributes["task_name"] == "go2_walking_ad"
+        assert json.loads(read.attributes["task"]) == DEFAULT_TASK.to_json()
         assert [len(history) for history in read.histories] == [STEPS]
 
 
@@ -107,7 +109,7 @@ def test_the_folders_own_json_tells_older_readers_the_task(finished, tmp_path, e
         run(out, expert)  # where the summary has the same name
     about = json.loads((out / f"{folder}.json").read_text())
     assert about["task_name"] == "go2_walking_ad" and about["group_name"] == "go2_locomotion"
-    assert about["observation_shape"] == {"proprio": [33]} and about["action_dim"] == 12
+    assert about["observation_shape"] == {"proprio": [OBSERVATIONS]} and about["action_dim"] == ACTIONS
     assert json.loads((out / "distil.json").read_text())["histories"] == 3
 
 
@@ -177,7 +179,7 @@ def test_a_long_history_is_groups_that_follow_each_other(monkeypatch, tmp_path, 
             assert spans == [(0, 7), (8, 15), (16, 23), (24, 29)]
             for first, last in spans:
                 group, n = file[f"{first}-{last}"], last - first + 1
-                assert group["proprio_observation"].shape == (n, 33) and group["action"].shape == (n, 12)
+                assert group["proprio_observation"].shape == (n, OBSERVATIONS) and group["action"].shape == (n, ACTIONS)
                 assert group["reward"].shape == (n,) and group["step_num"].shape == (n,)
                 np.testing.assert_array_equal(group["action"], history.action[first : last + 1])
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from fakes import FakeSimulator
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from histories_on_disk import Watcher
 from rsl_rl.models import MLPModel
 from tensordict import TensorDict
@@ -108,7 +108,7 @@ def test_the_loaded_expert_acts_like_the_actors_mean_in_the_saved_state(finished
     out, _, _ = finished
     network, card = load_expert(out, load_robot("go2"))
     assert card["hidden_dims"] == [8]
-    observation, last_action = torch.randn(4, 33), torch.randn(4, 12)
+    observation, last_action = torch.randn(4, OBSERVATIONS), torch.randn(4, ACTIONS)
     policy = ExpertPolicy(network, 4)
     policy.observe(last_action, torch.zeros(4))
     acted = policy.act(observation, torch.ones(4))
@@ -116,7 +116,7 @@ def test_the_loaded_expert_acts_like_the_actors_mean_in_the_saved_state(finished
     both = TensorDict({"policy": torch.cat([observation, last_action], dim=1)}, batch_size=[4])
     settings = ppo_settings(ExpertConfig(output_dir=out, **SMALL))
     del settings["actor"]["class_name"]
-    actor = MLPModel(both, settings["obs_groups"], "actor", 12, **settings["actor"])
+    actor = MLPModel(both, settings["obs_groups"], "actor", ACTIONS, **settings["actor"])
     actor.load_state_dict(read(out / "training.pth")["actor_state_dict"])
     with torch.inference_mode():
         torch.testing.assert_close(acted, actor(both), atol=0, rtol=0)
@@ -142,23 +142,27 @@ class Recorder(torch.nn.Module):
         super().__init__()
         self.seen = []
 
+    def __getitem__(self, layer):
+        """The last layer, which says how many actions there are."""
+        return torch.nn.Linear(1, ACTIONS)
+
     def forward(self, observation):
         self.seen.append(observation.clone())
-        return 0.1 * observation[:, :12] + 0.5
+        return 0.1 * observation[:, :ACTIONS] + 0.5
 
 
 def test_the_expert_sees_the_executed_action_except_at_an_episodes_start():
     network = Recorder()
     policy = ExpertPolicy(network, 3)
-    observation, executed = torch.randn(3, 33), torch.randn(3, 12)
+    observation, executed = torch.randn(3, OBSERVATIONS), torch.randn(3, ACTIONS)
     policy.act(observation, torch.tensor([0, 0, 0]))
     policy.observe(executed, torch.zeros(3))  # not what it answered: noise was added
     policy.act(observation, torch.tensor([1, 0, 7]))
     policy.reset()
     policy.act(observation, torch.tensor([5, 5, 5]))
     for seen in network.seen:
-        assert seen.shape == (3, 45) and torch.equal(seen[:, :33], observation)
-    shown = [seen[:, 33:] for seen in network.seen]
+        assert seen.shape == (3, OBSERVATIONS + ACTIONS) and torch.equal(seen[:, :OBSERVATIONS], observation)
+    shown = [seen[:, OBSERVATIONS:] for seen in network.seen]
     assert not shown[0].any() and not shown[2].any()
     assert torch.equal(shown[1][[0, 2]], executed[[0, 2]]) and not shown[1][1].any()
 
@@ -174,7 +178,7 @@ def test_time_outs_are_told_apart_from_falls(short_task):
     env = short_task
     dones, time_outs = [], []
     for _ in range(4):
-        _, reward, done, extras = env.step(torch.zeros(2, 12))
+        _, reward, done, extras = env.step(torch.zeros(2, ACTIONS))
         assert reward.isfinite().all()
         dones.append(done.tolist())
         time_outs.append(extras["time_outs"].tolist())
@@ -185,21 +189,21 @@ def test_time_outs_are_told_apart_from_falls(short_task):
 
 def test_the_last_action_is_forgotten_where_an_episode_ended(short_task):
     env = short_task
-    assert not env.get_observations()["policy"][:, 33:].any()
+    assert not env.get_observations()["policy"][:, OBSERVATIONS:].any()
     for step in range(4):
-        action = torch.randn(2, 12)
+        action = torch.randn(2, ACTIONS)
         observation, _, done, _ = env.step(action)
-        last = observation["policy"][:, 33:]
-        assert last.shape == (2, 12)
+        last = observation["policy"][:, OBSERVATIONS:]
+        assert last.shape == (2, ACTIONS)
         for i in range(2):
-            assert torch.equal(last[i], torch.zeros(12) if done[i] else action[i]), step
+            assert torch.equal(last[i], torch.zeros(ACTIONS) if done[i] else action[i]), step
     assert torch.equal(env.get_observations()["policy"], observation["policy"])
 
 
 def test_the_runner_can_spread_the_ends_of_the_first_episodes(short_task):
     env = short_task
     env.episode_length_buf = torch.tensor([0, 3])
-    _, _, done, extras = env.step(torch.zeros(2, 12))
+    _, _, done, extras = env.step(torch.zeros(2, ACTIONS))
     assert done.tolist() == [0, 1] and extras["time_outs"].tolist() == [0, 1]
     assert env.episode_length_buf.tolist() == [1, 0]
 

@@ -7,7 +7,7 @@ import re
 import h5py
 import numpy as np
 import pytest
-from fakes import make_history
+from fakes import ACTIONS, OBSERVATIONS, make_history
 from histories_on_disk import TASKS, write_foreign, write_history, write_robot
 
 from vintix_fast.data import History, ShapeError, open_writer
@@ -15,7 +15,7 @@ from vintix_fast.errors import InputFileError
 from vintix_fast.pretrain.histories import RobotHistories, read_histories
 from vintix_fast.schema import FIELDS
 
-GO2 = {"task_name": "go2_walking_ad", "observation_shape": {"proprio": [33]}, "action_dim": 12}
+GO2 = {"task_name": "go2_walking_ad", "observation_shape": {"proprio": [OBSERVATIONS]}, "action_dim": ACTIONS}
 
 
 def read(*directories, held_out=0.0, seed=5, say=lambda text: None):
@@ -225,7 +225,7 @@ def test_a_description_of_other_sizes_is_refused(tmp_path, sizes):
     """Not skipped: the whole directory is another task's."""
     write_history(tmp_path / "a.h5", make_history([5]), **GO2)
     write_history(tmp_path / "b.h5", make_history([5]), **(GO2 | sizes))
-    with pytest.raises(ShapeError, match=r"b\.json: .*the walking task has 33 observations and 12 actions"):
+    with pytest.raises(ShapeError, match=r"b\.json: .*the file has 33 observations and 12 actions"):
         read(tmp_path)
 
 
@@ -313,8 +313,8 @@ def test_what_never_varies_has_a_deviation_of_one(tmp_path):
 
 def test_statistics_of_large_offsets_are_not_lost_to_rounding():
     n = 20_000
-    observation = np.zeros((n, 33), np.float32)
+    observation = np.zeros((n, OBSERVATIONS), np.float32)
     observation[:, 0] = 1000.0 + np.tile([-0.5, 0.5], n // 2)
-    history = History(observation, np.zeros((n, 12), np.float32), np.zeros(n), np.zeros(n, np.int32), {}, 0)
+    history = History(observation, np.zeros((n, ACTIONS), np.float32), np.zeros(n), np.zeros(n, np.int32), {}, 0)
     info = RobotHistories("task", "group", [history], [], []).statistics("group")
     assert info.obs_mean[0] == pytest.approx(1000.0, abs=1e-6) and info.obs_std[0] == pytest.approx(0.5, abs=1e-6)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import ACTIONS
 
 from vintix_fast.report import film as module
 from vintix_fast.report.film import film
@@ -20,7 +21,7 @@ def recording() -> Recording:
         base_pos_m=np.stack([marked] * 3, axis=2),
         base_quat=np.zeros((STEPS, ENVS, 4), np.float32),
         forward_speed_m_s=marked,
-        joint_pos_rad=np.stack([marked] * 12, axis=2),
+        joint_pos_rad=np.stack([marked] * ACTIONS, axis=2),
         contact=np.zeros((STEPS, ENVS, 4), bool),
         reward=marked,
         falls=(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeSimulator
+from fakes import ACTIONS, FakeSimulator
 from matplotlib.figure import Figure
 from runs import read_rows, run_small, script_evaluations, tree
 
@@ -205,7 +205,7 @@ def test_before_and_after_start_alike_and_differ(report, out, figures):
     made = report(out)
     before, after = made.recordings["before"], made.recordings["after"]
     assert made.robot.name == "minicheetah"
-    assert before.joint_pos_rad.shape == (STEPS, NUM_ENVS, 12) and before.contact.shape == (STEPS, NUM_ENVS, 4)
+    assert before.joint_pos_rad.shape == (STEPS, NUM_ENVS, ACTIONS) and before.contact.shape == (STEPS, NUM_ENVS, 4)
     np.testing.assert_array_equal(before.joint_pos_rad[0], after.joint_pos_rad[0])  # the first action is not yet done
     assert np.abs(before.joint_pos_rad - after.joint_pos_rad)[50:].max() > 1e-3
     titles = [axes.get_title() for axes in figures["traces.png"].axes if axes.get_title()]
@@ -231,7 +231,9 @@ def test_bars_lie_where_a_leg_stands(figures, tmp_path):
     contact = np.zeros((120, 1, 4), bool)
     contact[30:40, 0, 1], contact[110:, 0, 3] = True, True
     zeros = np.zeros((120, 1))
-    made = Recording(np.zeros((120, 1, 3)), np.zeros((120, 1, 4)), zeros, np.zeros((120, 1, 12)), contact, zeros, ())
+    made = Recording(
+        np.zeros((120, 1, 3)), np.zeros((120, 1, 4)), zeros, np.zeros((120, 1, ACTIONS)), contact, zeros, ()
+    )
     plot_traces(tmp_path / "traces.png", {"x": made})
     bars = [
         [path.get_extents().extents.round(6).tolist() for path in rows.get_paths()]

@@ -111,7 +111,7 @@ def test_bundled_file_by_path():
 ])  # fmt: skip
 def test_joint_signs(target, reference, leg):
     signs = joint_signs(load_robot(target), load_robot(reference))
-    assert signs.shape == (12,) and signs.dtype == np.float32
+    assert signs.shape == (len(load_robot(target).joints),) and signs.dtype == np.float32
     assert signs.tolist() == 4 * leg
 
 
@@ -172,7 +172,7 @@ def test_documented_example(rex, tmp_path, monkeypatch):
     robot = load_robot(rex())
     assert (robot.name, robot.kp, robot.aliases) == ("rex", 20.0, ())
     assert robot.urdf_path == tmp_path / "rex.urdf"
-    assert joint_signs(robot, load_robot("go2")).tolist() == 12 * [1]
+    assert joint_signs(robot, load_robot("go2")).tolist() == len(robot.joints) * [1]
     monkeypatch.chdir(tmp_path)
     assert load_robot("rex.toml").urdf_path == tmp_path / "rex.urdf"
 
@@ -213,6 +213,16 @@ def test_axes_without_a_common_line(rex):
         joint_signs(robot, load_robot("go2"))
     slightly_off = load_robot(rex(urdf=urdf_text(thigh_axis="0 -1 0.3")))
     assert joint_signs(slightly_off, load_robot("go2")).tolist() == 4 * [1, -1, 1]
+
+
+def test_a_robot_with_two_joints_a_leg(two_joints_a_leg):
+    robot = two_joints_a_leg
+    assert robot.joints == tuple(f"{leg}_{part}_joint" for leg in LEGS for part in ("thigh", "calf"))
+    assert robot.last_joints == tuple(f"{leg}_calf_joint" for leg in LEGS)
+    assert robot.joints_of_a_leg == ("joint 1", "joint 2") and load_robot("go2").joints_of_a_leg[-1] == "calf"
+    np.testing.assert_allclose(robot.joint_axes, [[0, -1, 0]] * len(robot.joints), atol=1e-12)
+    with pytest.raises(UsageError, match="held has 8 joints and go2 12"):
+        joint_signs(robot, load_robot("go2"))
 
 
 # --- errors ---
@@ -263,7 +273,7 @@ def test_unreadable_files(tmp_path):
     ('"rex_walking_ad"', "", r"task_names is empty"),
     ('"rex_walking_ad"', "7", r"task_names must hold texts only, got 7"),
     ('"rex_locomotion"', '"rex.locomotion"', r"group_name may use letters, digits, _ and - only"),
-    ('"FR_hip_joint", ', "", r"joints must have 12 entries \(legs FR, FL, RR, RL, each hip, thigh, calf\), got 11"),
+    ('"FR_hip_joint", ', "", r"joints must have as many entries for each of the legs FR, FL, RR, RL, got 11"),
     ('"FL_hip_joint"', '"FR_hip_joint"', r"joints names 'FR_hip_joint' twice"),
     ('"FL_hip_joint"', '"FL_hip"', r"joints names 'FL_hip', which is no joint of .*rex.urdf.*FR_hip_joint"),
     ('"FL_hip_joint"', '"FL_foot_fixed"', r"joints names 'FL_foot_fixed', which is fixed in .*rex.urdf"),

@@ -5,10 +5,11 @@ import functools
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator
+from fakes import ACTIONS, FakeSimulator
 
 from vintix_fast.data import open_writer, read_trajectories
 from vintix_fast.errors import Interrupted
+from vintix_fast.layout import QUADRUPED
 from vintix_fast.rollout import Actor, HostCopies, Noise, collect, collector, episodes_per_env, ladder
 from vintix_fast.schema import EXTRA_FIELDS
 from vintix_fast.task import WalkingTask
@@ -26,7 +27,7 @@ class FakePolicy(Actor):
     def act(self, observation, step_num):
         assert observation.isfinite().all()
         self.seen.append((observation.clone(), step_num.clone()))
-        return 0.3 * torch.sin(3.0 * observation[:, 9:21] + step_num[:, None]) + 0.1
+        return 0.3 * torch.sin(3.0 * observation[:, QUADRUPED.joint_pos] + step_num[:, None]) + 0.1
 
     def observe(self, action, reward):
         assert action.isfinite().all() and reward.isfinite().all()
@@ -173,7 +174,7 @@ def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):
 
 def test_the_file_holds_what_is_kept_in_memory(go2, tmp_path):
     path = tmp_path / "trajectories.h5"
-    noise = Noise(ladder(5, 0.3), 12, 0)
+    noise = Noise(ladder(5, 0.3), ACTIONS, 0)
     with open_writer(path, 5, {"seed": 1}) as writer:
         collection, _ = run(go2, 5, 7, writer=writer, noise=noise, fall_after=(3, 9, 4, 12, 40))
     read = read_trajectories(path)
@@ -189,7 +190,7 @@ def test_without_keep_nothing_is_kept(go2):
 
 def test_a_seed_decides_everything(go2):
     def noisy(seed):
-        noise = Noise(ladder(3, 0.2), 12, seed)
+        noise = Noise(ladder(3, 0.2), ACTIONS, seed)
         return run(go2, 3, 5, seed=seed, noise=noise)[0].histories
 
     once, again, other = noisy(1), noisy(1), noisy(2)
@@ -228,7 +229,7 @@ def test_steps_that_arrive_late_give_the_same(go2, tmp_path, monkeypatch, num_ep
         seen = []
         with open_writer(path, 3, {}) as writer:
             collection, _ = run(
-                go2, 3, num_episodes, fall_after=(3, 5, 4), writer=writer, noise=Noise(ladder(3, 0.3), 12, 0),
+                go2, 3, num_episodes, fall_after=(3, 5, 4), writer=writer, noise=Noise(ladder(3, 0.3), ACTIONS, 0),
                 on_step=lambda c: seen.append((c.env_steps, len(c.episodes))), **options, **more,
             )  # fmt: skip
         return collection, read_trajectories(path), seen
@@ -248,9 +249,9 @@ def test_steps_that_arrive_late_give_the_same(go2, tmp_path, monkeypatch, num_ep
 
 def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
     sigma = torch.tensor([0.0, 0.05, 0.4])
-    drawn = Noise(sigma, 12, 3)
-    collection, _ = run(go2, 3, 3, noise=Noise(sigma, 12, 3))
-    noise = torch.stack([drawn.apply(torch.zeros(3, 12), step) for step in range(15)]).numpy()  # [T, N, A]
+    drawn = Noise(sigma, ACTIONS, 3)
+    collection, _ = run(go2, 3, 3, noise=Noise(sigma, ACTIONS, 3))
+    noise = torch.stack([drawn.apply(torch.zeros(3, ACTIONS), step) for step in range(15)]).numpy()  # [T, N, A]
     for history in collection.histories:
         added = history.action - history.extras["mean_action"]
         np.testing.assert_allclose(added, noise[: len(added), history.env], atol=1e-6)
@@ -260,8 +261,8 @@ def test_noise_is_the_difference_between_what_was_done_and_what_was_meant(go2):
 
 def test_noise_has_its_strength_and_memory_from_the_first_step_on():
     sigma = ladder(200, 0.2)
-    noise = Noise(sigma, 12, 0)
-    x = torch.stack([noise.apply(torch.zeros(200, 12), step) for step in range(1000)])  # [T, N, A]
+    noise = Noise(sigma, ACTIONS, 0)
+    x = torch.stack([noise.apply(torch.zeros(200, ACTIONS), step) for step in range(1000)])  # [T, N, A]
     loud = x[:, 40:] / sigma[40:, None]
     assert not x[:, :40].any()
     torch.testing.assert_close(loud.std(dim=(0, 2)), torch.ones(160), atol=0.06, rtol=0)
@@ -275,23 +276,23 @@ def test_noise_has_its_strength_and_memory_from_the_first_step_on():
 
 def test_noise_depends_on_its_seed():
     def first(seed):
-        return Noise(ladder(4, 0.2), 12, seed).apply(torch.zeros(4, 12), 0)
+        return Noise(ladder(4, 0.2), ACTIONS, seed).apply(torch.zeros(4, ACTIONS), 0)
 
     assert torch.equal(first(1), first(1)) and not torch.equal(first(1), first(2))
 
 
 def test_a_step_that_is_made_again_gets_the_same_noise():
-    once, again = (Noise(ladder(4, 0.2), 12, 3) for _ in range(2))
+    once, again = (Noise(ladder(4, 0.2), ACTIONS, 3) for _ in range(2))
     for step in range(520):  # over two blocks
-        first = again.apply(torch.zeros(4, 12), step)
-        assert torch.equal(again.apply(torch.zeros(4, 12), step), first)
-        assert torch.equal(once.apply(torch.zeros(4, 12), step), first)
+        first = again.apply(torch.zeros(4, ACTIONS), step)
+        assert torch.equal(again.apply(torch.zeros(4, ACTIONS), step), first)
+        assert torch.equal(once.apply(torch.zeros(4, ACTIONS), step), first)
 
 
 def test_an_environments_noise_does_not_depend_on_its_neighbours():
     def drawn(num_envs, steps=600):
-        noise = Noise(torch.full((num_envs,), 0.2), 12, 7)
-        return torch.stack([noise.apply(torch.zeros(num_envs, 12), step) for step in range(steps)])
+        noise = Noise(torch.full((num_envs,), 0.2), ACTIONS, 7)
+        return torch.stack([noise.apply(torch.zeros(num_envs, ACTIONS), step) for step in range(steps)])
 
     few, many = drawn(2), drawn(5)
     torch.testing.assert_close(few, many[:, :2], rtol=0, atol=0)

@@ -5,9 +5,10 @@ import contextlib
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator, tiny_model
+from fakes import ACTIONS, OBSERVATIONS, FakeSimulator, tiny_model
 
 from vintix_fast.errors import UsageError
+from vintix_fast.kernels.reference import standardise
 from vintix_fast.rollout import GraphPolicy, Noise, Policy, collect, ladder
 from vintix_fast.task import WalkingTask
 
@@ -20,7 +21,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch find
 def run(robot, policy, episodes=13, seed=0):
     """Episodes that end at other times in each environment, by falls and by time-outs: the context wraps twice."""
     task = WalkingTask(FakeSimulator(robot, 4, fall_after=(5, 30, 9, 12)), robot, max_steps=14)
-    noise = Noise(ladder(4, 0.3), 12, seed)
+    noise = Noise(ladder(4, 0.3), ACTIONS, seed)
     return collect(task, policy, episodes, seed=seed, random_starts=True, noise=noise, keep=True).histories
 
 
@@ -36,7 +37,7 @@ def inputs(steps, num_envs=4, seed=0, device="cpu"):
     generator = torch.Generator().manual_seed(seed)
     for t in range(steps):
         step_num = t % (5 + torch.arange(num_envs, dtype=torch.int32) % 4)
-        rows = [torch.randn(num_envs, n, generator=generator).to(device) for n in (33, 12, 1)]
+        rows = [torch.randn(num_envs, n, generator=generator).to(device) for n in (OBSERVATIONS, ACTIONS, 1)]
         yield rows[0], step_num.to(device), rows[1], rows[2][:, 0]
 
 
@@ -106,9 +107,19 @@ def test_an_action_stays_what_it_was_when_the_next_is_decided(tiny):
     assert torch.equal(action, before)
 
 
+def test_a_standardised_observation_takes_the_place_of_what_the_policy_would_make_of_it(tiny):
+    whole, given, misled = (GraphPolicy(tiny, TASK, 4, 24) for _ in range(3))
+    (observation, *_), step_num = next(inputs(1, 4)), torch.zeros(4, dtype=torch.int32)
+    expected = whole.act(observation, step_num)
+    given.begin(observation, step_num, standardise(observation, *given.statistics))
+    assert torch.equal(given.finish(), expected)
+    misled.begin(observation, step_num, torch.zeros_like(observation))
+    assert (misled.finish() - expected).abs().max() > 1e-3
+
+
 def test_observations_of_another_number_of_environments_are_refused(tiny):
     with pytest.raises(UsageError, match=r"must be \[4, 33\], got \[1, 33\]"):
-        GraphPolicy(tiny, TASK, 4, 24).begin(torch.zeros(1, 33), torch.zeros(1))
+        GraphPolicy(tiny, TASK, 4, 24).begin(torch.zeros(1, OBSERVATIONS), torch.zeros(1))
 
 
 class FakeCuda:

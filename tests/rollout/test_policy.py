@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSimulator, tiny_model
+from fakes import ACTIONS, FakeSimulator, tiny_model
 
 from vintix_fast.rollout import Noise, Policy, collect, ladder
 from vintix_fast.task import WalkingTask
@@ -18,7 +18,7 @@ def task(go2):
 
 
 def run(task, policy, seed=0):
-    noise = Noise(ladder(4, 0.3), 12, seed)
+    noise = Noise(ladder(4, 0.3), ACTIONS, seed)
     return collect(task, policy, 13, seed=seed, random_starts=True, noise=noise, keep=True).histories
 
 

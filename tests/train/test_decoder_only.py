@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fakes import make_history, tiny_model
+from fakes import ACTIONS, make_history, tiny_model
 from small_trainings import GROUP, TASK, kernel_model, snapshot, windows_for
 
 from vintix_fast.train import FinetuneConfig, compiled, finetune
@@ -32,7 +32,9 @@ def test_decoder_only_in_bfloat16_learns_what_float32_does(make):
     losses = {}
     for bf16 in (False, True):
         model = make()
-        info = dataclasses.replace(model.tasks[TASK], acs_mean=(0.3,) * 12, acs_std=tuple(np.linspace(0.5, 2.0, 12)))
+        info = dataclasses.replace(
+            model.tasks[TASK], acs_mean=(0.3,) * ACTIONS, acs_std=tuple(np.linspace(0.5, 2.0, ACTIONS))
+        )
         model.set_task_info(TASK, info)
         windows = windows_for(histories, [0.5 * h.action for h in histories], window_len=60)
         log = finetune(model, TASK, windows, dataclasses.replace(config, bf16=bf16), seed=2)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fakes import make_history
+from fakes import ACTIONS, OBSERVATIONS, make_history
 from made_histories import BEST, history_of, tries
 
 from vintix_fast.config import IMPROVERS
@@ -54,11 +54,11 @@ def test_an_action_is_not_blamed_for_the_situation_that_it_was_chosen_in():
     """
     rng = np.random.default_rng(0)
     load = rng.normal(0.0, 1.0, 4000).astype(np.float32)
-    meant = np.zeros((4000, 12), np.float32)
+    meant = np.zeros((4000, ACTIONS), np.float32)
     meant[:, 0] = load
-    action = meant + rng.normal(0.0, 0.1, (4000, 12)).astype(np.float32)
+    action = meant + rng.normal(0.0, 0.1, (4000, ACTIONS)).astype(np.float32)
     history = history_of(
-        [0] * 4000, terminated=range(4000), observation=rng.normal(0.0, 0.3, (4000, 33)), action=action,
+        [0] * 4000, terminated=range(4000), observation=rng.normal(0.0, 0.3, (4000, OBSERVATIONS)), action=action,
         mean_action=meant, reward=0.02 * (action[:, 0] - 3.0 * load),
     )  # fmt: skip
     assert np.corrcoef(action[:, 0], history.reward)[0, 1] < -0.9
@@ -79,7 +79,7 @@ def test_several_small_steps_go_no_farther_than_the_step():
 def test_falling_is_avoided_although_it_pays_the_same():
     """Whoever moves joint 0 outwards falls at once; the reward is the same for everybody."""
     rng = np.random.default_rng(0)
-    step_num, fell, action = [], [], rng.normal(0.0, 0.5, (3000, 12)).astype(np.float32)
+    step_num, fell, action = [], [], rng.normal(0.0, 0.5, (3000, ACTIONS)).astype(np.float32)
     step = 0
     for row in range(3000):
         step_num.append(step)
@@ -87,8 +87,8 @@ def test_falling_is_avoided_although_it_pays_the_same():
         fell += [row] if falls else []
         step = 0 if falls else step + 1
     history = history_of(
-        step_num, terminated=fell, observation=rng.normal(0.0, 0.3, (3000, 33)), action=action,
-        mean_action=np.zeros((3000, 12)), reward=np.full(3000, 0.02),
+        step_num, terminated=fell, observation=rng.normal(0.0, 0.3, (3000, OBSERVATIONS)), action=action,
+        mean_action=np.zeros((3000, ACTIONS)), reward=np.full(3000, 0.02),
     )  # fmt: skip
     improver = climber(step=0.2, gradient_steps=1)
     (targets,) = improver.targets([history], [history], 0, silent)
@@ -100,7 +100,7 @@ def test_one_target_for_each_step_of_each_history():
     histories = [make_history([30, 10], seed=s) for s in range(3)]
     improver = CriticImprover(ImproveConfig(critic=CriticConfig(updates=5, batch_size=32, hidden=8)))
     targets = improver.targets(histories[1:], histories, 0, silent)
-    assert [t.action.shape for t in targets] == [(40, 12)] * 2 and [t.weight.shape for t in targets] == [(40,)] * 2
+    assert [t.action.shape for t in targets] == [(40, ACTIONS)] * 2 and [t.weight.shape for t in targets] == [(40,)] * 2
     for t in targets:
         assert t.action.dtype == t.weight.dtype == np.float32
         assert np.isfinite(t.action).all() and (t.weight >= 0).all() and t.weight.any()

@@ -1,6 +1,7 @@
 """What the critic learns from: n-step returns by hand."""
 
 import numpy as np
+from fakes import ACTIONS, OBSERVATIONS
 from made_histories import history_of
 
 from vintix_fast.train import CriticConfig
@@ -31,10 +32,10 @@ def test_returns_are_of_n_steps_where_the_episode_is_long_enough():
 
 def test_the_last_action_is_part_of_the_state_and_0_at_an_episodes_start():
     data = transitions([history_of([0, 1, 2, 0, 1, 2], terminated=[2], truncated=[5])], BY_HAND)
-    assert data.state.shape == (5, 33 + 12 + 12)
-    last = data.state[:, 33:45]
+    assert data.state.shape == (5, OBSERVATIONS + 2 * ACTIONS)
+    last = data.state[:, OBSERVATIONS : OBSERVATIONS + ACTIONS]
     assert last[:, 0].tolist() == [0.0, 0.25, 1.25, 0.0, 3.25] and (last == last[:, :1]).all()
-    assert data.next_state[3:, 33].tolist() == [4.25, 4.25]
+    assert data.next_state[3:, OBSERVATIONS].tolist() == [4.25, 4.25]
 
 
 def test_a_stream_is_not_continued_by_the_next_one():

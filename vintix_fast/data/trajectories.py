@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 
 from vintix_fast.errors import InputFileError
-from vintix_fast.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS
+from vintix_fast.layout import QUADRUPED, ObservationLayout
+from vintix_fast.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS, required_fields
 
 _FINAL_NAME = re.compile(r"(\d+)-(\d+)")
 _STAGING_NAME = re.compile(r"env_(\d+)_block_(\d+)")
@@ -31,8 +32,8 @@ class ShapeError(InputFileError):
 class History:
     """What one environment lived through, in order: its episodes one after another, n transitions in all."""
 
-    observation: np.ndarray  # [n, 33] float32, what the policy saw
-    action: np.ndarray  # [n, 12] float32, what it did
+    observation: np.ndarray  # [n, O] float32, what the policy saw
+    action: np.ndarray  # [n, J] float32, what it did
     reward: np.ndarray  # [n] float32, what it got for it
     step_num: np.ndarray  # [n] int32, step within the episode
     extras: dict[str, np.ndarray]  # further datasets by name, [n, ...]
@@ -220,7 +221,9 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
     """The blocks' transitions one after another: the required fields, and the extras that every block has."""
     total = sum(block.length for block in blocks)
     data = {}
-    for name, (shape, dtype) in REQUIRED_FIELDS.items():
+    joints = _dataset(blocks[0].group, "action", path).shape[1:]
+    layout = ObservationLayout(*joints) if len(joints) == 1 else QUADRUPED
+    for name, (shape, dtype) in required_fields(layout).items():
         for block in blocks:
             if _dataset(block.group, name, path).shape[1:] != shape:
                 raise ShapeError(

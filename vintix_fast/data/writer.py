@@ -7,21 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast._core import TrajectoryWriter
-from vintix_fast.schema import BLOCK_LEN, DEMONSTRATOR, FIELDS
+from vintix_fast.layout import QUADRUPED, ObservationLayout
+from vintix_fast.schema import BLOCK_LEN, DEMONSTRATOR, fields
 
 
-def open_writer(path: Path, num_envs: int, attributes: dict[str, Any], demonstrated: bool = False) -> TrajectoryWriter:
-    """A writer of ``schema.FIELDS`` to ``path``; use it in a ``with`` block, whose clean end puts the file in place.
+def open_writer(
+    path: Path,
+    num_envs: int,
+    attributes: dict[str, Any],
+    demonstrated: bool = False,
+    layout: ObservationLayout = QUADRUPED,
+) -> TrajectoryWriter:
+    """A writer of ``schema.fields`` to ``path``; use it in a ``with`` block, whose clean end puts the file in place.
 
     Args:
         path: the final name; until then the file is ``<path>.partial``.
         attributes: go to the file's attributes, as text (numbers as JSON).
         demonstrated: an expert acts; the field ``mean_action`` is called ``demonstrator_action``.
+        layout: the robot's.
 
     Raises:
         OSError: the file cannot be made; names file and cause.
     """
     names = {"mean_action": DEMONSTRATOR} if demonstrated else {}
-    fields = [(names.get(name, name), shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
+    columns = [(names.get(name, name), shape, dtype.name) for name, (shape, dtype) in fields(layout).items()]
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in attributes.items()}
-    return TrajectoryWriter(str(path), num_envs, fields, texts, block_len=BLOCK_LEN)
+    return TrajectoryWriter(str(path), num_envs, columns, texts, block_len=BLOCK_LEN)

@@ -15,15 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vintix_fast.errors import UsageError
+from vintix_fast.layout import ObservationLayout
 from vintix_fast.model.vintix import Vintix
-
-# Body angular velocity, projected gravity and command, 3 each; then a position and a velocity for each joint.
-BODY_DIMS = 9
-
-
-def observation_sign(sign: np.ndarray) -> np.ndarray:
-    """Signs of an observation's entries for a robot whose joints turn by ``sign``: [act] -> [9 + 2 * act]."""
-    return np.concatenate([np.ones(BODY_DIMS), sign, sign])
 
 
 def add_group(
@@ -56,12 +49,13 @@ def add_group(
     if joint_sign.shape != (reference.action_dim,) or not np.isin(joint_sign, (-1.0, 1.0)).all():
         raise UsageError(f"sign must be {reference.action_dim} values of +1 or -1, got {sign!r}")
     if (joint_sign < 0).any():
-        if reference.observation_dim != BODY_DIMS + 2 * reference.action_dim:
+        layout = ObservationLayout(reference.action_dim)
+        if reference.observation_dim != layout.size:
             raise UsageError(
-                f"joints can only be turned in observations of {BODY_DIMS} + 2 * {reference.action_dim} entries, "
-                f"but {reference_task_name!r} has {reference.observation_dim}"
+                f"joints can only be turned in observations of {layout.size} entries, which {layout.num_joints} joints "
+                f"have, but {reference_task_name!r} has {reference.observation_dim}"
             )
-        obs_sign = observation_sign(joint_sign)
+        obs_sign = layout.signs(joint_sign)
     else:
         obs_sign = np.ones(reference.observation_dim)
 
@@ -102,7 +96,7 @@ def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, posit
     info = model.tasks[task_name]
     if sharing := model.sharing(task_name):
         raise UsageError(f"the group {info.group_name} is shared with {', '.join(sharing)}, which would move too")
-    group, positions = info.group_name, slice(BODY_DIMS, BODY_DIMS + info.action_dim)
+    group, positions = info.group_name, ObservationLayout(info.action_dim).joint_pos
     seen = np.zeros(info.observation_dim)
     seen[positions] = position_offset
     if model.config.norm_obs:

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vintix_fast.kernels.reference import standardise
 from vintix_fast.model.config import ModelConfig, TaskInfo
 
 NORM_EPS = 1e-5
-STD_EPS = 1e-6
 MAX_EPISODE_STEPS = 10_000  # rows of the step embedding; later steps share the last row
 
 
@@ -103,11 +103,11 @@ class TaskStatistics(nn.Module):
 
     def normalise_observation(self, observation: Tensor) -> Tensor:
         """[..., observation_dim] in its own units -> standardised, same shape."""
-        return (observation - self.obs_mean) / (self.obs_std + STD_EPS)
+        return standardise(observation, self.obs_mean, self.obs_std)
 
     def normalise_action(self, action: Tensor) -> Tensor:
         """[..., action_dim] in its own units -> standardised, same shape."""
-        return (action - self.acs_mean) / (self.acs_std + STD_EPS)
+        return standardise(action, self.acs_mean, self.acs_std)
 
     def denormalise_action(self, action: Tensor) -> Tensor:
         """[..., action_dim] as decoded -> in the action's own units (without the epsilon, as in training)."""

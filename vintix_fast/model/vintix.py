@@ -144,13 +144,19 @@ class Vintix(nn.Module):
         return self.tasks[name], self._statistics[list(self.tasks).index(name)]
 
     def encode(
-        self, task_name: str, observation: Tensor, prev_action: Tensor, prev_reward: Tensor, step_num: Tensor
+        self,
+        task_name: str,
+        observation: Tensor,
+        prev_action: Tensor,
+        prev_reward: Tensor,
+        step_num: Tensor,
+        standardised: bool = False,
     ) -> Tensor:
         """Make one token of each step.
 
         Args:
             task_name: whose statistics and encoders to use.
-            observation: [N, T, obs], in the robot's units.
+            observation: [N, T, obs], in the robot's units, or ``standardised`` already, see `observation_statistics`.
             prev_action: [N, T, act], the action taken one step earlier; ignored where ``step_num`` is 0.
             prev_reward: [N, T], the reward that action got; ignored where ``step_num`` is 0.
             step_num: [N, T] integers, step within the episode, from 0.
@@ -163,7 +169,7 @@ class Vintix(nn.Module):
         """
         info, statistics = self._task(task_name)
         encoder, group = self.encoder, info.group_name
-        if self.config.norm_obs:
+        if self.config.norm_obs and not standardised:
             observation = statistics.normalise_observation(observation)
         if self.config.norm_acs:
             prev_action = statistics.normalise_action(prev_action)
@@ -184,6 +190,11 @@ class Vintix(nn.Module):
         info, statistics = self._task(task_name)
         action = self.head.acs_decoders[info.group_name](hidden)
         return statistics.denormalise_action(action) if self.config.norm_acs else action
+
+    def observation_statistics(self, task_name: str) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation, both [obs], by which `encode` standardises observations; None: it takes them as given."""
+        _, statistics = self._task(task_name)
+        return (statistics.obs_mean, statistics.obs_std) if self.config.norm_obs else None
 
     def action_units(self, task_name: str) -> tuple[Tensor, Tensor]:
         """Scale and shift, both [act], with which `act` takes what the decoder gives into the robot's units."""
@@ -220,6 +231,7 @@ class Vintix(nn.Module):
         prev_reward: Tensor,
         step_num: Tensor,
         cache: ContextCache,
+        standardised: bool = False,
     ) -> Tensor:
         """Predict the next action of N environments from one new step each and the cached history.
 
@@ -228,7 +240,7 @@ class Vintix(nn.Module):
 
         Args:
             task_name: the task of all N environments.
-            observation: [N, obs].
+            observation: [N, obs], ``standardised`` or not, as for `encode`.
             prev_action: [N, act].
             prev_reward: [N].
             step_num: [N] integers; an episode may restart at 0 while the history goes on.
@@ -242,7 +254,7 @@ class Vintix(nn.Module):
         """
         if observation.shape[0] != cache.num_envs:
             raise UsageError(f"got {observation.shape[0]} observations for a cache of {cache.num_envs} environments")
-        token = self.encode(task_name, observation, prev_action, prev_reward, step_num)
+        token = self.encode(task_name, observation, prev_action, prev_reward, step_num, standardised)
         return self.act(task_name, self.transformer.decode(token, cache))
 
     @torch.no_grad()

@@ -27,9 +27,9 @@ from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, load_robot
 from vintix_fast.rollout import collect
 from vintix_fast.run import OPTIONS_FILE, RunDirectory, versions, write_json
-from vintix_fast.schema import ACTION_DIM, DEMONSTRATOR, OBSERVATION_DIM
+from vintix_fast.schema import DEMONSTRATOR
 from vintix_fast.sim import Simulator
-from vintix_fast.task import ACTION_SCALE_RAD, WalkingTask
+from vintix_fast.task import WalkingTask
 from vintix_fast.upload import upload
 
 CARD_FILE, CURVE_FILE = "distil.json", "returns.png"
@@ -49,19 +49,20 @@ class NoiseDistillation:
     """Mixes the expert's action with one drawn uniformly over the joints' range, less of it at each step.
 
     Args:
-        robot: whose joint range.
+        task: whose robot's joint range.
         config: the schedule.
         seed: of the random actions.
     """
 
-    def __init__(self, robot: Robot, config: DistilConfig, seed: int) -> None:
-        lowest, highest = ((robot.joint_range_rad.T - robot.default_pose_rad) / ACTION_SCALE_RAD).astype(np.float32)
+    def __init__(self, task: WalkingTask, config: DistilConfig, seed: int) -> None:
+        range_rad = task.robot.joint_range_rad.T - task.robot.default_pose_rad
+        lowest, highest = (range_rad / task.config.action_scale_rad).astype(np.float32)
         self._lowest, self._span = torch.from_numpy(lowest), torch.from_numpy(highest - lowest)
         self._generator = torch.Generator().manual_seed(seed)
         self._config = config
 
     def apply(self, action: torch.Tensor, step: int) -> torch.Tensor:
-        """The expert's action [N, 12] in a step, counted from 0 -> the one to execute."""
+        """The expert's action [N, J] in a step, counted from 0 -> the one to execute."""
         config = self._config
         share = random_share(step, config.steps_per_env, config.power, config.expert_fraction)
         random = self._lowest + self._span * torch.rand(action.shape, generator=self._generator)
@@ -150,11 +151,12 @@ def _round(
         return
     robot, seed = task.robot, int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
     about = {"robot": robot.name, "task_name": robot.task_names[0], "seed": config.seed}
+    about |= {"task": task.config.to_json()} | versions()
     with contextlib.ExitStack() as stack:
         what = f"{robot.name}: histories {envs[0]} to {envs[-1]}"
         stack.enter_context(progress.rollout(what, 0, config.steps_per_env))
         writers = [
-            stack.enter_context(open_writer(history_path(directory, env), 1, about | {"env": env} | versions(), True))
+            stack.enter_context(open_writer(history_path(directory, env), 1, about | {"env": env}, True, task.layout))
             for env in envs
         ]
         collection = collect(
@@ -163,7 +165,7 @@ def _round(
             seed=seed,
             random_starts=True,
             steps_per_env=config.steps_per_env,
-            noise=NoiseDistillation(robot, config, seed),
+            noise=NoiseDistillation(task, config, seed),
             writer=_HistoryFiles(writers),
             on_step=progress.on_rollout_step,
         )
@@ -178,11 +180,12 @@ def _round(
 
 
 def _task_info(robot: Robot) -> dict[str, Any]:
+    layout = robot.layout
     return {
         "task_name": robot.task_names[0],
         "group_name": robot.group_name,
-        "observation_shape": {"proprio": [OBSERVATION_DIM]},
-        "action_dim": ACTION_DIM,
+        "observation_shape": {"proprio": [layout.size]},
+        "action_dim": layout.num_joints,
         "action_type": "continuous",
     }
 

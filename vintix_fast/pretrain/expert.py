@@ -30,7 +30,6 @@ from vintix_fast.pretrain.expert_policy import (
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import load_robot
 from vintix_fast.run import RunDirectory, load_tensors, save_tensors, versions, write_json
-from vintix_fast.schema import ACTION_DIM
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
 
@@ -39,13 +38,13 @@ ANEW = "--overwrite begins the expert anew"
 
 
 class ExpertTask(VecEnv):
-    """`WalkingTask` as rsl_rl sees it: observation [N, 45], time-outs told apart from falls."""
+    """`WalkingTask` as rsl_rl sees it: observation [N, O + J], time-outs told apart from falls."""
 
     def __init__(self, task: WalkingTask, seed: int) -> None:
-        self.num_envs, self.num_actions, self.max_episode_length = task.num_envs, ACTION_DIM, task.max_steps
+        self.num_envs, self.num_actions, self.max_episode_length = task.num_envs, task.layout.num_joints, task.max_steps
         self.device, self.cfg = task.device, {}
         self._task = task
-        self._last_action = torch.zeros(self.num_envs, ACTION_DIM, device=self.device)
+        self._last_action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         self._observation = task.reset(seed, random_starts=True)
 
     @property
@@ -165,7 +164,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
         directory.begin()
         try:
             runner = _train(config, directory.path, state, task, progress)
-            network = expert_network(config.hidden_dims)
+            network = expert_network(config.hidden_dims, task.layout)
             actor = runner.alg.get_policy().state_dict()
             network.load_state_dict({k.removeprefix("mlp."): v for k, v in actor.items() if k.startswith("mlp.")})
             policy = ExpertPolicy(network, config.num_envs, task.device)

@@ -1,6 +1,6 @@
 """A trained expert: a small network that maps what the robot senses, and its last action, to joint targets.
 
-Owns the expert's two files and the 45-number observation.  Knows nothing about how it was trained.
+Owns the expert's two files and its observation.  Knows nothing about how it was trained.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ import torch
 from torch import nn
 
 from vintix_fast.errors import InputFileError, UsageError, cause
+from vintix_fast.layout import QUADRUPED, ObservationLayout
 from vintix_fast.robots import Robot
 from vintix_fast.rollout import Actor
 from vintix_fast.run import load_tensors
-from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
 
-EXPERT_OBSERVATION_DIM = OBSERVATION_DIM + ACTION_DIM
 WEIGHTS_FILE, CARD_FILE = "expert.pth", "expert.json"
 AGAIN = "train it again with `vintix-fast expert`"
 
 
-def expert_network(hidden_dims: list[int]) -> nn.Sequential:
-    """ELU network from the expert's observation [N, 45] to its action [N, 12]; layers as rsl_rl's MLP names them."""
-    widths = [EXPERT_OBSERVATION_DIM, *hidden_dims]
+def expert_network(hidden_dims: list[int], layout: ObservationLayout = QUADRUPED) -> nn.Sequential:
+    """ELU network from the expert's observation [N, O + J] to its action [N, J]; layers as rsl_rl's MLP names them."""
+    widths = [layout.size + layout.num_joints, *hidden_dims]
     layers: list[nn.Module] = []
     for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
         layers += [nn.Linear(inputs, outputs), nn.ELU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], ACTION_DIM))
+    return nn.Sequential(*layers, nn.Linear(widths[-1], layout.num_joints))
 
 
 def expert_observation(observation: torch.Tensor, last_action: torch.Tensor) -> torch.Tensor:
-    """[N, 33] and [N, 12] -> [N, 45]: the task's observation and the action of the step before, 0 at a start."""
+    """[N, O] and [N, J] -> [N, O + J]: the task's observation and the action of the step before, 0 at a start."""
     return torch.cat([observation, last_action], dim=1)
 
 
@@ -46,21 +45,21 @@ class ExpertPolicy(Actor):
         device: where the observations come from.
     """
 
-    def __init__(self, network: nn.Module, num_envs: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, network: nn.Sequential, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._network = network.to(device).eval()
-        self._last_action = torch.zeros(num_envs, ACTION_DIM, device=device)
+        self._last_action = torch.zeros(num_envs, network[-1].out_features, device=device)
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._last_action[slice(None) if mask is None else mask] = 0.0
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
-        """The action [N, 12] for observation [N, 33] at steps step_num [N] of the running episodes."""
+        """The action [N, J] for observation [N, O] at steps step_num [N] of the running episodes."""
         self._last_action[step_num == 0] = 0.0
         with torch.inference_mode():
             return self._network(expert_observation(observation, self._last_action))
 
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        """The action that was executed [N, 12]; the reward does not matter to it."""
+        """The action that was executed [N, J]; the reward does not matter to it."""
         self._last_action.copy_(action)
 
 
@@ -86,8 +85,10 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         )
     try:
         card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
-        name, network = card["robot"], expert_network(card["hidden_dims"])
-        network.load_state_dict(load_tensors(path / WEIGHTS_FILE, remedy=AGAIN))
+        weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)
+        joints = len(weights[f"{2 * len(card['hidden_dims'])}.bias"])
+        name, network = card["robot"], expert_network(card["hidden_dims"], ObservationLayout(joints))
+        network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
     if robot is not None and name != robot.name:

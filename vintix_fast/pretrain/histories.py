@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.data import History, ShapeError, read_trajectories
+from vintix_fast.data import History, ShapeError, Trajectories, read_trajectories
 from vintix_fast.errors import InputFileError
 from vintix_fast.initial import SMALLEST_STD
+from vintix_fast.layout import ObservationLayout
 from vintix_fast.model import TaskInfo
 from vintix_fast.robots import load_robot, robot_names
-from vintix_fast.schema import ACTION_DIM, OBSERVATION_DIM
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class RobotHistories:
     skipped: list[str]
     """What was wrong with the files that were left out."""
 
+    @property
+    def layout(self) -> ObservationLayout:
+        return _layout(self.train[0])
+
     def statistics(self, group_name: str) -> TaskInfo:
         """Mean and standard deviation of the training histories; 1 for what never varies, such as the command."""
         columns = {}
@@ -42,7 +46,8 @@ class RobotHistories:
             std = values.std(axis=0, dtype=np.float64)
             columns[f"{key}_mean"] = tuple(values.mean(axis=0, dtype=np.float64).tolist())
             columns[f"{key}_std"] = tuple(np.where(std < SMALLEST_STD, 1.0, std).tolist())
-        return TaskInfo(observation_dim=OBSERVATION_DIM, action_dim=ACTION_DIM, group_name=group_name, **columns)
+        sizes = {"observation_dim": self.layout.size, "action_dim": self.layout.num_joints}
+        return TaskInfo(**sizes, group_name=group_name, **columns)
 
 
 def read_histories(
@@ -93,7 +98,7 @@ def directory_task(directory: Path) -> str:
     fault = None
     for file in _files(directory):
         try:
-            return _about(file, read_trajectories(file).attributes)[0]
+            return _about(file, read_trajectories(file))[0]
         except InputFileError as error:
             fault = fault or error
     raise InputFileError(f"--data {directory}: none of its trajectory files is usable: {fault}")
@@ -114,7 +119,7 @@ def _read_directory(directory: Path, say: Callable[[str], None]) -> tuple[str, s
     for file in files:
         try:
             trajectories = read_trajectories(file)
-            about = _about(file, trajectories.attributes)
+            about = _about(file, trajectories)
             for history in trajectories.histories:
                 numbers = (history.observation, history.action, history.reward, history.extras.get("mean_action", 0.0))
                 if not all(np.isfinite(values).all() for values in numbers):
@@ -138,15 +143,15 @@ def _read_directory(directory: Path, say: Callable[[str], None]) -> tuple[str, s
     return *first[1], histories, skipped
 
 
-def _about(file: Path, attributes: dict[str, Any]) -> tuple[str, str]:
+def _about(file: Path, trajectories: Trajectories) -> tuple[str, str]:
     """Task and group of a file: from the JSON file beside it, else from its attributes.
 
     Raises:
-        ShapeError: its sizes are not the walking task's.
+        ShapeError: the sizes that it names are not the file's.
         InputFileError: neither names a task, or the JSON file is broken.
     """
     beside = file.with_suffix(".json")
-    about = attributes
+    about: Any = trajectories.attributes
     if beside.is_file():
         try:
             about = json.loads(beside.read_text(encoding="utf-8-sig"))
@@ -155,15 +160,21 @@ def _about(file: Path, attributes: dict[str, Any]) -> tuple[str, str]:
     task_name = about.get("task_name") if isinstance(about, dict) else None
     if not isinstance(task_name, str) or not task_name:
         raise InputFileError(f"{file}: neither {beside.name} nor its attributes name a task (task_name). Add the file.")
-    shape = about.get("observation_shape", {"proprio": [OBSERVATION_DIM]})
-    sizes = (shape, about.get("action_dim", ACTION_DIM))
-    if sizes != ({"proprio": [OBSERVATION_DIM]}, ACTION_DIM):
-        raise ShapeError(
-            f"{beside}: observation_shape {sizes[0]} and action_dim {sizes[1]}; the walking task has "
-            f"{OBSERVATION_DIM} observations and {ACTION_DIM} actions"
-        )
+    for history in trajectories.histories:
+        layout = _layout(history)
+        held = ({"proprio": [layout.size]}, layout.num_joints)
+        named = (about.get("observation_shape", held[0]), about.get("action_dim", held[1]))
+        if named != held:
+            raise ShapeError(
+                f"{beside}: observation_shape {named[0]} and action_dim {named[1]}; the file has "
+                f"{layout.size} observations and {layout.num_joints} actions"
+            )
     known_name, group = known_task(task_name)
     return known_name, about.get("group_name") or group
+
+
+def _layout(history: History) -> ObservationLayout:
+    return ObservationLayout(history.action.shape[1])
 
 
 @functools.cache

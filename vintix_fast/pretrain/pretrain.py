@@ -110,7 +110,7 @@ def _first_model(config: PretrainConfig, robots: list[RobotHistories], say: Call
                 model.add_task(robot.task_name, robot.statistics(group))
                 say(f"{robot.task_name} is new to {config.init_from}: it gets the group {group}")
                 continue
-            check_sizes(known, model.tasks[known])
+            check_sizes(known, model.tasks[known], robot.layout)
             if known != robot.task_name:
                 model.rename_task(known, robot.task_name)
         return model.to(config.device)

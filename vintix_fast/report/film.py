@@ -45,7 +45,7 @@ def film(robot: Robot, recordings: dict[str, Recording], folder: Path) -> Filmed
     with tempfile.TemporaryDirectory(prefix=".film-", dir=folder) as job:
         for name, recording in recordings.items():
             poses = (recording.base_pos_m[:, 0], recording.base_quat[:, 0], recording.joint_pos_rad[:, 0])
-            np.save(Path(job) / f"{name}.npy", np.concatenate(poses, axis=1)[::STEPS_PER_FRAME])  # [T, 3 + 4 + 12]
+            np.save(Path(job) / f"{name}.npy", np.concatenate(poses, axis=1)[::STEPS_PER_FRAME])  # [T, 3 + 4 + J]
         reason = _run([*PROGRAM, str(robot.path), job])
         drawn = {name: Path(job) / f"{name}.mp4" for name in recordings if (Path(job) / f"{name}.mp4").is_file()}
         videos = {name: path.replace(folder / path.name) for name, path in drawn.items()}

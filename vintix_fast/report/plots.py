@@ -134,7 +134,7 @@ def plot_traces(path: Path, recordings: dict[str, Recording]) -> None:
     for column, (title, recording) in zip(grid.T, recordings.items(), strict=True):
         start = len(recording.contact) - SHOWN_STEPS
         seconds = (np.arange(start, len(recording.contact)) + 1) * DT_S
-        joints = recording.joint_pos_rad[start:, SHOWN_ENV].reshape(SHOWN_STEPS, 4, 3)
+        joints = recording.joint_pos_rad[start:, SHOWN_ENV].reshape(SHOWN_STEPS, len(LEGS), -1)
         for axes, joint, name in zip(column, range(3), ("hip", "thigh", "calf"), strict=False):
             for leg, color in enumerate(LEG_COLORS):
                 axes.plot(seconds, joints[:, leg, joint], color=color, linewidth=1.3, label=LEGS[leg])

@@ -19,7 +19,8 @@ from vintix_fast.model import load_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.rollout import Actor, Episode, collect, make_policy
 from vintix_fast.sim import DT_S
-from vintix_fast.task import COMMAND, WalkingTask
+from vintix_fast.task import WalkingTask
+from vintix_fast.task_config import DEFAULT_TASK
 
 NUM_ENVS = 4
 STEPS = 300
@@ -37,7 +38,7 @@ class Recording:
     base_pos_m: np.ndarray  # [T, N, 3]
     base_quat: np.ndarray  # [T, N, 4] (w, x, y, z)
     forward_speed_m_s: np.ndarray  # [T, N], in the body's frame
-    joint_pos_rad: np.ndarray  # [T, N, 12]
+    joint_pos_rad: np.ndarray  # [T, N, J]
     contact: np.ndarray  # bool [T, N, 4]
     reward: np.ndarray  # [T, N]
     falls: tuple[tuple[int, int], ...]
@@ -50,7 +51,7 @@ class Recording:
         touch_downs = (contact[1:] & ~contact[:-1]).sum() / contact[1:, :, 0].size / contact.shape[2]
         return {
             "falls": len(self.falls),
-            f"forward speed (m/s; {COMMAND[0]} is asked for)": float(self.forward_speed_m_s[last].mean()),
+            f"forward speed (m/s; {DEFAULT_TASK.command[0]} is asked for)": float(self.forward_speed_m_s[last].mean()),
             "base height (m)": float(self.base_pos_m[last, :, 2].mean()),
             "reward per 1000 steps": float(1000.0 * self.reward[last].mean()),
             "duty factor (share of time on the ground)": float(contact.mean()),

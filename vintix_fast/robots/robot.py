@@ -4,8 +4,9 @@ Owns the robot files (`*.toml` beside this module, or a user's own; docs/robots.
 every check on them. Reads TOML and URDF, gives a `Robot` to the simulator, the task and the adapter. Knows nothing of
 Genesis, policies or checkpoints, and imports no robot package: those are only asked where their files are.
 
-Legs come in the order FR, FL, RR, RL and joints within a leg as hip, thigh, calf, everywhere. A robot file whose
-URDF says otherwise is refused, because the numbers would silently go to the wrong legs.
+Legs come in the order FR, FL, RR, RL and joints within a leg from the base down, as hip, thigh, calf, everywhere. A
+robot file whose URDF says otherwise is refused, because the numbers would silently go to the wrong legs. All legs have
+as many joints; how many is the file's to say.
 """
 
 import math
@@ -20,11 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.layout import ObservationLayout
 from vintix_fast.robots.urdf import Urdf
 
-N_JOINTS = 12
 LEGS = ("FR", "FL", "RR", "RL")
 LEG_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1))  # signs of a hip's x (forward) and y (left) in the base frame
+_JOINTS_OF_A_LEG = ("hip", "thigh", "calf")
 PARALLEL_DOT = 0.9
 """Two joint axes with at least this |cosine| turn about the same line."""
 FREE_RANGE_RAD = math.pi / 3
@@ -42,7 +44,7 @@ _WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor n
 
 @dataclass(frozen=True)
 class Robot:
-    """One quadruped. Joint quantities are in the order of `joints`: FR, FL, RR, RL, each hip, thigh, calf."""
+    """A quadruped. What its J joints have is in the order of `joints`: FR, FL, RR, RL, each from the base down."""
 
     name: str
     aliases: tuple[str, ...]
@@ -51,8 +53,8 @@ class Robot:
     base_link: str
     start_height_m: float
     target_height_m: float
-    joints: tuple[str, ...]  # [12] joint names in the URDF
-    default_pose_rad: tuple[float, ...]  # [12]
+    joints: tuple[str, ...]  # [J] joint names in the URDF
+    default_pose_rad: tuple[float, ...]  # [J]
     kp: float  # Nm/rad
     kd: float  # Nm s/rad
     base_mass_kg: float | None  # of the base link; None, in this and the next three: the URDF's or the simulator's
@@ -62,8 +64,24 @@ class Robot:
     feet: tuple[str, ...]  # [4] link names, or empty
     path: Path  # the robot file
     urdf_path: Path
-    joint_axes: np.ndarray = field(compare=False, repr=False)  # [12, 3] unit vectors, base frame, all joints at 0 rad
-    joint_range_rad: np.ndarray = field(compare=False, repr=False)  # [12, 2] lowest and highest position, the URDF's
+    joint_axes: np.ndarray = field(compare=False, repr=False)  # [J, 3] unit vectors, base frame, all joints at 0 rad
+    joint_range_rad: np.ndarray = field(compare=False, repr=False)  # [J, 2] lowest and highest position, the URDF's
+
+    @property
+    def layout(self) -> ObservationLayout:
+        """Of what it observes, and how many actions it takes."""
+        return ObservationLayout(len(self.joints))
+
+    @property
+    def joints_of_a_leg(self) -> tuple[str, ...]:
+        """What a leg's joints are called, from the base down."""
+        return _joints_of_a_leg(len(self.joints))
+
+    @property
+    def last_joints(self) -> tuple[str, ...]:
+        """Each leg's joint that is farthest from the base."""
+        per_leg = len(self.joints_of_a_leg)
+        return self.joints[per_leg - 1 :: per_leg]
 
 
 def robot_names() -> list[str]:
@@ -93,12 +111,18 @@ def joint_signs(target: Robot, reference: Robot) -> np.ndarray:
     """Which joints of `target` turn the other way than the same joints of `reference`.
 
     Multiplying the target's joint offsets, velocities and actions by these makes them mean what the reference's mean.
-    float32 [12], each +1 or -1.
+    float32 [J], each +1 or -1.
 
     Raises:
-        UsageError: some axes are neither parallel nor opposite, so that no sign relates them.
+        UsageError: some axes are neither parallel nor opposite, so that no sign relates them; or one robot has more
+            joints than the other.
     """
-    cosines = np.sum(target.joint_axes * reference.joint_axes, axis=1)  # [12, 3] -> [12]
+    counts = len(target.joints), len(reference.joints)
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"{target.name} has {counts[0]} joints and {reference.name} {counts[1]}; choose another reference robot"
+        )
+    cosines = np.sum(target.joint_axes * reference.joint_axes, axis=1)  # [J, 3] -> [J]
     for i in np.flatnonzero(np.abs(cosines) < PARALLEL_DOT):
         raise UsageError(
             f"joint {target.joints[i]!r} of {target.name} turns about {_show(target.joint_axes[i])}, but "
@@ -123,14 +147,18 @@ def _bundled() -> dict[str, tuple[Path, tuple[str, ...]]]:
 def _read_robot(path: Path) -> Robot:
     file = _RobotFile(path)
     file.check_keys()
+    joints = file.texts("joints")
+    if not joints or len(joints) % len(LEGS):
+        raise file.error("joints", f"must have as many entries for each of the legs FR, FL, RR, RL, got {len(joints)}")
+    order = f"legs FR, FL, RR, RL, each {', '.join(_joints_of_a_leg(len(joints)))}"
     values = dict(
         name=file.word("name"),
         aliases=file.words("aliases"),
         task_names=file.words("task_names"),
         group_name=file.word("group_name"),
         base_link=file.text("base_link"),
-        joints=file.texts("joints", N_JOINTS),
-        default_pose_rad=file.numbers("default_pose_rad", N_JOINTS),
+        joints=joints,
+        default_pose_rad=file.numbers("default_pose_rad", len(joints), order),
         feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
         **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd")},
         base_mass_kg=file.positive("base_mass_kg") if "base_mass_kg" in file.table else None,
@@ -194,8 +222,8 @@ class _RobotFile:
     def words(self, key: str) -> tuple[str, ...]:
         return tuple(self._as_word(key, value) for value in self.texts(key))
 
-    def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        return tuple(self._as_number(key, value) for value in self._list(key, count))
+    def numbers(self, key: str, count: int, order: str) -> tuple[float, ...]:
+        return tuple(self._as_number(key, value) for value in self._list(key, count, order))
 
     def positive(self, key: str) -> float:
         value = self._as_number(key, self.table[key])
@@ -209,12 +237,11 @@ class _RobotFile:
             raise self.error(key, f"must be at least 0, got {value}")
         return value
 
-    def _list(self, key: str, count: int | None) -> list:
+    def _list(self, key: str, count: int | None, order: str = "legs FR, FL, RR, RL") -> list:
         value = self.table.get(key, [])
         if not isinstance(value, list):
             raise self.error(key, f"must be a list, got {value!r}")
         if count is not None and len(value) != count:
-            order = "legs FR, FL, RR, RL" + (", each hip, thigh, calf" if count == N_JOINTS else "")
             raise self.error(key, f"must have {count} entries ({order}), got {len(value)}")
         return value
 
@@ -248,7 +275,7 @@ def _find_urdf(file: _RobotFile) -> Path:
 
 
 def _joint_axes(file: _RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
-    """Check that base, joints and feet are in the URDF and the legs in order; the joints' axes [12, 3]."""
+    """Check that base, joints and feet are in the URDF and the legs in order; the joints' axes [J, 3]."""
     joints, base_link = values["joints"], values["base_link"]
     for key, names in (("base_link", (base_link,)), ("feet", values["feet"])):
         for name in names:
@@ -265,14 +292,14 @@ def _joint_axes(file: _RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
         if frame is None:
             raise file.error("base_link", f"is {base_link!r}, but joint {name!r} is not below it in {urdf.path}")
         frames.append(frame)
-    axes, origins = (np.stack(part) for part in zip(*frames, strict=True))  # [12, 3] each
+    axes, origins = (np.stack(part) for part in zip(*frames, strict=True))  # [J, 3] each
     _check_order(file, urdf, joints, origins)
     axes.setflags(write=False)
     return axes
 
 
 def _joint_ranges(urdf: Urdf, values: dict) -> np.ndarray:
-    """Lowest and highest positions [12, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose."""
+    """Lowest and highest positions [J, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose."""
     ranges = np.array(
         [
             urdf.limits(name) or (default - FREE_RANGE_RAD, default + FREE_RANGE_RAD)
@@ -284,20 +311,28 @@ def _joint_ranges(urdf: Urdf, values: dict) -> np.ndarray:
 
 
 def _check_order(file: _RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:
-    """Each leg's joints must hang from one another, and its hip lie on its side of the hips' centre."""
-    hips = origins[::3] - origins[::3].mean(axis=0)  # [4, 3]
-    for leg, sides, hip, at in zip(LEGS, LEG_SIDES, range(0, N_JOINTS, 3), hips, strict=True):
+    """Each leg's joints must hang from one another, and its first one lie on its side of their centre."""
+    names = _joints_of_a_leg(len(joints))
+    hips = origins[:: len(names)] - origins[:: len(names)].mean(axis=0)  # [4, 3]
+    for leg, sides, hip, at in zip(LEGS, LEG_SIDES, range(0, len(joints), len(names)), hips, strict=True):
         if tuple(np.sign(at[:2])) != sides:
             where = ("front" if at[0] > 0 else "rear") + (" left" if at[1] > 0 else " right")
-            problem = f"has {joints[hip]!r} as hip of {leg}, but the URDF puts it {where} (x forward, y left)"
+            problem = f"has {joints[hip]!r} as {names[0]} of {leg}, but the URDF puts it {where} (x forward, y left)"
             raise file.error("joints", f"{problem}; legs come in the order {', '.join(LEGS)}")
-        leg_joints = joints[hip : hip + 3]
+        leg_joints = joints[hip : hip + len(names)]
         upwards = [joint.get("name") for joint in urdf.chain(leg_joints[-1])]
         if [name for name in upwards if name in joints] != list(leg_joints[::-1]):
             problem = (
-                f"lists {', '.join(leg_joints)} for {leg}, but in the URDF they are not one leg's hip, thigh, calf"
+                f"lists {', '.join(leg_joints)} for {leg}, but in the URDF they are not one leg's {', '.join(names)}"
             )
             raise file.error("joints", problem)
+
+
+def _joints_of_a_leg(num_joints: int) -> tuple[str, ...]:
+    """Names of a leg's joints where the robot has so many."""
+    per_leg = num_joints // len(LEGS)
+    known = per_leg == len(_JOINTS_OF_A_LEG)
+    return _JOINTS_OF_A_LEG if known else tuple(f"joint {i + 1}" for i in range(per_leg))
 
 
 def _show(vector: np.ndarray) -> str:

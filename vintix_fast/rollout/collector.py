@@ -61,33 +61,34 @@ def collect(
     books = Books(task.num_envs, num_episodes, min_steps, steps_per_env, writer, keep)
     copies = HostCopies(task.device)
     policy.reset()
-    observation = task.reset(seed, random_starts)
+    task.standardise_by(policy.statistics)
+    observation, standardised = task.reset(seed, random_starts), None
     step = 0
     while books.active.any():
         check_interrupt()
         step_num = task.step_num.clone()
         with region("decode"):
-            policy.begin(observation, step_num)
+            policy.begin(observation, step_num, standardised)
         with region("simulate"):
-            task.advance()  # beside the policy: it executes the previous action
+            task.begin()  # beside the policy: it executes an earlier action
         with region("wait"):
             mean_action = policy.finish()
         action = mean_action if noise is None else noise.apply(mean_action, step)
         with region("observe"):
-            result = task.judge(action)
+            result = task.finish(action)
         policy.observe(action, result.reward)
 
         for arrived in copies.push(_columns(observation, action, mean_action, step_num, result)):
             books.enter(arrived)
             on_step(books.collection)
-        observation = result.observation
+        observation, standardised = result.observation, result.standardised
         step += 1
         if books.ask_for_more():
             copies.flush()  # where steps arrive late, one more was made: it belongs to no episode
             step = books.steps
             seed += 1
             policy.reset()
-            observation = task.reset(seed, random_starts)
+            observation, standardised = task.reset(seed, random_starts), None
     return books.close()
 
 

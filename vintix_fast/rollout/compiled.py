@@ -118,7 +118,7 @@ class CompiledPolicy(Actor):
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
+    def begin(self, observation: torch.Tensor, step_num: torch.Tensor, standardised: None = None) -> None:
         self._decoder.begin(
             np.ascontiguousarray(observation, np.float32), self._last_action, self._last_reward,
             np.ascontiguousarray(step_num, np.int32),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 
 from vintix_fast.errors import UsageError
+from vintix_fast.kernels.reference import standardise
 from vintix_fast.model import ContextCache, Vintix
 from vintix_fast.model.transformer import NEGLIGIBLE_MASS
 from vintix_fast.rollout.policy import Actor
@@ -58,7 +59,7 @@ class GraphPolicy(Actor):
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.zeros(num_envs, *shape, device=self._device, dtype=dtype)
 
-        self._observation, self._step_num = zeros(info.observation_dim), zeros(dtype=torch.long)
+        self._standardised, self._step_num = zeros(info.observation_dim), zeros(dtype=torch.long)
         self._last_action, self._last_reward = zeros(info.action_dim), zeros()
         self._action = zeros(info.action_dim)
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
@@ -66,6 +67,10 @@ class GraphPolicy(Actor):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: tuple[int, ...] = ()  # where the weights were then
         self.reset()
+
+    @property
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return self.model.observation_statistics(self.task_name)
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         """Start the histories anew where ``mask`` (bool [N]) is true, without waiting, or all of them.
@@ -81,12 +86,16 @@ class GraphPolicy(Actor):
                 self._capture()
         self._cache.reset(mask)
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
+    def begin(
+        self, observation: torch.Tensor, step_num: torch.Tensor, standardised: torch.Tensor | None = None
+    ) -> None:
         """Start to decide on the policy's stream, once the current stream has come to this point."""
-        if observation.shape != self._observation.shape:
-            raise UsageError(f"observation must be {list(self._observation.shape)}, got {list(observation.shape)}")
+        if observation.shape != self._standardised.shape:
+            raise UsageError(f"observation must be {list(self._standardised.shape)}, got {list(observation.shape)}")
         self._join()
-        self._observation.copy_(observation)
+        if standardised is None:
+            standardised = standardise(observation, *self.statistics) if self.statistics else observation
+        self._standardised.copy_(standardised)
         self._step_num.copy_(step_num)
         if self._stream is None:
             self._decide()
@@ -116,8 +125,9 @@ class GraphPolicy(Actor):
     @torch.inference_mode()
     def _decide(self) -> None:
         action = self.model.decode(
-            self.task_name, self._observation, self._last_action, self._last_reward, self._step_num, self._cache
-        )
+            self.task_name, self._standardised, self._last_action, self._last_reward, self._step_num, self._cache,
+            standardised=True,
+        )  # fmt: skip
         self._action.copy_(action)
 
     def _join(self) -> None:

@@ -16,6 +16,9 @@ from vintix_fast.model import ContextCache, Vintix
 class Actor(ABC):
     """What a rollout drives: N environments' actions, decided between `begin` and `finish`."""
 
+    statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Mean and deviation, [O] each, of an actor that gains where observations come standardised by them too."""
+
     @abstractmethod
     def reset(self, mask: torch.Tensor | None = None) -> None:
         """Histories start anew where ``mask`` (bool [N]) is true, or all of them."""
@@ -28,8 +31,15 @@ class Actor(ABC):
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         """What was executed, action [N, A], and what came of it, reward [N]."""
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor) -> None:
-        """Start to `act`; whoever can do it beside the caller's other work does."""
+    def begin(
+        self, observation: torch.Tensor, step_num: torch.Tensor, standardised: torch.Tensor | None = None
+    ) -> None:
+        """Start to `act`; whoever can do it beside the caller's other work does.
+
+        Args:
+            observation, step_num: as for `act`.
+            standardised: the same observation by `statistics`, where somebody has made it already.
+        """
         self._action = self.act(observation, step_num)
 
     def finish(self) -> torch.Tensor:

@@ -20,7 +20,6 @@ import torch
 from vintix_fast.config import ImproveConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
-from vintix_fast.schema import ACTION_DIM
 from vintix_fast.train.critic import Critic
 from vintix_fast.train.transitions import transitions
 
@@ -91,17 +90,18 @@ class CriticImprover(Improver):
         settings = self.config.critic
         critic = Critic(transitions(replay, settings, self.device), settings, seed, on_step)
         self.last_loss = critic.loss
-        deviation = self._climb(critic, torch.cat([critic.states(h) for h in histories])).cpu().numpy()
+        state = torch.cat([critic.states(h) for h in histories])
+        deviation = self._climb(critic, state, histories[0].action.shape[1]).cpu().numpy()
         moves = np.split(deviation, np.cumsum([len(h) for h in histories])[:-1])
         return [
             Targets(h.extras["mean_action"] + move, np.ones(len(h), np.float32))
             for h, move in zip(histories, moves, strict=True)
         ]
 
-    def _climb(self, critic: Critic, state: torch.Tensor) -> torch.Tensor:
+    def _climb(self, critic: Critic, state: torch.Tensor, action_dim: int) -> torch.Tensor:
         """Deviations [M, A] in states [M, S]: from none, ``gradient_steps`` steps up the value's gradient."""
         cfg = self.config
-        deviation = torch.zeros(len(state), ACTION_DIM, device=state.device)
+        deviation = torch.zeros(len(state), action_dim, device=state.device)
         for _ in range(cfg.gradient_steps):
             gradient = torch.cat([
                 _gradient(critic, s, a) for s, a in zip(state.split(CHUNK), deviation.split(CHUNK), strict=True)

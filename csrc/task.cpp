@@ -1,8 +1,10 @@
-#include "observe.hpp"
+#include "task.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
+#include <string>
 
 namespace vintix_fast {
 namespace {
@@ -50,9 +52,10 @@ bool fallen(const TaskConstants& task, const Quaternion& q) {
   return std::fabs(roll) > task.max_tilt_rad || std::fabs(pitch) > task.max_tilt_rad;
 }
 
-// action [J] is the clipped one.
-float reward(const TaskConstants& task, const RobotStates& state, std::size_t env, const float* action,
-             const float* last_action) {
+// Without their weights, in the order of RewardWeights in vintix_fast/task_config.py.  action [J] is the clipped one.
+constexpr std::size_t kRewardTerms = 6;
+std::array<float, kRewardTerms> reward_terms(const TaskConstants& task, const RobotStates& state, std::size_t env,
+                                             const float* action, const float* last_action) {
   const Quaternion quat = quaternion_at(state.base_quat, env);
   const Vector velocity = rotate_into_body(quat, vector_at(state.base_lin_vel_m_s, env));
   const float yaw_rate = rotate_into_body(quat, vector_at(state.base_ang_vel_rad_s, env))[2];
@@ -63,11 +66,19 @@ float reward(const TaskConstants& task, const RobotStates& state, std::size_t en
     action_change += squared(last_action[i] - action[i]);
     pose_error += std::fabs(state.joint_pos_rad.at(env, i) - task.default_pose_rad[i]);
   }
-  const float per_second = std::exp(-speed_error / task.tracking_sigma) +
-                           task.yaw_weight * std::exp(-yaw_error / task.tracking_sigma) -
-                           task.lift_weight * squared(velocity[2]) -
-                           task.height_weight * squared(state.base_pos_m.at(env, 2) - task.target_height_m) -
-                           task.action_change_weight * action_change - task.pose_weight * pose_error;
+  return {std::exp(-speed_error / task.tracking_sigma),
+          std::exp(-yaw_error / task.tracking_sigma),
+          squared(velocity[2]),
+          squared(state.base_pos_m.at(env, 2) - task.target_height_m),
+          action_change,
+          pose_error};
+}
+
+float reward(const TaskConstants& task, const RobotStates& state, std::size_t env, const float* action,
+             const float* last_action) {
+  const auto terms = reward_terms(task, state, env, action, last_action);
+  float per_second = 0.0f;
+  for (std::size_t i = 0; i < kRewardTerms; ++i) per_second += task.reward_weights[i] * terms[i];
   return per_second * task.dt_s;
 }
 
@@ -89,8 +100,14 @@ void observe_row(const TaskConstants& task, const RobotStates& state, std::size_
 
 }  // namespace
 
-void judge(const TaskConstants& task, const RobotStates& state, const Rows& action, const bool* solver_failed,
-           float* last_action, std::int32_t* step_num, const Verdicts& out) {
+void check(const TaskConstants& task) {
+  if (task.reward_weights.size() == kRewardTerms) return;
+  throw std::invalid_argument("reward_weights: expected " + std::to_string(kRewardTerms) + " numbers, got " +
+                              std::to_string(task.reward_weights.size()));
+}
+
+void step(const TaskConstants& task, const RobotStates& state, const Rows& action, const bool* solver_failed,
+          float* last_action, std::int32_t* step_num, const StepOutputs& out) {
   const std::size_t joints = task.num_joints();
   std::vector<float> clipped(joints);
   for (std::size_t env = 0; env < state.num_envs; ++env) {

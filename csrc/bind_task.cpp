@@ -1,4 +1,4 @@
-// vintix_fast._core.WalkingJudge: checks arrays, releases the GIL; no logic of its own.
+// vintix_fast._core.TaskStep: checks arrays, releases the GIL; no logic of its own.
 
 #include <array>
 #include <cstdint>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bindings.hpp"
-#include "observe.hpp"
+#include "task.hpp"
 
 namespace py = pybind11;
 
@@ -38,10 +38,10 @@ RobotStates states(const TaskConstants& task, const py::array& base_pos_m, const
           rows("joint_vel_rad_s", joint_vel_rad_s, n, joints)};
 }
 
-py::tuple judge_arrays(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
-                       const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
-                       const py::array& joint_pos_rad, const py::array& joint_vel_rad_s, const py::array& action,
-                       const py::array& solver_failed, py::array last_action, py::array step_num) {
+py::tuple step_arrays(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
+                      const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
+                      const py::array& joint_pos_rad, const py::array& joint_vel_rad_s, const py::array& action,
+                      const py::array& solver_failed, py::array last_action, py::array step_num) {
   const RobotStates state =
       states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
   const auto n = static_cast<py::ssize_t>(state.num_envs), joints = static_cast<py::ssize_t>(task.num_joints());
@@ -52,11 +52,11 @@ py::tuple judge_arrays(const TaskConstants& task, const py::array& base_pos_m, c
 
   py::array_t<float> observation({n, static_cast<py::ssize_t>(task.observation_dim())}), reward(n);
   py::array_t<bool> terminated(n), truncated(n), failed(n);
-  const Verdicts out{observation.mutable_data(), reward.mutable_data(), terminated.mutable_data(),
+  const StepOutputs out{observation.mutable_data(), reward.mutable_data(), terminated.mutable_data(),
                      truncated.mutable_data(), failed.mutable_data()};
   {
     py::gil_scoped_release release;
-    judge(task, state, action_rows, solver_failed_data, last_action_data, step_num_data, out);
+    step(task, state, action_rows, solver_failed_data, last_action_data, step_num_data, out);
   }
   return py::make_tuple(std::move(observation), std::move(reward), std::move(terminated), std::move(truncated),
                         std::move(failed));
@@ -78,28 +78,31 @@ void observe_arrays(const TaskConstants& task, const py::array& base_pos_m, cons
 
 }  // namespace
 
-void bind_observe(py::module_& module) {
-  py::class_<TaskConstants>(module, "WalkingJudge",
-                            "The walking task in one pass; see _core.pyi for signatures, csrc/observe.hpp for what it "
+void bind_task(py::module_& module) {
+  py::class_<TaskConstants>(module, "TaskStep",
+                            "The walking task in one pass; see _core.pyi for signatures, csrc/task.hpp for what it "
                             "does.")
-      .def(py::init([](std::vector<float> default_pose_rad, std::array<float, 3> command,
-                       std::array<float, 3> command_scale, float ang_vel_scale, float joint_vel_scale,
-                       float target_height_m, float tracking_sigma, float yaw_weight, float lift_weight,
-                       float height_weight, float action_change_weight, float pose_weight, float dt_s,
-                       float action_clip, float max_tilt_rad, float max_joint_speed_rad_s, float max_base_speed_m_s,
-                       std::int32_t max_steps) {
-             return TaskConstants{std::move(default_pose_rad), command, command_scale, ang_vel_scale, joint_vel_scale,
-                                  target_height_m, tracking_sigma, yaw_weight, lift_weight, height_weight,
-                                  action_change_weight, pose_weight, dt_s, action_clip, max_tilt_rad,
-                                  max_joint_speed_rad_s, max_base_speed_m_s, max_steps};
+      .def(py::init([](const py::object& constants) {
+             const py::object config = constants.attr("config"), layout = constants.attr("layout");
+             TaskConstants task{constants.attr("default_pose_rad").cast<std::vector<float>>(),
+                                constants.attr("target_height_m").cast<float>(),
+                                config.attr("command").cast<std::array<float, 3>>(),
+                                layout.attr("command_scale").cast<std::array<float, 3>>(),
+                                layout.attr("ang_vel_scale").cast<float>(),
+                                layout.attr("joint_vel_scale").cast<float>(),
+                                config.attr("weights").cast<std::vector<float>>(),
+                                config.attr("tracking_sigma").cast<float>(),
+                                constants.attr("dt_s").cast<float>(),
+                                config.attr("action_clip").cast<float>(),
+                                config.attr("max_tilt_rad").cast<float>(),
+                                constants.attr("max_joint_speed_rad_s").cast<float>(),
+                                constants.attr("max_base_speed_m_s").cast<float>(),
+                                constants.attr("max_steps").cast<std::int32_t>()};
+             check(task);
+             return task;
            }),
-           py::kw_only(), py::arg("default_pose_rad"), py::arg("command"), py::arg("command_scale"),
-           py::arg("ang_vel_scale"), py::arg("joint_vel_scale"), py::arg("target_height_m"),
-           py::arg("tracking_sigma"), py::arg("yaw_weight"), py::arg("lift_weight"), py::arg("height_weight"),
-           py::arg("action_change_weight"), py::arg("pose_weight"), py::arg("dt_s"), py::arg("action_clip"),
-           py::arg("max_tilt_rad"), py::arg("max_joint_speed_rad_s"), py::arg("max_base_speed_m_s"),
-           py::arg("max_steps"))
-      .def("judge", &judge_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
+           py::arg("constants"))
+      .def("step", &step_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
            py::arg("base_ang_vel_rad_s"), py::arg("joint_pos_rad"), py::arg("joint_vel_rad_s"), py::arg("action"),
            py::arg("solver_failed"), py::arg("last_action"), py::arg("step_num"))
       .def("observe", &observe_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),

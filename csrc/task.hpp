@@ -1,10 +1,10 @@
 // The walking task on a CPU, in one pass over the environments: state -> observation, reward, end of episode.
 //
-//   state (strided views) + action -> judge() -> observation, reward, terminated, truncated, failed
-//                                             -> last_action and step_num of the next step
+//   state (strided views) + action -> step() -> observation, reward, terminated, truncated, failed
+//                                            -> last_action and step_num of the next step
 //
-// The plain version is PlainJudge in vintix_fast/task.py, and a test holds the two together; every constant comes from
-// there.  Any thread; nothing is kept between calls.  Knows nothing about Python, policies or where the state lies.
+// The plain version is in kernels/reference.py, and a test holds the two together; every constant comes from Python.
+// Any thread; nothing is kept between calls.  Knows nothing about Python, policies or where the state lies.
 
 #pragma once
 
@@ -37,19 +37,16 @@ struct RobotStates {
   Rows joint_vel_rad_s;      // [N, J]
 };
 
+// vintix_fast/task_config.py, layout.py and kernels/reference.py say what each is.
 struct TaskConstants {
   std::vector<float> default_pose_rad;  // [J]
-  std::array<float, 3> command;         // m/s forward and to the side, rad/s of yaw
+  float target_height_m;
+  std::array<float, 3> command;
   std::array<float, 3> command_scale;
   float ang_vel_scale;
   float joint_vel_scale;
-  float target_height_m;
+  std::vector<float> reward_weights;  // per second, in the order of reward_terms() in task.cpp
   float tracking_sigma;
-  float yaw_weight;
-  float lift_weight;
-  float height_weight;
-  float action_change_weight;
-  float pose_weight;
   float dt_s;
   float action_clip;
   float max_tilt_rad;
@@ -61,8 +58,11 @@ struct TaskConstants {
   std::size_t observation_dim() const { return 9 + 2 * num_joints(); }
 };
 
-// What judge() writes, all C-contiguous.
-struct Verdicts {
+// Throws std::invalid_argument unless there is a weight for each of the reward's terms.
+void check(const TaskConstants& task);
+
+// What step() writes, all C-contiguous.
+struct StepOutputs {
   float* observation;  // [N, 9 + 2 J], of the state as it is
   float* reward;       // [N]
   bool* terminated;    // [N]
@@ -71,8 +71,8 @@ struct Verdicts {
 };
 
 // last_action [N, J] and step_num [N] become the next step's.
-void judge(const TaskConstants& task, const RobotStates& state, const Rows& action, const bool* solver_failed,
-           float* last_action, std::int32_t* step_num, const Verdicts& out);
+void step(const TaskConstants& task, const RobotStates& state, const Rows& action, const bool* solver_failed,
+          float* last_action, std::int32_t* step_num, const StepOutputs& out);
 
 // Writes the rows of observation [N, 9 + 2 J] whose mask is set.
 void observe(const TaskConstants& task, const RobotStates& state, const bool* mask, float* observation);
