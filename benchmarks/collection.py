@@ -172,7 +172,7 @@ def run_rows(task: WalkingTask, policy: Actor, walk: Walk) -> dict[str, dict[str
         "policy": collect_row(task, policy, steps),
     }
     with tempfile.TemporaryDirectory() as folder:
-        with open_writer(Path(folder) / "trajectories.h5", task.num_envs, {}) as writer:
+        with open_writer(Path(folder) / "trajectories.h5", task.num_envs, {}, layout=task.layout) as writer:
             rows["collection"] = collect_row(task, policy, steps, writer)
     return rows
 
