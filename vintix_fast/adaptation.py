@@ -17,7 +17,7 @@ import torch
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.errors import Interrupted, VintixFastError
-from vintix_fast.evaluation import Evaluation, check_context_len, check_device, measure, standard_error
+from vintix_fast.evaluation import check_context_len, check_device, measure
 from vintix_fast.initial import add_target
 from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.memory import check_memory
@@ -27,7 +27,7 @@ from vintix_fast.regions import region
 from vintix_fast.report.metrics import write_curve, write_tensorboard
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
-from vintix_fast.rollout import Actor, Collection, Noise, cache_bytes, collect, ladder, make_policy
+from vintix_fast.rollout import Actor, Noise, cache_bytes, collect, ladder, make_policy
 from vintix_fast.run import Run, versions, write_json
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
@@ -165,9 +165,7 @@ class Adaptation:
         """The model to collect with, one that moves where ``model`` stands still, and what to record; see `posture`."""
         config, progress = self.config, self.progress
         best = next((row for row in self.run.rows if row["loop"] == self.run.current_loop), {})
-        if not config.gate.on or not stands_still(
-            best["eval_return"], best["eval_length"], config.max_steps_per_episode
-        ):
+        if not config.gate.on or not stands_still(best["eval_return"], best["eval_length"], self.task):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
         if sharing := model.sharing(self.task_name):
@@ -215,7 +213,7 @@ class Adaptation:
                 on_step=self.progress.on_rollout_step,
             )
         # This file is written last: where it lies, the collection is whole.
-        metrics = _collection_metrics(collection) | {
+        metrics = collection.metrics() | {
             "writer_waits": writer.stats["waits"],
             "writer_wait_seconds": writer.stats["wait_seconds"],
         }
@@ -280,7 +278,7 @@ class Adaptation:
         if accepted:
             run.best = {"loop": loop, "return": evaluation.mean_return}
             save_checkpoint(model, run.best_dir)
-        return {"accepted": accepted} | _gate_metrics(evaluation)
+        return {"accepted": accepted} | evaluation.gate_metrics()
 
     # -- around the verbs --------------------------------------------------------------------------------------------
 
@@ -351,34 +349,3 @@ class Adaptation:
 def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
     """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
     return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])
-
-
-def _collection_metrics(collection: Collection) -> dict[str, Any]:
-    """A row's columns of a collection, with exploration noise."""
-    returns = np.array([e.return_ for e in collection.episodes])
-    return {
-        "episodes": len(collection.episodes),
-        "env_steps": collection.env_steps,
-        "mean_return": float(returns.mean()),
-        "std_return": float(returns.std()),
-        "standard_error": standard_error(returns.tolist()),
-        "mean_length": collection.mean_length,
-        "failures": collection.failures,
-        "collect_seconds": collection.seconds,
-        "env_steps_per_s": collection.env_steps / collection.seconds,
-    }
-
-
-def _gate_metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """A row's columns of an evaluation; ``eval_warm_return`` only where environments had more than one episode."""
-    warm = [e.return_ for e in evaluation.episodes if e.number > 0]
-    return {
-        "eval_return": evaluation.mean_return,
-        "eval_std_return": evaluation.std_return,
-        "eval_standard_error": standard_error([e.return_ for e in evaluation.episodes]),
-        "eval_cold_return": evaluation.by_episode_number()[0],
-        **({"eval_warm_return": float(np.mean(warm))} if warm else {}),
-        "eval_length": evaluation.mean_length,
-        "eval_env_steps": evaluation.env_steps,
-        "eval_seconds": evaluation.seconds,
-    }

@@ -17,15 +17,10 @@ from vintix_fast.memory import check_memory
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.report.progress import Progress
 from vintix_fast.robots import Robot, find_task, load_robot
-from vintix_fast.rollout import Actor, Collection, Episode, cache_bytes, collect, make_policy
+from vintix_fast.rollout import Actor, Collection, Episode, cache_bytes, collect, make_policy, standard_error
 from vintix_fast.run import check_writable, versions, write_json, write_text
 from vintix_fast.sim import Simulator
 from vintix_fast.task import WalkingTask
-
-
-def standard_error(values: list[float]) -> float | None:
-    """Of the mean of independent ``values``: their standard deviation over sqrt(n - 1); None of a single one."""
-    return float(np.std(values) / np.sqrt(len(values) - 1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,20 @@ class Evaluation:
     def by_episode_number(self) -> list[float]:
         """Mean return of every environment's first episode, of every second one, and so on."""
         return [float(np.mean(returns)) for returns in self.returns_by_number()]
+
+    def gate_metrics(self) -> dict[str, Any]:
+        """A loop's metrics of its evaluation; ``eval_warm_return`` only where environments had several episodes."""
+        warm = [e.return_ for e in self.episodes if e.number > 0]
+        return {
+            "eval_return": self.mean_return,
+            "eval_std_return": self.std_return,
+            "eval_standard_error": standard_error([e.return_ for e in self.episodes]),
+            "eval_cold_return": self.by_episode_number()[0],
+            **({"eval_warm_return": float(np.mean(warm))} if warm else {}),
+            "eval_length": self.mean_length,
+            "eval_env_steps": self.env_steps,
+            "eval_seconds": self.seconds,
+        }
 
     def summary(self) -> dict[str, Any]:
         """The numbers, as ``eval --json`` prints them."""

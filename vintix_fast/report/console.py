@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from vintix_fast.evaluation import standard_error
 from vintix_fast.report.progress import Progress
+from vintix_fast.rollout import standard_error
 
 LOG_EVERY = 20
 """Iterations from one line of a log to the next, where no terminal shows a bar."""

@@ -1,6 +1,6 @@
 """Policy, exploration noise and the loop that runs them in N environments."""
 
-from vintix_fast.rollout.books import Collection, Episode, episodes_per_env
+from vintix_fast.rollout.books import Collection, Episode, episodes_per_env, standard_error
 from vintix_fast.rollout.collector import collect
 from vintix_fast.rollout.compiled import CompiledPolicy
 from vintix_fast.rollout.engine import cache_bytes, make_policy
@@ -23,4 +23,5 @@ __all__ = [
     "episodes_per_env",
     "ladder",
     "make_policy",
+    "standard_error",
 ]

@@ -48,9 +48,25 @@ class Collection:
     def mean_length(self) -> float:
         return float(np.mean([e.length for e in self.episodes]))
 
-    @property
-    def failures(self) -> int:
-        return sum(e.failed for e in self.episodes)
+    def metrics(self) -> dict[str, Any]:
+        """A loop's metrics of its collection, with exploration noise."""
+        returns = [e.return_ for e in self.episodes]
+        return {
+            "episodes": len(self.episodes),
+            "env_steps": self.env_steps,
+            "mean_return": self.mean_return,
+            "std_return": float(np.std(returns)),
+            "standard_error": standard_error(returns),
+            "mean_length": self.mean_length,
+            "failures": sum(e.failed for e in self.episodes),
+            "collect_seconds": self.seconds,
+            "env_steps_per_s": self.env_steps / self.seconds,
+        }
+
+
+def standard_error(values: list[float]) -> float | None:
+    """Of the mean of independent ``values``: their standard deviation over sqrt(n - 1); None of a single one."""
+    return float(np.std(values) / np.sqrt(len(values) - 1)) if len(values) > 1 else None
 
 
 def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
