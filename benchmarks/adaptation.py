@@ -26,12 +26,13 @@ from adaptation_tables import markdown, write_csv
 
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig, EvalConfig
-from vintix_fast.errors import Interrupted, UsageError, VintixFastError
 from vintix_fast.evaluation import evaluate
-from vintix_fast.pretrain.expert_policy import WEIGHTS_FILE
-from vintix_fast.robots import load_robot
-from vintix_fast.run import Run, versions, write_json
-from vintix_fast.sim import Simulator
+from vintix_fast.policy.expert import WEIGHTS_FILE
+from vintix_fast.rundir import Run
+from vintix_fast.service.errors import Interrupted, UsageError, VintixFastError
+from vintix_fast.service.files import versions, write_json
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.simulator import Simulator
 
 ROBOTS = ("minicheetah", "minicheetah-primitive", "go2", "go1", "a1")
 WEAK = ("minicheetah-primitive", "go2")

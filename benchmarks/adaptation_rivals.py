@@ -4,7 +4,7 @@
 - `ppo_from_expert`: another robot's expert, its joints turned as the adapter's are, trained further with PPO.
 
 Each leaves in its run's directory what `adaptation.py` reads of an adapt run: config.json, metrics.jsonl, written last,
-and models/.  The models are experts, see `vintix_fast.pretrain.expert_policy`.
+and models/.  The models are experts, see `vintix_fast.policy.expert`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from vintix_fast.adaptation import seed_for
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
-from vintix_fast.errors import VintixFastError
 from vintix_fast.evaluation import Evaluation, measure
-from vintix_fast.initial import add_target
-from vintix_fast.layout import ObservationLayout
+from vintix_fast.improve import make_improver
 from vintix_fast.model import load_checkpoint
+from vintix_fast.model.new_group import add_target
+from vintix_fast.policy.expert import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, load_expert
 from vintix_fast.pretrain.config import ExpertConfig
 from vintix_fast.pretrain.expert import ExpertTask, OnPolicyRunner, ppo_settings
-from vintix_fast.pretrain.expert_policy import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, load_expert
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import joint_signs, load_robot
 from vintix_fast.rollout import Noise, collect, ladder
-from vintix_fast.run import Run, save_tensors, versions, write_json, write_text
-from vintix_fast.task import WalkingTask
-from vintix_fast.train import make_improver
+from vintix_fast.rundir import Run
+from vintix_fast.service.errors import VintixFastError
+from vintix_fast.service.files import save_tensors, versions, write_json, write_text
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.robot import joint_signs, load_robot
+from vintix_fast.world.task import WalkingTask
 
 HIDDEN_DIMS = [256, 256]
 SMALL_LAST_LAYER = 0.01

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.run import write_text
+from vintix_fast.service.files import write_text
 
 
 def write_csv(path: Path, columns: tuple[str, ...], table: list[dict[str, Any]]) -> None:

@@ -23,11 +23,12 @@ from vintix_fast.benchmarks.machine import now, read_bandwidth
 from vintix_fast.benchmarks.plain import plain_steps_per_s
 from vintix_fast.data import open_writer
 from vintix_fast.model import Vintix
-from vintix_fast.regions import recording
-from vintix_fast.robots import Robot
-from vintix_fast.rollout import Actor, cache_bytes, collect, make_policy
-from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask
+from vintix_fast.policy import Actor, cache_bytes, make_policy
+from vintix_fast.rollout import collect
+from vintix_fast.service.regions import recording
+from vintix_fast.world.robot import Robot
+from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.task import WalkingTask
 
 SHORT_CONTEXT = 256
 WARM_UP = 5

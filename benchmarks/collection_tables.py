@@ -8,8 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from vintix_fast.report.metrics import new_figure, save_figure
 from vintix_fast.report.plots import BLUE, GRAY, GREEN, RED
+from vintix_fast.service.metrics import new_figure, save_figure
 
 ROWS = {
     "bare_simulator_steps_per_s": "bare simulator", "task_steps_per_s": "+ task", "policy_steps_per_s": "+ policy",

@@ -19,9 +19,9 @@ from cuda_step import times_ms
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.kernels.causal_attention import causal_attention
 from vintix_fast.model import Vintix, load_checkpoint
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.model.transformer import _alibi, spans_for
 
 

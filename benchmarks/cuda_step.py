@@ -25,15 +25,16 @@ from collections.abc import Callable
 import torch
 
 from vintix_fast import kernels
-from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.kernels import reference
-from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import ContextCache, Vintix, load_checkpoint
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.model.cache import DTYPES
-from vintix_fast.robots import load_robot
-from vintix_fast.rollout import GraphPolicy, HostCopies
-from vintix_fast.task import task_constants, triton_step
-from vintix_fast.task_config import DEFAULT_TASK
+from vintix_fast.policy import GraphPolicy
+from vintix_fast.rollout import HostCopies
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task import task_constants, triton_step
+from vintix_fast.world.task_config import DEFAULT_TASK
 
 TASK = "go2_walking_ad"
 SPARE_BYTES = 2 << 30  # left for activations, and for the plain attention of a part of the environments

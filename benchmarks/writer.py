@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from vintix_fast.data import open_writer
-from vintix_fast.schema import BLOCK_LEN, FIELDS
+from vintix_fast.data.schema import BLOCK_LEN, FIELDS
 
 FLUSH_EVERY = 100
 """Steps; the writer's own default."""

@@ -18,7 +18,7 @@ def adapt(json: Json = False, **options: Any) -> None:
     config = AdaptConfig.from_options(**options)
 
     from vintix_fast.adaptation import adapt as run
-    from vintix_fast.report.console import ConsoleProgress, summary_table
+    from vintix_fast.service.console import ConsoleProgress, summary_table
 
     result = run(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))

@@ -10,8 +10,8 @@ from typer import Context, Option
 from vintix_fast.benchmarks.config import PARTS, BenchConfig
 from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
 from vintix_fast.config import AdaptConfig
-from vintix_fast.errors import UsageError
 from vintix_fast.run_config import RUN
+from vintix_fast.service.errors import UsageError
 
 MAIN_ENVS = 64
 """The setting whose numbers stand at the top of --json."""
@@ -48,12 +48,13 @@ def bench(
 
     from vintix_fast.benchmarks import collection_tables as tables
     from vintix_fast.benchmarks.collection import measure
-    from vintix_fast.evaluation import check_context_len, check_device, task_for
-    from vintix_fast.memory import check_memory
+    from vintix_fast.evaluation import check_context_len, task_for
     from vintix_fast.model import load_checkpoint
-    from vintix_fast.report.console import ConsoleProgress
-    from vintix_fast.robots import load_robot
-    from vintix_fast.rollout import cache_bytes
+    from vintix_fast.policy import cache_bytes
+    from vintix_fast.service.console import ConsoleProgress
+    from vintix_fast.service.device import check_device
+    from vintix_fast.service.memory import check_memory
+    from vintix_fast.world.robot import load_robot
 
     check_device(device)
     out, say = result_console(json), ConsoleProgress(console).say
@@ -143,7 +144,7 @@ def _machine(device: str) -> dict[str, Any]:
     import torch
 
     from vintix_fast.benchmarks.machine import processor
-    from vintix_fast.run import versions
+    from vintix_fast.service.files import versions
 
     return {
         "device": device if device == "cpu" else torch.cuda.get_device_name(),

@@ -19,9 +19,9 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from vintix_fast.config import EvalConfig
-from vintix_fast.errors import UsageError, VintixFastError, cause
 from vintix_fast.options import Entry, Options, entries, without_effect
 from vintix_fast.run_config import RUN
+from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object last", rich_help_panel=RUN)]
 

@@ -15,7 +15,7 @@ def distil(json: Json = False, **options: Any) -> None:
     config = DistilConfig.from_options(**options)
 
     from vintix_fast.pretrain.distil import distil as run
-    from vintix_fast.report.console import ConsoleProgress, histories_table
+    from vintix_fast.service.console import ConsoleProgress, histories_table
 
     card = run(config, progress=ConsoleProgress(console))
     console.print(histories_table(card))

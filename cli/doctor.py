@@ -85,7 +85,7 @@ def _genesis() -> Check:
 
 
 def _egl() -> Check:
-    from vintix_fast.sim import DRAWING_REMEDY
+    from vintix_fast.world.simulator import DRAWING_REMEDY
 
     if sys.platform != "linux":
         return True, "not needed on this system"
@@ -100,7 +100,7 @@ def _egl() -> Check:
 
 
 def _kernel_cache() -> Check:
-    from vintix_fast.sim import kernel_cache_dir
+    from vintix_fast.world.simulator import kernel_cache_dir
 
     folder = kernel_cache_dir()
     if folder.is_dir():
@@ -117,7 +117,7 @@ def _core() -> Check:
     import numpy as np
 
     from vintix_fast._core import cpu_features
-    from vintix_fast.schema import FIELDS
+    from vintix_fast.data.schema import FIELDS
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.h5"
@@ -147,7 +147,7 @@ def _reports() -> Check:
 
 
 def _robots() -> Check:
-    from vintix_fast.robots import load_robot, robot_names
+    from vintix_fast.world.robot import load_robot, robot_names
 
     for name in robot_names():
         load_robot(name)
@@ -155,8 +155,8 @@ def _robots() -> Check:
 
 
 def _checkpoints() -> Check:
-    from vintix_fast.bundled import bundled_models
     from vintix_fast.model import load_checkpoint
+    from vintix_fast.model.bundled import bundled_models
 
     return True, ", ".join(
         f"{name} ({len(load_checkpoint(card['path']).groups)} robots)" for name, card in bundled_models().items()

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
 from vintix_fast.config import EvalConfig
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.run_config import MAIN
 
 
@@ -32,7 +32,7 @@ def evaluate(
         config = config.with_options(output_dir=Path("eval") / name)
 
     from vintix_fast.evaluation import evaluate as run
-    from vintix_fast.report.console import ConsoleProgress, evaluation_table
+    from vintix_fast.service.console import ConsoleProgress, evaluation_table
 
     evaluation = run(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))

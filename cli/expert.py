@@ -6,8 +6,8 @@ import importlib.util
 from typing import Any
 
 from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
-from vintix_fast.errors import VintixFastError
 from vintix_fast.pretrain.config import ExpertConfig
+from vintix_fast.service.errors import VintixFastError
 
 
 @reports_errors
@@ -19,7 +19,7 @@ def expert(json: Json = False, **options: Any) -> None:
     if importlib.util.find_spec("rsl_rl") is None:
         raise VintixFastError("training an expert needs rsl-rl-lib: pip install 'vintix-fast[pretrain]'")
     from vintix_fast.pretrain.expert import train_expert
-    from vintix_fast.report.console import ConsoleProgress, evaluation_table
+    from vintix_fast.service.console import ConsoleProgress, evaluation_table
 
     evaluation = train_expert(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))

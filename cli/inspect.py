@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vintix_fast.cli.common import print_json, reports_errors, result_console
-from vintix_fast.errors import InputFileError
+from vintix_fast.service.errors import InputFileError
 
 
 @reports_errors

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from typer import Option
 
-from vintix_fast.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
 from vintix_fast.cli.common import print_json, reports_errors, result_console
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
 
 
 @reports_errors

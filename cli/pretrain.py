@@ -30,7 +30,7 @@ def pretrain(config: Config = None, model: Model = None, json: Json = False, **o
 
     from vintix_fast.pretrain.pretrain import MODEL_DIR
     from vintix_fast.pretrain.pretrain import pretrain as run
-    from vintix_fast.report.console import ConsoleProgress
+    from vintix_fast.service.console import ConsoleProgress
 
     card = run(settings, progress=ConsoleProgress(console))
     _say_trained(settings.output_dir / MODEL_DIR, card)
@@ -46,7 +46,7 @@ def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = Fal
 
     from vintix_fast.pretrain.pretrain import MODEL_DIR
     from vintix_fast.pretrain.pretrain import leave_one_out as run
-    from vintix_fast.report.console import ConsoleProgress
+    from vintix_fast.service.console import ConsoleProgress
 
     cards = run(settings, progress=ConsoleProgress(console))
     for name, card in cards.items():

@@ -1,7 +1,7 @@
 """``vintix-fast profile``: where the time of one loop of ``adapt`` goes.
 
 Takes adapt's own options, so that what is profiled is what the user runs; only what makes a loop long is smaller by
-default.  The regions are marked where the work is done, see `vintix_fast.regions`.
+default.  The regions are marked where the work is done, see `vintix_fast.service.regions`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typer import Option
 
 from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
 from vintix_fast.config import AdaptConfig, FinetuneConfig
-from vintix_fast.errors import Interrupted
 from vintix_fast.run_config import MAIN, RUN
+from vintix_fast.service.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vintix_fast.regions import Recording, RegionTime
+    from vintix_fast.service.regions import Recording, RegionTime
 
 DEFAULTS = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
@@ -44,8 +44,8 @@ def profile(
 
     Takes adapt's options, with fewer optimiser steps and evaluations by default: about two minutes on two cores.
     """
-    from vintix_fast.regions import recording, region
-    from vintix_fast.run import write_text
+    from vintix_fast.service.files import write_text
+    from vintix_fast.service.regions import recording, region
 
     check_file("--trace", trace)
     with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
@@ -54,7 +54,7 @@ def profile(
         with recording() as recorded:
             with region("start-up"):
                 from vintix_fast.adaptation import adapt as run
-                from vintix_fast.report.console import ConsoleProgress
+                from vintix_fast.service.console import ConsoleProgress
             try:
                 result = run(config, progress=ConsoleProgress(console))
             except Interrupted as stop:  # adapt's message says how to go on, which a profile does not
@@ -74,7 +74,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
     """What ``--json`` prints."""
     import torch
 
-    from vintix_fast.run import versions
+    from vintix_fast.service.files import versions
 
     times, wall = recorded.times(), recorded.seconds
 

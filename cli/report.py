@@ -22,7 +22,7 @@ def report(
     The page fetches nothing and can be sent as it is; its pictures and videos lie beside it too.
     """
     from vintix_fast.report.build import build_report
-    from vintix_fast.report.console import ConsoleProgress
+    from vintix_fast.service.console import ConsoleProgress
 
     made = build_report(path, rollout=not no_rollout, video=not no_video, progress=ConsoleProgress(console))
     for part, reason in made.skipped.items():

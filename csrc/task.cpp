@@ -52,7 +52,7 @@ bool fallen(const TaskConstants& task, const Quaternion& q) {
   return std::fabs(roll) > task.max_tilt_rad || std::fabs(pitch) > task.max_tilt_rad;
 }
 
-// Without their weights, in the order of RewardWeights in vintix_fast/task_config.py.  action [J] is the clipped one.
+// Without their weights, in the order of RewardWeights in vintix_fast/world/task_config.py.  action [J] is the clipped one.
 constexpr std::size_t kRewardTerms = 6;
 std::array<float, kRewardTerms> reward_terms(const TaskConstants& task, const RobotStates& state, std::size_t env,
                                              const float* action, const float* last_action) {

@@ -37,7 +37,7 @@ struct RobotStates {
   Rows joint_vel_rad_s;      // [N, J]
 };
 
-// vintix_fast/task_config.py, layout.py and kernels/reference.py say what each is.
+// vintix_fast/world/task_config.py, layout.py and kernels/reference.py say what each is.
 struct TaskConstants {
   std::vector<float> default_pose_rad;  // [J]
   float target_height_m;

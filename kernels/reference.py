@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from vintix_fast.layout import ObservationLayout
-from vintix_fast.task_config import TaskConfig
+from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.task_config import TaskConfig
 
 STD_EPS = 1e-6  # added to a task's standard deviations
 INT8_MAX = 127
@@ -56,7 +56,7 @@ def observe(task: TaskConstants, state: State) -> torch.Tensor:
 
     Returns:
         [N, 9 + 2 J]: body angular velocity, projected gravity, command, joint position minus the default pose, joint
-        velocity; see `vintix_fast.layout` for the scales.
+        velocity; see `vintix_fast.world.layout` for the scales.
     """
     _, quat, _, ang_vel, joint_pos, joint_vel = state
     num_envs, device = len(quat), quat.device
@@ -77,7 +77,7 @@ def observe(task: TaskConstants, state: State) -> torch.Tensor:
 def reward_terms(
     task: TaskConstants, state: State, action: torch.Tensor, last_action: torch.Tensor
 ) -> list[torch.Tensor]:
-    """The reward's terms, each [N], before their weights; the order of `vintix_fast.task_config.RewardWeights`."""
+    """The reward's terms, each [N], before their weights, in the order of `RewardWeights`."""
     pos, quat, lin_vel, ang_vel, joint_pos, _ = state
     command = torch.tensor(task.config.command, device=quat.device)
     velocity = rotate_into_body(quat, lin_vel)

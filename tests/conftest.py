@@ -8,7 +8,7 @@ import pytest
 from fakes import save_tiny
 
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.robots import Robot, load_robot
+from vintix_fast.world.robot import Robot, load_robot
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,13 @@ import torch
 
 from vintix_fast.data import History
 from vintix_fast.kernels import reference
-from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import ModelConfig, TaskInfo, Vintix, save_checkpoint
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import Robot
-from vintix_fast.sim import DT_S, RobotState
-from vintix_fast.task import task_constants
-from vintix_fast.task_config import DEFAULT_TASK, TaskConfig
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.robot import Robot
+from vintix_fast.world.simulator import DT_S, RobotState
+from vintix_fast.world.task import task_constants
+from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 TINY = ModelConfig(
     action_emb_dim=15,
@@ -47,7 +47,7 @@ def plain_step(robot: Robot, config: TaskConfig = DEFAULT_TASK, max_steps: int =
 
 
 class FakeSimulator:
-    """The methods of `vintix_fast.sim.Simulator`, with a robot made of arithmetic.
+    """The methods of `vintix_fast.world.simulator.Simulator`, with a robot made of arithmetic.
 
     Joints go half of the way to their targets in a step.  The base goes about as fast as commanded, at the height that
     is asked for, and leans as the joints do, more in later environments; lean adds up, so that some sequences of

@@ -14,9 +14,10 @@ from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.evaluation import Evaluation
 from vintix_fast.options import without_effect
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import load_robot
-from vintix_fast.rollout import Episode, make_policy
+from vintix_fast.policy import make_policy
+from vintix_fast.rollout import Episode
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.robot import load_robot
 
 TASK, GROUP = "minicheetah_walking_ad", "minicheetah_locomotion"
 SMALL = dict(

@@ -26,12 +26,13 @@ from vintix_fast import adaptation
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import IMPROVERS, AdaptConfig
 from vintix_fast.data import read_trajectories
-from vintix_fast.errors import InputFileError, UsageError
+from vintix_fast.improve import CloneImprover, CriticImprover
+from vintix_fast.improve.operators import OPERATORS
 from vintix_fast.model import load_checkpoint
-from vintix_fast.robots import load_robot
-from vintix_fast.task_config import DEFAULT_TASK, TaskConfig
-from vintix_fast.train import CloneImprover, CriticImprover
-from vintix_fast.train.objective import OPERATORS
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +355,17 @@ def test_a_checkpoint_of_one_group_can_be_adapted(tmp_path):
     out = tmp_path / "run"
     run_small(out, checkpoint, num_improvement_loops=1, gate=False)
     assert load_checkpoint(out / "models/loop_01").groups == ("quadruped_locomotion", GROUP)
+
+
+def test_another_task_is_run_recorded_and_gone_on_with(tmp_path, tiny_checkpoint):
+    task, out = TaskConfig(command=(0.3, 0.0, 0.1), latency_steps=0), tmp_path / "run"
+    run_small(out, tiny_checkpoint, task=task, num_improvement_loops=1)
+    read = read_trajectories(out / "loop_00/trajectories.h5")
+    assert TaskConfig.from_json(json.loads(read.attributes["task"])) == task
+    assert TaskConfig.from_json(json.loads((out / "config.json").read_text())["task"]) == task
+    seen = np.concatenate([history.observation[:, QUADRUPED.command] for history in read.histories])
+    np.testing.assert_allclose(seen, np.tile(np.multiply(task.command, QUADRUPED.command_scale), (len(seen), 1)), 1e-6)
+    with pytest.raises(UsageError, match="task was .*command.*0.3"):
+        run_small(out, tiny_checkpoint, resume=True)
+    rows = run_small(out, tiny_checkpoint, resume=True, task=task).rows
+    assert [row["loop"] for row in rows] == [0, 1, 2]

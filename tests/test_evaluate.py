@@ -14,11 +14,11 @@ from runs import ENGINE_OPTIONS, spy_on_policies
 
 from vintix_fast import evaluation
 from vintix_fast.config import EvalConfig
-from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.evaluation import Evaluation
-from vintix_fast.report.console import evaluation_table
-from vintix_fast.robots import load_robot
 from vintix_fast.rollout import Episode, standard_error
+from vintix_fast.service.console import evaluation_table
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.world.robot import load_robot
 
 
 def run(checkpoint, robot="go2", fall_after=(6, 9, 40), progress=None, **options):

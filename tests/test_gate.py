@@ -8,7 +8,7 @@ from runs import SMALL, TASK, assert_same_model, run_small, script_evaluations
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.model import load_checkpoint
-from vintix_fast.report.console import summary_table
+from vintix_fast.service.console import summary_table
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import pytest
 from fakes import save_tiny
 from runs import assert_same_run, read_rows, run_small, script_evaluations, small_config, tree
 
-from vintix_fast.errors import InputFileError, Interrupted, UsageError
-from vintix_fast.report.progress import Progress
-from vintix_fast.run import Run
+from vintix_fast.rundir import Run
+from vintix_fast.service.errors import InputFileError, Interrupted, UsageError
+from vintix_fast.service.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vintix_fast.benchmarks.config import BenchConfig
-from vintix_fast.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.config import AdaptConfig, EvalConfig
-from vintix_fast.errors import UsageError
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.service.errors import UsageError
 
 
 def adapt_config(**options):

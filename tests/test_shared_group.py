@@ -8,10 +8,10 @@ from fakes import Listener, tiny_model
 from runs import read_state, run_small, small_config
 
 from vintix_fast.config import AdaptConfig
-from vintix_fast.errors import InputFileError, UsageError
-from vintix_fast.initial import add_target
 from vintix_fast.model import load_checkpoint
-from vintix_fast.robots import load_robot
+from vintix_fast.model.new_group import add_target
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.world.robot import load_robot
 
 ADDED = Path(__file__).parent / "golden" / "vintix_tiny_add_task"
 SHARED, GO2, MINICHEETAH = "quadruped_locomotion", "go2_walking_ad", "minicheetah_walking_ad"

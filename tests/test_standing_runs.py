@@ -9,9 +9,9 @@ from fakes import ACTIONS, StandingSimulator
 from runs import GROUP, TASK, assert_same_run, read_rows, read_state, run_small
 
 from vintix_fast.data import read_trajectories
-from vintix_fast.errors import Interrupted
 from vintix_fast.model import load_checkpoint
-from vintix_fast.report.progress import Progress
+from vintix_fast.service.errors import Interrupted
+from vintix_fast.service.progress import Progress
 
 ADDED = Path(__file__).parent / "golden" / "vintix_tiny_add_task"
 STANDING = {"simulator": StandingSimulator, "num_envs": 5}

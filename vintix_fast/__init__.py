@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vintix_fast.home import ensure_home
+from vintix_fast.service.home import ensure_home
 
 if TYPE_CHECKING:
     from vintix_fast.adaptation import adapt

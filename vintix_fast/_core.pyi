@@ -163,7 +163,7 @@ def cpu_features() -> CpuFeatures: ...
 class PolicyDecoder:
     """A policy's decode step for N environments on the CPU, in threads of its own.
 
-    `vintix_fast.rollout.CompiledPolicy` says what the arguments mean and makes them from a model.  All methods belong
+    `vintix_fast.policy.CompiledPolicy` says what the arguments mean and makes them from a model.  All methods belong
     to one thread.  Not to be used, nor destroyed, in a forked child.
     """
 

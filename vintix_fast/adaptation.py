@@ -1,7 +1,7 @@
 """Self-improvement: collect episodes with the current policy, fine-tune the robot's own parts on them, repeat.
 
-This file is the algorithm.  Where things lie on disk is `run.py`'s, what the targets are `train/objective.py`'s, how
-episodes are run `rollout/`'s.
+This file is the algorithm.  Where things lie on disk is `rundir.py`'s, what the targets are `improve/`'s, how episodes
+are run `rollout/`'s.
 """
 
 from __future__ import annotations
@@ -16,22 +16,26 @@ import torch
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
-from vintix_fast.errors import Interrupted, VintixFastError
-from vintix_fast.evaluation import check_context_len, check_device, measure
-from vintix_fast.initial import add_target
-from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
-from vintix_fast.memory import check_memory
+from vintix_fast.evaluation import check_context_len, measure
+from vintix_fast.improve import Improver, make_improver
+from vintix_fast.improve.posture import leave_standing, stands_still
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
-from vintix_fast.posture import leave_standing, stands_still
-from vintix_fast.regions import region
-from vintix_fast.report.metrics import write_curve, write_tensorboard
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import Robot, find_task, load_robot
-from vintix_fast.rollout import Actor, Noise, cache_bytes, collect, ladder, make_policy
-from vintix_fast.run import Run, versions, write_json
-from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask
-from vintix_fast.train import Improver, TrainingStep, finetune, make_improver, with_precision
+from vintix_fast.model.new_group import add_target
+from vintix_fast.policy import Actor, cache_bytes, make_policy
+from vintix_fast.rollout import Noise, collect, ladder
+from vintix_fast.rundir import Run
+from vintix_fast.service.device import check_device
+from vintix_fast.service.errors import Interrupted, VintixFastError
+from vintix_fast.service.files import versions, write_json
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.memory import check_memory
+from vintix_fast.service.metrics import write_curve, write_tensorboard
+from vintix_fast.service.progress import Progress
+from vintix_fast.service.regions import region
+from vintix_fast.train import TrainingStep, finetune, with_precision
+from vintix_fast.world.robot import Robot, find_task, load_robot
+from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.task import WalkingTask
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -82,7 +86,7 @@ def adapt(
         with region("compile"):
             simulator = simulator or Simulator(robot, config.envs, config.engine.device, progress.say)
         config = run.config = replace(config, num_envs=simulator.num_envs)
-        task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()
         run.begin()
         if not run.model_dir(0).is_dir():

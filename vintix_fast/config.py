@@ -10,10 +10,11 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.bundled import BUILTIN_CHECKPOINT, checkpoint_path
-from vintix_fast.errors import UsageError
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.options import GIVEN, Options, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
+from vintix_fast.service.errors import UsageError
+from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
@@ -42,7 +43,7 @@ def token_order_option() -> Any:
 
 @dataclass(frozen=True)
 class EngineConfig(Options):
-    """How the policy acts, and where; see `vintix_fast.rollout.make_policy`.
+    """How the policy acts, and where; see `vintix_fast.policy.make_policy`.
 
     What the engine uses stands where None was given, so that what is recorded is true.
     """
@@ -63,7 +64,7 @@ class EngineConfig(Options):
 
     @property
     def policy_options(self) -> dict[str, Any]:
-        """The options of `vintix_fast.rollout.make_policy`."""
+        """The options of `vintix_fast.policy.make_policy`."""
         return {"engine": self.kind, "cache_dtype": self.cache_dtype, "dropped_mass": self.dropped_mass}
 
     def _check(self) -> None:
@@ -238,9 +239,12 @@ class AdaptConfig(RunConfig):
     )  # fmt: skip
     gate: GateConfig = GateConfig()
     token_order: str | None = token_order_option()
+    task: TaskConfig = DEFAULT_TASK
 
     def _check(self) -> None:
         super()._check()
+        if isinstance(self.task, dict):  # of a record
+            object.__setattr__(self, "task", TaskConfig.from_json(self.task))
         window_len, improver, noise = self.finetune.window_len, self.improve.improver, self.collect.noise
         if window_len is not None and window_len > self.context_len:
             raise UsageError(
@@ -297,6 +301,7 @@ class EvalConfig(Options):
     )
     """None: nothing is written; the command makes up a name."""
     record: Path | None = option(None, RUN, "an .mp4 file for a video of the first six seconds")
+    task: TaskConfig = DEFAULT_TASK
     overwrite: bool = option(False, RUN, "replace an earlier evaluation there", flag="--overwrite")
 
     def _check(self) -> None:

@@ -8,19 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from vintix_fast.config import EvalConfig
-from vintix_fast.errors import InputFileError, UsageError
-from vintix_fast.initial import SINGLE_GROUP, add_target, check_sizes
-from vintix_fast.memory import check_memory
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import Robot, find_task, load_robot
-from vintix_fast.rollout import Actor, Collection, Episode, cache_bytes, collect, make_policy, standard_error
-from vintix_fast.run import check_writable, versions, write_json, write_text
-from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask
+from vintix_fast.model.new_group import SINGLE_GROUP, add_target, check_sizes
+from vintix_fast.policy import Actor, cache_bytes, make_policy
+from vintix_fast.rollout import Collection, Episode, collect, standard_error
+from vintix_fast.service.device import check_device
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.service.files import check_writable, versions, write_json, write_text
+from vintix_fast.service.memory import check_memory
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.robot import Robot, find_task, load_robot
+from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.task import WalkingTask
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,6 @@ def check_context_len(context_len: int | None, model: Vintix) -> int:
     return context_len or longest
 
 
-def check_device(device: str) -> None:
-    """Raise UsageError if the device is not there."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
-
-
 def measure(
     task: WalkingTask, policy: Actor, num_episodes: int, seed: int, random_starts: bool, progress: Progress
 ) -> Evaluation:
@@ -172,7 +167,7 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
     simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
-    task = WalkingTask(simulator, robot, config.max_steps)
+    task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
     policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
     total = config.num_envs * config.episodes_per_env
     with progress.rollout("evaluating", total, config.max_steps):
@@ -196,6 +191,7 @@ def _write(evaluation: Evaluation, config: EvalConfig) -> None:
     for e in sorted(evaluation.episodes, key=lambda e: (e.env, e.number)):
         writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed)])
     write_text(config.output_dir / "eval.csv", table.getvalue())
-    values = config.options().items()
-    options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values}
-    write_json(config.output_dir / "eval.json", evaluation.summary() | {"options": options, "versions": versions()})
+    values = {name: value for name, value in config.options().items() if name != "task"}
+    options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values.items()}
+    record = {"options": options, "task": config.task.to_json(), "versions": versions()}
+    write_json(config.output_dir / "eval.json", evaluation.summary() | record)

@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vintix_fast.errors import UsageError
+from vintix_fast.service.errors import UsageError
 
 GIVEN = object()
 """In ``only_with``: any value but None, false and 0."""

@@ -1,6 +1,6 @@
 """What all commands that fill an output directory have in common: what is recorded, and what a resumed run may change.
 
-Knows no command; a run's directory itself is ``run.py``'s.
+Knows no command; a run's directory itself is ``rundir.py``'s.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from vintix_fast.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
-from vintix_fast.errors import UsageError
+from vintix_fast.model.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
 from vintix_fast.options import Options, entries, option, without_effect
+from vintix_fast.service.errors import UsageError
 
 MAIN, RUN = "Main", "Run"
 """Parts of --help."""
@@ -94,6 +94,8 @@ class RunConfig(Options):
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, Path) and value.parent == BUILTIN_CHECKPOINTS:

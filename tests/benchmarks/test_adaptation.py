@@ -13,11 +13,11 @@ from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from runs import SMALL, read_rows
 
 from vintix_fast.config import CriticConfig
-from vintix_fast.layout import QUADRUPED
-from vintix_fast.pretrain.expert_policy import expert_network
-from vintix_fast.robots import joint_signs, load_robot
-from vintix_fast.run import save_tensors, write_json
-from vintix_fast.train import make_improver
+from vintix_fast.improve import make_improver
+from vintix_fast.policy.expert import expert_network
+from vintix_fast.service.files import save_tensors, write_json
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.robot import joint_signs, load_robot
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 adaptation = importlib.import_module("adaptation")

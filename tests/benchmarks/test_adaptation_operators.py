@@ -11,8 +11,8 @@ from made_histories import BEST, history_of, tries
 from runs import GROUP, read_state, small_config
 
 from vintix_fast.adaptation import adapt
-from vintix_fast.robots import load_robot
-from vintix_fast.train import CriticConfig, ImproveConfig
+from vintix_fast.config import CriticConfig, ImproveConfig
+from vintix_fast.world.robot import load_robot
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 operators = importlib.import_module("adaptation_operators")

@@ -9,8 +9,8 @@ from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from vintix_fast.benchmarks import collection, machine, writer
 from vintix_fast.benchmarks.plain import causal_bias, plain_action, plain_steps_per_s
 from vintix_fast.data import read_trajectories
-from vintix_fast.rollout import Policy
-from vintix_fast.task import WalkingTask
+from vintix_fast.policy import Policy
+from vintix_fast.world.task import WalkingTask
 
 TASK, STEPS = "go2_walking_ad", 12
 

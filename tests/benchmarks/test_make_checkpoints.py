@@ -11,7 +11,7 @@ from fakes import save_tiny
 
 from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
-from vintix_fast.run import write_json
+from vintix_fast.service.files import write_json
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 make_checkpoints = importlib.import_module("make_checkpoints")

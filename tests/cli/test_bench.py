@@ -9,9 +9,9 @@ import pytest
 from fakes import TINY, FakeSimulator
 from typer.testing import CliRunner
 
-from vintix_fast import memory
 from vintix_fast.benchmarks import collection, machine
 from vintix_fast.cli import app
+from vintix_fast.service import memory
 
 NUMBERS = (
     "collection_steps_per_s", "bare_simulator_steps_per_s", "plain_steps_per_s", "task_fraction",

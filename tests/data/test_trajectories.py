@@ -9,8 +9,8 @@ from fakes import ACTIONS, OBSERVATIONS
 
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import History, read_trajectories
-from vintix_fast.errors import InputFileError
-from vintix_fast.schema import EXTRA_FIELDS, FIELDS, REQUIRED_FIELDS
+from vintix_fast.data.schema import EXTRA_FIELDS, FIELDS, REQUIRED_FIELDS
+from vintix_fast.service.errors import InputFileError
 
 FIELD_LIST = [(name, shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
 

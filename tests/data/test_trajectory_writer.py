@@ -20,7 +20,7 @@ from written_files import (
 )
 
 from vintix_fast._core import TrajectoryWriter
-from vintix_fast.schema import FIELDS
+from vintix_fast.data.schema import FIELDS
 
 
 @pytest.mark.parametrize(

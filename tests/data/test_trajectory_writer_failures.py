@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from written_files import HANG_S, group_names, in_child, make_writer, random_step
 
-from vintix_fast.schema import FIELDS
+from vintix_fast.data.schema import FIELDS
 
 
 def test_missing_directory_is_reported_by_the_constructor(tmp_path, capfd):

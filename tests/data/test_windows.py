@@ -6,7 +6,7 @@ import torch
 from fakes import ACTIONS, OBSERVATIONS, make_history
 
 from vintix_fast.data import History, Targets, Windows
-from vintix_fast.errors import VintixFastError
+from vintix_fast.service.errors import VintixFastError
 
 COLUMNS = ("observation", "prev_action", "prev_reward", "step_num", "target", "weight")
 

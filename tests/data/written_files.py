@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from vintix_fast._core import TrajectoryWriter
-from vintix_fast.schema import FIELDS
+from vintix_fast.data.schema import FIELDS
 
 FIELD_LIST = [(name, shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
 IN_CHILDREN = "import signal, time\nimport pytest\nfrom written_files import *\n"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vintix_fast.kernels import reference
-from vintix_fast.layout import QUADRUPED
-from vintix_fast.robots import load_robot
-from vintix_fast.task import task_constants
-from vintix_fast.task_config import TaskConfig
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task import task_constants
+from vintix_fast.world.task_config import TaskConfig
 
 
 def rotation_z_y_x(roll, pitch, yaw):

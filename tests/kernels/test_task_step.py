@@ -12,11 +12,11 @@ from fakes import FakeSimulator, plain_step, quaternion
 from interpreter import Compiler, interpret, run_python
 
 from vintix_fast.kernels import reference
-from vintix_fast.layout import QUADRUPED
-from vintix_fast.robots import load_robot
-from vintix_fast.sim import RobotState
-from vintix_fast.task import CompiledStep, StepResult, WalkingTask, task_constants, triton_step
-from vintix_fast.task_config import DEFAULT_TASK, RewardWeights, TaskConfig
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.simulator import RobotState
+from vintix_fast.world.task import CompiledStep, StepResult, WalkingTask, task_constants, triton_step
+from vintix_fast.world.task_config import DEFAULT_TASK, RewardWeights, TaskConfig
 
 MAX_STEPS = 50
 TOLERANCE = 2e-6

@@ -8,8 +8,6 @@ import pytest
 import torch
 from fakes import ACTIONS, OBSERVATIONS, tiny_model
 
-from vintix_fast.errors import UsageError
-from vintix_fast.layout import QUADRUPED
 from vintix_fast.model import (
     ContextCache,
     Vintix,
@@ -20,6 +18,8 @@ from vintix_fast.model import (
     move_posture,
     save_checkpoint,
 )
+from vintix_fast.service.errors import UsageError
+from vintix_fast.world.layout import QUADRUPED
 
 BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
 REFERENCE = "go2_walking_ad"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from small_models import OPTIONS, forward_from, make_history, make_model
 
-from vintix_fast.errors import UsageError
 from vintix_fast.model import ContextCache, load_checkpoint
 from vintix_fast.model.cache import DTYPES
 from vintix_fast.model.layers import alibi_slopes
+from vintix_fast.service.errors import UsageError
 
 BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from vintix_fast.errors import InputFileError, UsageError, VintixFastError
 from vintix_fast.model import load_checkpoint, save_checkpoint
+from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

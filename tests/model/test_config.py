@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from fakes import OBSERVATIONS
 
-from vintix_fast.errors import InputFileError
 from vintix_fast.model import ModelConfig, TaskInfo
+from vintix_fast.service.errors import InputFileError
 
 GOLDEN = Path(__file__).parents[1] / "golden/vintix_tiny"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vintix_fast.errors import UsageError
 from vintix_fast.model import ContextCache, load_checkpoint
+from vintix_fast.service.errors import UsageError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BUNDLED = Path(__file__).parents[2] / "vintix_fast/checkpoints/without-minicheetah"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vintix_fast.errors import InputFileError
 from vintix_fast.model import load_checkpoint, save_checkpoint
+from vintix_fast.service.errors import InputFileError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ADDED, UNNAMED, WHOLE = "vintix_tiny_add_task", "vintix_tiny_no_group_name", "vintix_tiny"

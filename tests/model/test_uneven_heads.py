@@ -9,9 +9,10 @@ import torch
 from dense_attention import dense
 from fakes import make_history, tiny_model
 
+from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import Targets, Windows
 from vintix_fast.model import load_checkpoint, save_checkpoint
-from vintix_fast.train import FinetuneConfig, finetune
+from vintix_fast.train import finetune
 
 TASK, GROUP = "go2_walking_ad", "go2_locomotion"
 

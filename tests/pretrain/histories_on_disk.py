@@ -12,9 +12,9 @@ import numpy as np
 from fakes import ACTIONS, OBSERVATIONS, TINY, make_history
 
 from vintix_fast.data import History, open_writer
+from vintix_fast.data.schema import FIELDS
 from vintix_fast.pretrain.config import PretrainConfig
-from vintix_fast.report.progress import Progress
-from vintix_fast.schema import FIELDS
+from vintix_fast.service.progress import Progress
 
 TINY_MODEL = TINY.to_dict()
 NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}

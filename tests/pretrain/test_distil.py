@@ -13,14 +13,14 @@ from histories_on_disk import Watcher
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.data import writer as writer_module
-from vintix_fast.errors import InputFileError, Interrupted, UsageError
+from vintix_fast.policy.expert import expert_network, load_expert
 from vintix_fast.pretrain import distil as distil_module
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.pretrain.distil import distil, random_share, return_along_history
-from vintix_fast.pretrain.expert_policy import expert_network, load_expert
-from vintix_fast.robots import load_robot
-from vintix_fast.run import save_tensors, write_json
-from vintix_fast.task_config import DEFAULT_TASK
+from vintix_fast.service.errors import InputFileError, Interrupted, UsageError
+from vintix_fast.service.files import save_tensors, write_json
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task_config import DEFAULT_TASK
 
 SMALL = dict(histories=3, num_envs=3, steps_per_env=30, max_steps_per_episode=12)
 STEPS = SMALL["steps_per_env"]

@@ -10,14 +10,14 @@ from histories_on_disk import Watcher
 from rsl_rl.models import MLPModel
 from tensordict import TensorDict
 
-from vintix_fast.errors import InputFileError, Interrupted, UsageError, VintixFastError
+from vintix_fast.policy.expert import ExpertPolicy, expert_network, load_expert
 from vintix_fast.pretrain import expert as expert_module
 from vintix_fast.pretrain.config import ExpertConfig
 from vintix_fast.pretrain.expert import ExpertTask, entropy_weight, ppo_settings, train_expert
-from vintix_fast.pretrain.expert_policy import ExpertPolicy, expert_network, load_expert
-from vintix_fast.robots import load_robot
-from vintix_fast.run import save_tensors, write_json
-from vintix_fast.task import WalkingTask
+from vintix_fast.service.errors import InputFileError, Interrupted, UsageError, VintixFastError
+from vintix_fast.service.files import save_tensors, write_json
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task import WalkingTask
 
 SMALL = dict(
     robot_type="go2", num_envs=4, iterations=3, steps_per_iteration=4, hidden_dims=(8,), eval_episodes=4,

@@ -11,9 +11,9 @@ from fakes import ACTIONS, OBSERVATIONS, make_history
 from histories_on_disk import TASKS, write_foreign, write_history, write_robot
 
 from vintix_fast.data import History, ShapeError, open_writer
-from vintix_fast.errors import InputFileError
+from vintix_fast.data.schema import FIELDS
 from vintix_fast.pretrain.histories import RobotHistories, read_histories
-from vintix_fast.schema import FIELDS
+from vintix_fast.service.errors import InputFileError
 
 GO2 = {"task_name": "go2_walking_ad", "observation_shape": {"proprio": [OBSERVATIONS]}, "action_dim": ACTIONS}
 

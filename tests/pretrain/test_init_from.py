@@ -10,10 +10,10 @@ from fakes import save_tiny, tiny_model
 from histories_on_disk import NO_DROPOUT, TASKS, TINY_MODEL, Watcher, config, write_robot
 from runs import assert_same_model
 
-from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain.config import PretrainConfig
 from vintix_fast.pretrain.pretrain import pretrain
+from vintix_fast.service.errors import InputFileError, Interrupted, UsageError
 
 pytestmark = pytest.mark.usefixtures("plots_are_empty")
 STILL = {"steps": 1, "lr": 1e-12}

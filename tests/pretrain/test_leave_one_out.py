@@ -6,10 +6,10 @@ import pytest
 from histories_on_disk import TASKS, Watcher, config
 from runs import assert_same_model
 
-from vintix_fast.errors import Interrupted, UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain import pretrain as pretrain_module
 from vintix_fast.pretrain.pretrain import leave_one_out, pretrain
+from vintix_fast.service.errors import Interrupted, UsageError
 
 pytestmark = pytest.mark.usefixtures("plots_are_empty")
 LEFT_OUT = ["without-go1", "without-go2", "without-minicheetah"]

@@ -7,8 +7,8 @@ from fakes import ACTIONS, FakeSimulator
 
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.pretrain.distil import NoiseDistillation, random_share
-from vintix_fast.robots import load_robot
-from vintix_fast.task import WalkingTask
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task import WalkingTask
 
 SMALL = dict(histories=3, num_envs=3, steps_per_env=30, max_steps_per_episode=12)
 

@@ -11,10 +11,10 @@ from histories_on_disk import NO_DROPOUT, TASKS, TINY_MODEL, Watcher, comparable
 from runs import assert_same_model
 
 from vintix_fast.data import Targets, Windows, read_trajectories
-from vintix_fast.errors import UsageError
 from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain import pretrain as pretrain_module
 from vintix_fast.pretrain.pretrain import mixed_loss, pretrain, shares, window_sizes
+from vintix_fast.service.errors import UsageError
 from vintix_fast.train.finetune import action_loss
 
 # -- what it leaves ----------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from vintix_fast.cli import app
 from vintix_fast.model import load_checkpoint
+from vintix_fast.policy.expert import expert_network
 from vintix_fast.pretrain import pretrain as pretrain_module
-from vintix_fast.pretrain.expert_policy import expert_network
-from vintix_fast.run import save_tensors, write_json
+from vintix_fast.service.files import save_tensors, write_json
 
 TINY_WORDS = [word for key, value in TINY.to_dict().items() for word in ("--model", f"{key}={json.dumps(value)}")]
 COMMON = {

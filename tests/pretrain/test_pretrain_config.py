@@ -3,9 +3,9 @@
 import pytest
 from histories_on_disk import SMALL, TINY_MODEL
 
-from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.pretrain.config import PretrainConfig, read_pretrain_config
 from vintix_fast.pretrain.pretrain import pretrain
+from vintix_fast.service.errors import InputFileError, UsageError
 
 
 @pytest.mark.parametrize(

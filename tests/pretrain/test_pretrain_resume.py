@@ -8,8 +8,8 @@ import torch
 from histories_on_disk import TINY_MODEL, Watcher, comparable, config, write_robot
 from runs import assert_same_model
 
-from vintix_fast.errors import InputFileError, Interrupted, UsageError
 from vintix_fast.pretrain.pretrain import pretrain
+from vintix_fast.service.errors import InputFileError, Interrupted, UsageError
 
 pytestmark = pytest.mark.usefixtures("plots_are_empty")
 

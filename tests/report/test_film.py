@@ -10,7 +10,7 @@ from fakes import ACTIONS
 from vintix_fast.report import film as module
 from vintix_fast.report.film import film
 from vintix_fast.report.recording import Recording
-from vintix_fast.robots import Robot
+from vintix_fast.world.robot import Robot
 
 STEPS, ENVS = 10, 2
 

@@ -12,14 +12,14 @@ from fakes import ACTIONS, FakeSimulator
 from matplotlib.figure import Figure
 from runs import read_rows, run_small, script_evaluations, tree
 
-from vintix_fast.bundled import bundled_models
-from vintix_fast.errors import InputFileError
+from vintix_fast.model.bundled import bundled_models
 from vintix_fast.report import build, film
 from vintix_fast.report.film import Filmed
 from vintix_fast.report.plots import returns_by_number
 from vintix_fast.report.record import expert_return, read_run
 from vintix_fast.report.recording import NUM_ENVS, STEPS
-from vintix_fast.robots import load_robot
+from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.robot import load_robot
 
 NUMBERS = {"returns.png", "lengths.png", "by_episode.png"}
 DRAWN = {"traces.png", "before_after.png"}
@@ -276,7 +276,7 @@ def test_a_renderer_that_fails_leaves_the_rest(report, out):
 
 
 def test_a_simulator_that_fails_leaves_the_numbers(report, out, monkeypatch):
-    from vintix_fast.errors import VintixFastError
+    from vintix_fast.service.errors import VintixFastError
 
     def refuse(*args):
         raise VintixFastError("Genesis cannot build x.urdf")

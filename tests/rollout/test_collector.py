@@ -8,11 +8,12 @@ import torch
 from fakes import ACTIONS, FakeSimulator
 
 from vintix_fast.data import open_writer, read_trajectories
-from vintix_fast.errors import Interrupted
-from vintix_fast.layout import QUADRUPED
-from vintix_fast.rollout import Actor, HostCopies, Noise, collect, collector, episodes_per_env, ladder
-from vintix_fast.schema import EXTRA_FIELDS
-from vintix_fast.task import WalkingTask
+from vintix_fast.data.schema import EXTRA_FIELDS
+from vintix_fast.policy import Actor
+from vintix_fast.rollout import HostCopies, Noise, collect, collector, episodes_per_env, ladder
+from vintix_fast.service.errors import Interrupted
+from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.task import WalkingTask
 
 
 class FakePolicy(Actor):
@@ -160,7 +161,7 @@ def test_the_policy_sees_each_stored_transition_once_and_nothing_else(go2):
 def test_a_failing_simulation_is_counted_and_never_reaches_the_policy(go2):
     faults = {(2, 0): "nan", (4, 1): "speed", (5, 2): "solver"}
     collection, _ = run(go2, 3, 6, faults=faults, fall_after=(20, 20, 20))
-    assert collection.failures == 3
+    assert collection.metrics()["failures"] == 3
     failed = {e.env: (e.number, e.length) for e in collection.episodes if e.failed}
     assert failed == {0: (0, 3), 1: (0, 5), 2: (0, 6)}
     for history in collection.histories:

@@ -8,7 +8,8 @@ import torch
 from fakes import ACTIONS, make_history, tiny_model
 from small_trainings import GROUP, TASK, kernel_model, snapshot, windows_for
 
-from vintix_fast.train import FinetuneConfig, compiled, finetune
+from vintix_fast.config import FinetuneConfig
+from vintix_fast.train import compiled, finetune
 from vintix_fast.train.frozen import hidden_states
 
 

@@ -11,10 +11,11 @@ from fakes import make_history, tiny_model
 from small_trainings import GROUP, TASK, kernel_model, snapshot, windows_for
 
 from vintix_fast.benchmarks.training import plain_finetune
+from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import Batch
-from vintix_fast.errors import InputFileError, Interrupted, VintixFastError
 from vintix_fast.model import fingerprint, freeze_all_but_group
-from vintix_fast.train import FinetuneConfig, finetune
+from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError
+from vintix_fast.train import finetune
 from vintix_fast.train.finetune import action_loss, learning_rate
 
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 from fakes import make_history, tiny_model
 
+from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import Targets, Windows
-from vintix_fast.errors import Interrupted
-from vintix_fast.train import FinetuneConfig, finetune
-from vintix_fast.train.critic import Critic, CriticConfig
+from vintix_fast.improve.critic import Critic, CriticConfig
+from vintix_fast.improve.transitions import transitions
+from vintix_fast.service.errors import Interrupted
+from vintix_fast.train import finetune
 from vintix_fast.train.frozen import hidden_states
-from vintix_fast.train.transitions import transitions
 
 pytestmark = [
     pytest.mark.gpu,

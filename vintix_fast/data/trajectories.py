@@ -1,6 +1,6 @@
 """Reads ``trajectories.h5``: groups of transitions on disk -> one continuous history per environment.
 
-Owns what a well-formed file is (the field names and shapes are in ``vintix_fast.schema``).  Reads files of this
+Owns what a well-formed file is (the field names and shapes are in ``vintix_fast.data.schema``).  Reads files of this
 package, complete or left behind by a killed process, and files of other tools in the same format.  Knows nothing about
 simulators, policies or torch.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vintix_fast.errors import InputFileError
-from vintix_fast.layout import QUADRUPED, ObservationLayout
-from vintix_fast.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS, required_fields
+from vintix_fast.data.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS, required_fields
+from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.layout import QUADRUPED, ObservationLayout
 
 _FINAL_NAME = re.compile(r"(\d+)-(\d+)")
 _STAGING_NAME = re.compile(r"env_(\d+)_block_(\d+)")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vintix_fast.data.trajectories import History
-from vintix_fast.errors import VintixFastError
+from vintix_fast.service.errors import VintixFastError
 
 
 @dataclass(frozen=True)

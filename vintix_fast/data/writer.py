@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast._core import TrajectoryWriter
-from vintix_fast.layout import QUADRUPED, ObservationLayout
-from vintix_fast.schema import BLOCK_LEN, DEMONSTRATOR, fields
+from vintix_fast.data.schema import BLOCK_LEN, DEMONSTRATOR, fields
+from vintix_fast.world.layout import QUADRUPED, ObservationLayout
 
 
 def open_writer(

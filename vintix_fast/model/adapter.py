@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vintix_fast.errors import UsageError
-from vintix_fast.layout import ObservationLayout
 from vintix_fast.model.vintix import Vintix
+from vintix_fast.service.errors import UsageError
+from vintix_fast.world.layout import ObservationLayout
 
 
 def add_group(

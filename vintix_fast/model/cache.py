@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from vintix_fast import kernels
-from vintix_fast.errors import UsageError
 from vintix_fast.kernels.reference import Ring
 from vintix_fast.model.config import ModelConfig
 from vintix_fast.model.layers import alibi_slopes
+from vintix_fast.service.errors import UsageError
 
 DTYPES = (torch.float32, torch.int8)
 

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vintix_fast.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 from vintix_fast.model.config import TOKEN_ORDERS, ModelConfig, TaskInfo
 from vintix_fast.model.inferred import complete_tasks, without_prefixes
 from vintix_fast.model.vintix import Vintix
+from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 
 MODEL_FILE, METADATA_FILE, CONFIG_FILE = "model.pth", "metadata.json", "config.json"
 FILES = (MODEL_FILE, METADATA_FILE, CONFIG_FILE)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vintix_fast.errors import InputFileError
+from vintix_fast.service.errors import InputFileError
 
 OWNER_TOKEN_ORDER = "action-reward-observation"
 UPSTREAM_TOKEN_ORDER = "observation-action-reward"

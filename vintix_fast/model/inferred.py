@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vintix_fast.errors import InputFileError
 from vintix_fast.model.config import DEFAULT_GROUP
+from vintix_fast.service.errors import InputFileError
 
 PREFIXES = ("module.", "_orig_mod.")
 """Of torch's DataParallel and of torch.compile."""

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vintix_fast.errors import UsageError
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import ModelConfig
 from vintix_fast.model.layers import NORM_EPS, alibi_slopes, make_mlp, make_norm
+from vintix_fast.service.errors import UsageError
 
 # Probability mass, relative to the softmax's sum, that decoding may leave unread; float32 rounds at 6e-8.
 NEGLIGIBLE_MASS = 1e-8

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vintix_fast.errors import InputFileError, UsageError
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import OWNER_TOKEN_ORDER, ModelConfig, TaskInfo
 from vintix_fast.model.layers import (
@@ -27,6 +26,7 @@ from vintix_fast.model.layers import (
     vector_encoder,
 )
 from vintix_fast.model.transformer import Transformer
+from vintix_fast.service.errors import InputFileError, UsageError
 
 Array = np.ndarray | Tensor
 

@@ -17,20 +17,21 @@ import torch
 
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import open_writer
-from vintix_fast.errors import Interrupted, UsageError
-from vintix_fast.evaluation import check_device
-from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.data.schema import DEMONSTRATOR
+from vintix_fast.policy.expert import ExpertPolicy, load_expert
 from vintix_fast.pretrain.config import DistilConfig
-from vintix_fast.pretrain.expert_policy import ExpertPolicy, load_expert
-from vintix_fast.report.metrics import write_learning_history
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import Robot, load_robot
 from vintix_fast.rollout import collect
-from vintix_fast.run import OPTIONS_FILE, RunDirectory, versions, write_json
-from vintix_fast.schema import DEMONSTRATOR
-from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask
-from vintix_fast.upload import upload
+from vintix_fast.rundir import OPTIONS_FILE, RunDirectory
+from vintix_fast.service.device import check_device
+from vintix_fast.service.errors import Interrupted, UsageError
+from vintix_fast.service.files import versions, write_json
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.metrics import write_learning_history
+from vintix_fast.service.progress import Progress
+from vintix_fast.service.upload import upload
+from vintix_fast.world.robot import Robot, load_robot
+from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.task import WalkingTask
 
 CARD_FILE, CURVE_FILE = "distil.json", "returns.png"
 CURVE_BINS = 20

@@ -16,22 +16,18 @@ from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
-from vintix_fast.evaluation import Evaluation, check_device, measure
-from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.evaluation import Evaluation, measure
+from vintix_fast.policy.expert import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, expert_observation
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
-from vintix_fast.pretrain.expert_policy import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    ExpertPolicy,
-    expert_network,
-    expert_observation,
-)
-from vintix_fast.report.progress import Progress
-from vintix_fast.robots import load_robot
-from vintix_fast.run import RunDirectory, load_tensors, save_tensors, versions, write_json
-from vintix_fast.sim import Simulator
-from vintix_fast.task import WalkingTask
+from vintix_fast.rundir import RunDirectory
+from vintix_fast.service.device import check_device
+from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.task import WalkingTask
 
 STATE_FILE = "training.pth"
 ANEW = "--overwrite begins the expert anew"

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from vintix_fast.data import History, ShapeError, Trajectories, read_trajectories
-from vintix_fast.errors import InputFileError
-from vintix_fast.initial import SMALLEST_STD
-from vintix_fast.layout import ObservationLayout
 from vintix_fast.model import TaskInfo
-from vintix_fast.robots import load_robot, robot_names
+from vintix_fast.model.new_group import SMALLEST_STD
+from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.robot import load_robot, robot_names
 
 
 @dataclass(frozen=True)

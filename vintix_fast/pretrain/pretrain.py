@@ -16,17 +16,18 @@ import numpy as np
 import torch
 
 from vintix_fast.data import Batch, History, Targets, Windows
-from vintix_fast.errors import InputFileError, Interrupted, UsageError, cause
-from vintix_fast.evaluation import check_device
-from vintix_fast.initial import check_sizes
-from vintix_fast.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
+from vintix_fast.model.new_group import check_sizes
 from vintix_fast.pretrain.config import PretrainConfig
 from vintix_fast.pretrain.histories import RobotHistories, directory_task, known_task, read_histories
-from vintix_fast.report.metrics import write_losses
-from vintix_fast.report.progress import Progress
-from vintix_fast.run import RunDirectory, load_tensors, save_tensors, versions, write_json
+from vintix_fast.rundir import RunDirectory
+from vintix_fast.service.device import check_device
+from vintix_fast.service.errors import InputFileError, Interrupted, UsageError, cause
+from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.metrics import write_losses
+from vintix_fast.service.progress import Progress
 from vintix_fast.train.finetune import TrainingStep, descend
 
 STATE_FILE, CARD_FILE, CURVE_FILE = "training.pth", "pretrain.json", "loss.png"

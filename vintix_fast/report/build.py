@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.errors import Interrupted, VintixFastError
 from vintix_fast.report.film import Filmed, film
 from vintix_fast.report.page import Page, page_html
 from vintix_fast.report.plots import plot_by_episode, plot_lengths, plot_returns, plot_traces, returns_by_number
-from vintix_fast.report.progress import Progress
 from vintix_fast.report.record import RunRecord, expert_return, read_run
 from vintix_fast.report.recording import NUM_ENVS, STEPS, Recording, record
 from vintix_fast.report.strip import Row, write_strip
-from vintix_fast.robots import Robot, load_robot
-from vintix_fast.run import write_text
-from vintix_fast.sim import DT_S, Simulator
+from vintix_fast.service.errors import Interrupted, VintixFastError
+from vintix_fast.service.files import write_text
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.robot import Robot, load_robot
+from vintix_fast.world.simulator import DT_S, Simulator
 
 FOLDER = "report"
 SEED = 5

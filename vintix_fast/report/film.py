@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.report.recording import Recording
-from vintix_fast.robots import Robot, load_robot
-from vintix_fast.sim import DRAWING_REMEDY, DT_S
+from vintix_fast.world.robot import Robot, load_robot
+from vintix_fast.world.simulator import DRAWING_REMEDY, DT_S
 
 SIZE = (480, 320)
 STEPS_PER_FRAME = 2
@@ -84,7 +84,7 @@ def _draw(robot_file: str, job: Path) -> None:
     """The program: a video for each file of poses."""
     import torch
 
-    from vintix_fast.sim import Stage
+    from vintix_fast.world.simulator import Stage
 
     stage = Stage(load_robot(robot_file), SIZE)
     for path in sorted(job.glob("*.npy")):

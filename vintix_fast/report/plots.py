@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.report.metrics import new_figure, save_figure
 from vintix_fast.report.record import RunRecord
 from vintix_fast.report.recording import SHOWN_STEPS, Recording
-from vintix_fast.robots import LEGS
 from vintix_fast.rollout import episodes_per_env
-from vintix_fast.sim import DT_S
+from vintix_fast.service.metrics import new_figure, save_figure
+from vintix_fast.world.robot import LEGS
+from vintix_fast.world.simulator import DT_S
 
 LEG_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 """Of Okabe and Ito: told apart by colour-blind readers too."""

@@ -16,11 +16,12 @@ import torch
 from vintix_fast.evaluation import task_for
 from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.model import load_checkpoint
-from vintix_fast.report.progress import Progress
-from vintix_fast.rollout import Actor, Episode, collect, make_policy
-from vintix_fast.sim import DT_S
-from vintix_fast.task import WalkingTask
-from vintix_fast.task_config import DEFAULT_TASK
+from vintix_fast.policy import Actor, make_policy
+from vintix_fast.rollout import Episode, collect
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.simulator import DT_S
+from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task_config import DEFAULT_TASK
 
 NUM_ENVS = 4
 STEPS = 300

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vintix_fast.data import History
-from vintix_fast.regions import region
+from vintix_fast.service.regions import region
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import torch
 
-from vintix_fast.interrupt import check_interrupt
-from vintix_fast.regions import region
+from vintix_fast.policy.policy import Actor
 from vintix_fast.rollout.books import Books, Collection
 from vintix_fast.rollout.host_copies import HostCopies
-from vintix_fast.rollout.policy import Actor
-from vintix_fast.task import StepResult, WalkingTask
+from vintix_fast.service.interrupt import check_interrupt
+from vintix_fast.service.regions import region
+from vintix_fast.world.task import StepResult, WalkingTask
 
 
 def collect(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vintix_fast.regions import region
+from vintix_fast.service.regions import region
 
 Columns = dict[str, np.ndarray]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vintix_fast.upload import upload
+from vintix_fast.service.upload import upload
 
 SMALLEST_SIGMA = 0.03
 CORRELATION = 0.7

@@ -1,21 +1,5 @@
-"""What to learn (the improvement operator) and how (fine-tuning the adapter)."""
+"""Fine-tuning of one group towards targets, with the rest of the model constant."""
 
-from vintix_fast.config import CriticConfig, FinetuneConfig, ImproveConfig
-from vintix_fast.train.critic import Critic
-from vintix_fast.train.finetune import TrainingStep, finetune, multiplies_bf16, with_precision
-from vintix_fast.train.objective import CloneImprover, CriticImprover, Improver, make_improver
+from vintix_fast.train.finetune import TrainingStep, finetune, with_precision
 
-__all__ = [
-    "CloneImprover",
-    "Critic",
-    "CriticConfig",
-    "CriticImprover",
-    "FinetuneConfig",
-    "ImproveConfig",
-    "Improver",
-    "TrainingStep",
-    "finetune",
-    "make_improver",
-    "multiplies_bf16",
-    "with_precision",
-]
+__all__ = ["TrainingStep", "finetune", "with_precision"]

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast import _core
 from vintix_fast.config import FinetuneConfig
 from vintix_fast.data.windows import Batch, Windows
-from vintix_fast.errors import InputFileError, Interrupted, VintixFastError, cause
-from vintix_fast.interrupt import check_interrupt
-from vintix_fast.memory import keep_freed_memory
 from vintix_fast.model import Vintix, freeze_all_but_group
-from vintix_fast.regions import region
-from vintix_fast.run import load_tensors, save_tensors
+from vintix_fast.service.device import multiplies_bf16
+from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.service.files import load_tensors, save_tensors
+from vintix_fast.service.interrupt import check_interrupt
+from vintix_fast.service.memory import keep_freed_memory
+from vintix_fast.service.regions import region
+from vintix_fast.service.upload import upload
 from vintix_fast.train import compiled
 from vintix_fast.train.captured import Captured
 from vintix_fast.train.frozen import frozen, hidden_states
-from vintix_fast.upload import upload
 
 SAVE_EVERY_S = 60.0
 
@@ -87,13 +87,6 @@ def _finite(entry: TrainingStep, config: Any) -> TrainingStep:
             f"begin anew (--overwrite, or another --output-dir) with a smaller --lr than {config.lr}"
         )
     return entry
-
-
-def multiplies_bf16(device: torch.device | str) -> bool:
-    """Whether the device has instructions for bfloat16, without which float32 is faster."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return _core.cpu_features()["bfloat16"]
 
 
 def with_precision(config: FinetuneConfig, device: torch.device | str) -> FinetuneConfig:

@@ -1,0 +1,112 @@
+"""A twin critic: the value of deviating from what the policy meant to do, fitted to its own transitions.
+
+An instrument: it lives beside the loop and is thrown away at the end; the result is an ordinary checkpoint.  Expected
+SARSA (van Seijen et al. 2009): the next action is what the policy meant to do, plus a little noise; clipped by nothing,
+averaged over two target networks.  What is done with its values is `operators.py`'s.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from vintix_fast.config import CriticConfig
+from vintix_fast.data import History
+from vintix_fast.improve.transitions import Transitions, states
+from vintix_fast.service.interrupt import check_interrupt
+from vintix_fast.service.upload import upload
+from vintix_fast.train.captured import Captured
+
+REPORT_EVERY = 20
+DEVIATION_SCALE = 3.0
+"""Brings exploration noise, up to a third of an action unit, to the size of the network's other inputs."""
+SMALLEST_STD = 1e-2
+"""A dimension that never varied (the command) must not be divided by its deviation."""
+
+
+def _q_network(inputs: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ELU(),
+        nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ELU(),
+        nn.Linear(hidden, 1),
+    )  # fmt: skip
+
+
+class TwinQ(nn.Module):
+    """Two values of (state [B, S], deviation [B, A]) -> [2, B]."""
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.q1 = _q_network(state_dim + action_dim, hidden)
+        self.q2 = _q_network(state_dim + action_dim, hidden)
+
+    def forward(self, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([state, DEVIATION_SCALE * deviation], dim=-1)
+        return torch.stack([self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)])
+
+
+class Critic:
+    """Values of what was collected.
+
+    Args:
+        data: to learn from.
+        config: see `CriticConfig`.
+        seed: of the networks and the batches.
+        on_step: called now and then with the number of updates done and the loss; may raise to stop.
+    """
+
+    def __init__(
+        self, data: Transitions, config: CriticConfig, seed: int, on_step: Callable[[int, float], None]
+    ) -> None:
+        self._mean, self._std = data.state.mean(dim=0), data.state.std(dim=0, unbiased=False).clamp_min(SMALLEST_STD)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._twins = TwinQ(data.state.shape[1], data.deviation.shape[1], config.hidden).to(data.state.device)
+        self.loss = self._fit(data, config, torch.Generator().manual_seed(seed), on_step)
+
+    def values(self, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+        """The smaller of the twins' values [B] of deviations [B, A] in states [B, S] (arXiv 1802.09477)."""
+        return self._twins(self._normalise(state), deviation).amin(dim=0)
+
+    def states(self, history: History) -> torch.Tensor:
+        """A history's states [n, S], where the critic lives."""
+        return torch.from_numpy(states(history)).to(self._mean.device)
+
+    def _normalise(self, state: torch.Tensor) -> torch.Tensor:
+        return (state - self._mean) / self._std
+
+    def _fit(
+        self, data: Transitions, config: CriticConfig, generator: torch.Generator, on_step: Callable[[int, float], None]
+    ) -> float:
+        """Returns the mean loss of the last updates."""
+        target = copy.deepcopy(self._twins).requires_grad_(False)
+        state, next_state = self._normalise(data.state), self._normalise(data.next_state)
+        device, losses = state.device, []
+        on_cuda = device.type == "cuda"
+        optimiser = torch.optim.AdamW(self._twins.parameters(), lr=config.lr, weight_decay=0.0, capturable=on_cuda)
+
+        def take_step(rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                next_value = target(next_state[rows], config.next_action_noise * noise).mean(dim=0)
+                value = data.reward[rows] + data.discount[rows] * next_value
+            loss = (self._twins(state[rows], data.deviation[rows]) - value).square().mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self._twins.parameters(), 10.0)
+            optimiser.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(list(target.parameters()), list(self._twins.parameters()), config.polyak)
+            return loss.detach()
+
+        run = Captured(take_step) if on_cuda else take_step
+        for update in range(config.updates):
+            check_interrupt()
+            rows = torch.randint(len(state), (config.batch_size,), generator=generator)
+            noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator)
+            losses.append(run(upload(rows, device), upload(noise, device)))
+            if update % REPORT_EVERY == REPORT_EVERY - 1:
+                on_step(update + 1, float(losses[-1]))
+        return float(torch.stack(losses[-200:]).mean())

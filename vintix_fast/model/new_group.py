@@ -1,0 +1,175 @@
+"""The initial policy: the pretrained model with a group for the target robot.
+
+Decides what that group starts from, and says so in words.  Knows nothing about simulation or training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vintix_fast.model import TaskInfo, Vintix, add_group
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.robot import Robot, find_task, joint_signs
+
+SINGLE_GROUP = "quadruped_locomotion"
+SMALLEST_STD = 1e-3
+
+
+def check_sizes(task_name: str, info: TaskInfo, layout: ObservationLayout) -> None:
+    """Raise InputFileError unless the task observes and acts like a robot of this layout in the walking task."""
+    if (info.observation_dim, info.action_dim) != (layout.size, layout.num_joints):
+        raise InputFileError(
+            f"task {task_name} of the checkpoint has {info.observation_dim} observations and {info.action_dim} "
+            f"actions; the robot has {layout.size} and {layout.num_joints}"
+        )
+
+
+def reference_task(model: Vintix, reference: Robot) -> str:
+    """The task whose adapter is copied.
+
+    Raises:
+        InputFileError: neither the reference robot's group nor a single shared group is in the checkpoint.
+    """
+    task = find_task(reference, model.tasks)
+    if task is None and model.groups == (SINGLE_GROUP,):
+        task = next(iter(model.tasks))
+    if task is None:
+        task = next((name for name, info in model.tasks.items() if info.group_name == reference.group_name), None)
+    if task is None:
+        raise InputFileError(
+            f"the checkpoint has no group for the reference robot {reference.name}; it has the groups "
+            f"{', '.join(model.groups)} (tasks {', '.join(model.tasks)}). Choose one of their robots with "
+            "--reference-robot"
+        )
+    return task
+
+
+def add_target(
+    model: Vintix,
+    robot: Robot,
+    reference: Robot,
+    say: Callable[[str], None],
+    *,
+    init_map: str = "convert",
+    group: str = "own",
+    obs_stats: Path | None = None,
+    reinitialize: bool = False,
+) -> str:
+    """Give ``model`` a task for ``robot``, with a group of its own unless it is to share one; returns its name.
+
+    Args:
+        robot, reference: the new robot, and the one whose group is copied.
+        say: told what is done.
+        init_map, group, obs_stats, reinitialize: see `AdaptConfig`.
+
+    Raises:
+        InputFileError: the reference group is missing, or sizes do not fit.
+        UsageError: the robots' joints cannot be matched.
+    """
+    existing = find_task(robot, model.tasks)
+    if group == "shared":
+        return _join_group(model, existing, robot, reference, say, obs_stats)
+    if existing is not None and not reinitialize:
+        check_sizes(existing, model.tasks[existing], robot.layout)
+        name = model.tasks[existing].group_name
+        if not model.sharing(existing):
+            say(
+                f"The checkpoint already has {robot.name}'s own group {name}: going on from it "
+                "(--reinitialize copies the reference robot's instead)."
+            )
+            _set_statistics(model, existing, obs_stats)
+            return existing
+        # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
+        say(f"{robot.name} shares the group {name} in the checkpoint: adapting a copy of it.")
+        return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)), obs_stats)
+
+    source = reference_task(model, reference)
+    check_sizes(source, model.tasks[source], robot.layout)
+    if source == existing:
+        raise UsageError(f"--reference-robot is {robot.name} itself, of which a copy changes nothing; give another")
+    signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(len(robot.joints))
+    say(
+        f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"
+        + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
+    )
+    return _own_group(model, existing, robot, source, signs, obs_stats)
+
+
+def _join_group(
+    model: Vintix,
+    existing: str | None,
+    robot: Robot,
+    reference: Robot,
+    say: Callable[[str], None],
+    obs_stats: Path | None,
+) -> str:
+    """The robot's task in a group that others may use too: where it is, or where the reference robot's is."""
+    name = existing or robot.task_names[0]
+    if existing is None:
+        source = reference_task(model, reference)
+        check_sizes(source, model.tasks[source], robot.layout)
+        model.add_task(name, model.tasks[source])
+        turned = int((joint_signs(robot, reference) < 0).sum())
+        if turned:
+            say(
+                f"{turned} of {robot.name}'s joints turn the other way than {reference.name}'s; a shared group "
+                "cannot be converted, --group own can."
+            )
+    check_sizes(name, model.tasks[name], robot.layout)
+    group, sharing = model.tasks[name].group_name, model.sharing(name)
+    changes = (
+        f"{', '.join(sharing)} share it and change too; --group own changes nobody" if sharing else "no other has it"
+    )
+    say(f"Adapting the group {group} for {name}: {changes}.")
+    _set_statistics(model, name, obs_stats)
+    return name
+
+
+def _own_group(
+    model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray, obs_stats: Path | None
+) -> str:
+    """A new group copied from ``source``; a task that the robot already has gives its name up to the new one."""
+    name = existing or robot.task_names[0]
+    if existing is not None and existing != source:
+        model.remove_task(existing)
+    group = robot.group_name
+    while group in model.groups:
+        group += "_adapted"
+    if existing == source:
+        add_group(model, name + "_new", group, source, signs)
+        model.remove_task(name)
+        model.rename_task(name + "_new", name)
+    else:
+        add_group(model, name, group, source, signs)
+    _set_statistics(model, name, obs_stats)
+    return name
+
+
+def _set_statistics(model: Vintix, task_name: str, path: Path | None) -> None:
+    """Replace a task's observation statistics by those of a JSON file, if one is given."""
+    if path is None:
+        return
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        info = dataclasses.replace(
+            model.tasks[task_name], obs_mean=tuple(given["obs_mean"]), obs_std=tuple(given["obs_std"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, InputFileError) as error:
+        fault = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        raise InputFileError(
+            f"--obs-stats {path}: {fault}; it must be a JSON object with obs_mean and obs_std, "
+            f"{model.tasks[task_name].observation_dim} numbers each"
+        ) from error
+    if min(info.obs_std) < SMALLEST_STD:
+        where = int(np.argmin(info.obs_std))
+        raise InputFileError(
+            f"--obs-stats {path}: obs_std[{where}] is {info.obs_std[where]}: an observation that hardly varied would "
+            f"be divided by it. Use at least {SMALLEST_STD} (1.0 for a constant such as the command)"
+        )
+    model.set_task_info(task_name, info)

@@ -1,0 +1,96 @@
+"""A trained expert: a small network that maps what the robot senses, and its last action, to joint targets.
+
+Owns the expert's two files and its observation.  Knows nothing about how it was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vintix_fast.policy import Actor
+from vintix_fast.service.errors import InputFileError, UsageError, cause
+from vintix_fast.service.files import load_tensors
+from vintix_fast.world.layout import QUADRUPED, ObservationLayout
+from vintix_fast.world.robot import Robot
+
+WEIGHTS_FILE, CARD_FILE = "expert.pth", "expert.json"
+AGAIN = "train it again with `vintix-fast expert`"
+
+
+def expert_network(hidden_dims: list[int], layout: ObservationLayout = QUADRUPED) -> nn.Sequential:
+    """ELU network from the expert's observation [N, O + J] to its action [N, J]; layers as rsl_rl's MLP names them."""
+    widths = [layout.size + layout.num_joints, *hidden_dims]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.ELU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], layout.num_joints))
+
+
+def expert_observation(observation: torch.Tensor, last_action: torch.Tensor) -> torch.Tensor:
+    """[N, O] and [N, J] -> [N, O + J]: the task's observation and the action of the step before, 0 at a start."""
+    return torch.cat([observation, last_action], dim=1)
+
+
+class ExpertPolicy(Actor):
+    """Acts in N environments without noise; the collector drives it like a `vintix_fast.policy.Policy`.
+
+    Args:
+        network: see `expert_network`.
+        num_envs: environments side by side.
+        device: where the observations come from.
+    """
+
+    def __init__(self, network: nn.Sequential, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self._network = network.to(device).eval()
+        self._last_action = torch.zeros(num_envs, network[-1].out_features, device=device)
+
+    def reset(self, mask: torch.Tensor | None = None) -> None:
+        self._last_action[slice(None) if mask is None else mask] = 0.0
+
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        """The action [N, J] for observation [N, O] at steps step_num [N] of the running episodes."""
+        self._last_action[step_num == 0] = 0.0
+        with torch.inference_mode():
+            return self._network(expert_observation(observation, self._last_action))
+
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        """The action that was executed [N, J]; the reward does not matter to it."""
+        self._last_action.copy_(action)
+
+
+def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, dict[str, Any]]:
+    """Read an expert's directory.
+
+    Args:
+        path: holds ``expert.pth`` and ``expert.json``.
+        robot: whose expert it must be; None for any.
+
+    Returns:
+        The network, and what ``expert.json`` says.
+
+    Raises:
+        InputFileError: a file is missing or broken.
+        UsageError: it is the expert of another robot.
+    """
+    path = Path(path)
+    absent = [name for name in (WEIGHTS_FILE, CARD_FILE) if not (path / name).is_file()]
+    if absent:
+        raise InputFileError(
+            f"expert {path} lacks {', '.join(absent)}; give the --output-dir of a finished `vintix-fast expert`"
+        )
+    try:
+        card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
+        weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)
+        joints = len(weights[f"{2 * len(card['hidden_dims'])}.bias"])
+        name, network = card["robot"], expert_network(card["hidden_dims"], ObservationLayout(joints))
+        network.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
+    if robot is not None and name != robot.name:
+        raise UsageError(f"--expert {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
+    return network, card

@@ -1,0 +1,102 @@
+"""Files that are whole or not there: written beside their final names, synced, renamed.  Knows nothing about runs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
+
+PACKAGES = ("vintix-fast", "torch", "genesis-world", "h5py", "numpy", "triton")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its final name, sync it and rename it.
+
+    Raises:
+        VintixFastError: the disk refuses; names the file and the cause.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise VintixFastError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values beside a file's final name, sync and rename; ``torch.load`` reads it safely.
+
+    Raises:
+        VintixFastError: the disk refuses; names the file and the cause.
+    """
+    import torch
+
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        raise VintixFastError(f"cannot write {path}: {disk_fault(error)}") from error
+
+
+def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str, Any]:
+    """What `save_tensors` wrote.
+
+    Raises:
+        InputFileError: the file is missing or broken; ``remedy`` ends the message.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+    except pickle.UnpicklingError as error:
+        raise InputFileError(f"{path} is broken (holds something other than tensors); {remedy}") from error
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
+        raise InputFileError(f"{path} is broken ({cause(error)}); {remedy}") from error
+    return content
+
+
+def check_writable(path: Path) -> None:
+    """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing.
+
+    Raises:
+        UsageError: it, or what it lies in, is no directory.
+        VintixFastError: no permission.
+    """
+    existing = path
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"--output-dir {path}: {existing} is not a directory; choose another path")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise VintixFastError(f"--output-dir {path}: no permission to write in {existing}; choose another path")

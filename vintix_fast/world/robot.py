@@ -1,0 +1,341 @@
+"""What is known about a robot before any simulator runs: its file, its URDF, and how its joints turn.
+
+Owns the robot files (`*.toml` beside this module, or a user's own; docs/robots.md describes the format) and
+every check on them. Reads TOML and URDF, gives a `Robot` to the simulator, the task and the adapter. Knows nothing of
+Genesis, policies or checkpoints, and imports no robot package: those are only asked where their files are.
+
+Legs come in the order FR, FL, RR, RL and joints within a leg from the base down, as hip, thigh, calf, everywhere. A
+robot file whose URDF says otherwise is refused, because the numbers would silently go to the wrong legs. All legs have
+as many joints; how many is the file's to say.
+"""
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.urdf import Urdf
+
+LEGS = ("FR", "FL", "RR", "RL")
+LEG_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1))  # signs of a hip's x (forward) and y (left) in the base frame
+_JOINTS_OF_A_LEG = ("hip", "thigh", "calf")
+PARALLEL_DOT = 0.9
+"""Two joint axes with at least this |cosine| turn about the same line."""
+FREE_RANGE_RAD = math.pi / 3
+"""How far from the default pose the range of a joint without limits goes, either way."""
+
+_REQUIRED = (
+    *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
+    *("joints", "default_pose_rad", "kp", "kd"),
+)
+_PHYSICS = ("armature", "friction", "damping")
+_OPTIONAL = ("aliases", "urdf_package", "feet", "base_mass_kg", *_PHYSICS)
+_RETIRED = ("mass_kg",)  # in users' older files; says nothing
+_WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
+
+ROBOTS = Path(__file__).parent / "robots"
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A quadruped. What its J joints have is in the order of `joints`: FR, FL, RR, RL, each from the base down."""
+
+    name: str
+    aliases: tuple[str, ...]
+    task_names: tuple[str, ...]  # what checkpoints call its task; the first is used for new ones
+    group_name: str  # encoder and decoder group of new checkpoints
+    base_link: str
+    start_height_m: float
+    target_height_m: float
+    joints: tuple[str, ...]  # [J] joint names in the URDF
+    default_pose_rad: tuple[float, ...]  # [J]
+    kp: float  # Nm/rad
+    kd: float  # Nm s/rad
+    base_mass_kg: float | None  # of the base link; None, in this and the next three: the URDF's or the simulator's
+    armature: float | None  # of every joint, kg m2
+    friction: float | None  # of every joint, Nm
+    damping: float | None  # of every joint, Nm s/rad
+    feet: tuple[str, ...]  # [4] link names, or empty
+    path: Path  # the robot file
+    urdf_path: Path
+    joint_axes: np.ndarray = field(compare=False, repr=False)  # [J, 3] unit vectors, base frame, all joints at 0 rad
+    joint_range_rad: np.ndarray = field(compare=False, repr=False)  # [J, 2] lowest and highest position, the URDF's
+
+    @property
+    def layout(self) -> ObservationLayout:
+        """Of what it observes, and how many actions it takes."""
+        return ObservationLayout(len(self.joints))
+
+    @property
+    def joints_of_a_leg(self) -> tuple[str, ...]:
+        """What a leg's joints are called, from the base down."""
+        return _joints_of_a_leg(len(self.joints))
+
+    @property
+    def last_joints(self) -> tuple[str, ...]:
+        """Each leg's joint that is farthest from the base."""
+        per_leg = len(self.joints_of_a_leg)
+        return self.joints[per_leg - 1 :: per_leg]
+
+
+def robot_names() -> list[str]:
+    """Names of the bundled robots, sorted, without aliases."""
+    return sorted(_bundled())
+
+
+def load_robot(name_or_path: str | os.PathLike) -> Robot:
+    """Read and check a robot: a bundled one by name or alias (any case), or a file of the user's own (`*.toml`).
+
+    Raises:
+        UsageError: no bundled robot has this name.
+        InputFileError: the robot file or its URDF is missing, broken or contradicts itself.
+    """
+    text = os.fspath(name_or_path)
+    if text.lower().endswith(".toml"):
+        return _read_robot(Path(text))
+    bundled = _bundled()
+    for name, (path, aliases) in bundled.items():
+        if text.lower() in (word.lower() for word in (name, *aliases)):
+            return _read_robot(path)
+    known = ", ".join(name + "".join(f" (= {alias})" for alias in bundled[name][1]) for name in sorted(bundled))
+    raise UsageError(f"unknown robot {text!r}; known: {known}. For a robot of your own give the path of its .toml file")
+
+
+def joint_signs(target: Robot, reference: Robot) -> np.ndarray:
+    """Which joints of `target` turn the other way than the same joints of `reference`.
+
+    Multiplying the target's joint offsets, velocities and actions by these makes them mean what the reference's mean.
+    float32 [J], each +1 or -1.
+
+    Raises:
+        UsageError: some axes are neither parallel nor opposite, so that no sign relates them; or one robot has more
+            joints than the other.
+    """
+    counts = len(target.joints), len(reference.joints)
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"{target.name} has {counts[0]} joints and {reference.name} {counts[1]}; choose another reference robot"
+        )
+    cosines = np.sum(target.joint_axes * reference.joint_axes, axis=1)  # [J, 3] -> [J]
+    for i in np.flatnonzero(np.abs(cosines) < PARALLEL_DOT):
+        raise UsageError(
+            f"joint {target.joints[i]!r} of {target.name} turns about {_show(target.joint_axes[i])}, but "
+            f"{reference.joints[i]!r} of {reference.name} about {_show(reference.joint_axes[i])}: neither parallel nor "
+            f"opposite. Check the order of joints in {target.path}, or choose another reference robot"
+        )
+    return np.where(cosines > 0, 1, -1).astype(np.float32)
+
+
+def find_task(robot: Robot, task_names_in_checkpoint: Iterable[str]) -> str | None:
+    """The first of the robot's task names that a checkpoint holds, or None."""
+    held = set(task_names_in_checkpoint)
+    return next((task for task in robot.task_names if task in held), None)
+
+
+def _bundled() -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """Name -> (file, aliases) of every robot file beside this module."""
+    files = [_RobotFile(path) for path in sorted(ROBOTS.glob("*.toml"))]
+    return {file.word("name"): (file.path, file.words("aliases")) for file in files}
+
+
+def _read_robot(path: Path) -> Robot:
+    file = _RobotFile(path)
+    file.check_keys()
+    joints = file.texts("joints")
+    if not joints or len(joints) % len(LEGS):
+        raise file.error("joints", f"must have as many entries for each of the legs FR, FL, RR, RL, got {len(joints)}")
+    order = f"legs FR, FL, RR, RL, each {', '.join(_joints_of_a_leg(len(joints)))}"
+    values = dict(
+        name=file.word("name"),
+        aliases=file.words("aliases"),
+        task_names=file.words("task_names"),
+        group_name=file.word("group_name"),
+        base_link=file.text("base_link"),
+        joints=joints,
+        default_pose_rad=file.numbers("default_pose_rad", len(joints), order),
+        feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
+        **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd")},
+        base_mass_kg=file.positive("base_mass_kg") if "base_mass_kg" in file.table else None,
+        **{key: file.at_least_zero(key) if key in file.table else None for key in _PHYSICS},
+    )
+    if not values["task_names"]:
+        raise file.error("task_names", "is empty; name at least one task")
+    urdf_path = _find_urdf(file)
+    urdf = Urdf(urdf_path)
+    axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(urdf, values)
+    return Robot(**values, path=file.path, urdf_path=urdf_path, joint_axes=axes, joint_range_rad=ranges)
+
+
+class _RobotFile:
+    """A robot file as parsed, with typed access to its keys; errors name the file, the line and the value."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.source = path.read_text(encoding="utf-8-sig")
+            self.table = tomllib.loads(self.source)
+        except OSError as error:
+            raise InputFileError(f"cannot read robot file {path}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise InputFileError(f"robot file {path} is not UTF-8 text: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InputFileError(f"robot file {path} is not valid TOML: {error}") from error
+
+    def error(self, key: str, problem: str) -> InputFileError:
+        match = re.search(rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=.]", self.source, re.MULTILINE)
+        line = f":{self.source.count(chr(10), 0, match.start()) + 1}" if match else ""
+        return InputFileError(f"{self.path}{line}: {key} {problem}")
+
+    def check_keys(self) -> None:
+        known = ", ".join((*_REQUIRED, *_OPTIONAL))
+        for key in self.table:
+            if key not in _REQUIRED + _OPTIONAL + _RETIRED:
+                raise self.error(key, f"is not a key of robot files; the keys are {known}")
+        missing = [key for key in _REQUIRED if key not in self.table]
+        if missing:
+            raise InputFileError(f"{self.path}: {', '.join(missing)} missing; docs/robots.md shows a complete file")
+
+    def text(self, key: str) -> str:
+        value = self.table.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(key, f"must be a text that is not empty, got {value!r}")
+        return value
+
+    def word(self, key: str) -> str:
+        return self._as_word(key, self.text(key))
+
+    def texts(self, key: str, count: int | None = None) -> tuple[str, ...]:
+        values = self._list(key, count)
+        for value in values:
+            if not isinstance(value, str) or not value.strip():
+                raise self.error(key, f"must hold texts only, got {value!r}")
+            if values.count(value) > 1:
+                raise self.error(key, f"names {value!r} twice")
+        return tuple(values)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        return tuple(self._as_word(key, value) for value in self.texts(key))
+
+    def numbers(self, key: str, count: int, order: str) -> tuple[float, ...]:
+        return tuple(self._as_number(key, value) for value in self._list(key, count, order))
+
+    def positive(self, key: str) -> float:
+        value = self._as_number(key, self.table[key])
+        if value <= 0:
+            raise self.error(key, f"must be greater than 0, got {value}")
+        return value
+
+    def at_least_zero(self, key: str) -> float:
+        value = self._as_number(key, self.table[key])
+        if value < 0:
+            raise self.error(key, f"must be at least 0, got {value}")
+        return value
+
+    def _list(self, key: str, count: int | None, order: str = "legs FR, FL, RR, RL") -> list:
+        value = self.table.get(key, [])
+        if not isinstance(value, list):
+            raise self.error(key, f"must be a list, got {value!r}")
+        if count is not None and len(value) != count:
+            raise self.error(key, f"must have {count} entries ({order}), got {len(value)}")
+        return value
+
+    def _as_word(self, key: str, value: str) -> str:
+        if not _WORD.fullmatch(value):
+            raise self.error(key, f"may use letters, digits, _ and - only, got {value!r}")
+        return value
+
+    def _as_number(self, key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.error(key, f"must be made of finite numbers, got {value!r}")
+        return float(value)
+
+
+def _find_urdf(file: _RobotFile) -> Path:
+    """The URDF's path: inside an installed distribution when `urdf_package` names one, else beside the robot file."""
+    urdf = file.text("urdf")
+    if "urdf_package" not in file.table:
+        path, remedy = file.path.parent / urdf, "a relative path starts at the robot file's folder"
+    else:
+        package = file.text("urdf_package")
+        remedy = f"another version of {package} may keep it elsewhere: pip install --upgrade {package}"
+        try:
+            path = Path(metadata.distribution(package).locate_file(urdf))
+        except metadata.PackageNotFoundError as error:
+            hint = f"names {package!r}, which is not installed: pip install {package}"
+            raise file.error("urdf_package", hint) from error
+    if not path.is_file():
+        raise file.error("urdf", f"points to {path}, where there is no file; {remedy}")
+    return path.resolve()
+
+
+def _joint_axes(file: _RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
+    """Check that base, joints and feet are in the URDF and the legs in order; the joints' axes [J, 3]."""
+    joints, base_link = values["joints"], values["base_link"]
+    for key, names in (("base_link", (base_link,)), ("feet", values["feet"])):
+        for name in names:
+            if name not in urdf.links:
+                links = ", ".join(urdf.links)
+                raise file.error(key, f"names {name!r}, which is no link of {urdf.path}; its links are {links}")
+    frames = []
+    for name in joints:
+        if name not in urdf.turning:
+            kind = f"which is {urdf.joints[name].get('type')} in" if name in urdf.joints else "which is no joint of"
+            known = ", ".join(urdf.turning)
+            raise file.error("joints", f"names {name!r}, {kind} {urdf.path}; the joints that turn are {known}")
+        frame = urdf.axis_and_origin(name, base_link)
+        if frame is None:
+            raise file.error("base_link", f"is {base_link!r}, but joint {name!r} is not below it in {urdf.path}")
+        frames.append(frame)
+    axes, origins = (np.stack(part) for part in zip(*frames, strict=True))  # [J, 3] each
+    _check_order(file, urdf, joints, origins)
+    axes.setflags(write=False)
+    return axes
+
+
+def _joint_ranges(urdf: Urdf, values: dict) -> np.ndarray:
+    """Lowest and highest positions [J, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose."""
+    ranges = np.array(
+        [
+            urdf.limits(name) or (default - FREE_RANGE_RAD, default + FREE_RANGE_RAD)
+            for name, default in zip(values["joints"], values["default_pose_rad"], strict=True)
+        ]
+    )
+    ranges.setflags(write=False)
+    return ranges
+
+
+def _check_order(file: _RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:
+    """Each leg's joints must hang from one another, and its first one lie on its side of their centre."""
+    names = _joints_of_a_leg(len(joints))
+    hips = origins[:: len(names)] - origins[:: len(names)].mean(axis=0)  # [4, 3]
+    for leg, sides, hip, at in zip(LEGS, LEG_SIDES, range(0, len(joints), len(names)), hips, strict=True):
+        if tuple(np.sign(at[:2])) != sides:
+            where = ("front" if at[0] > 0 else "rear") + (" left" if at[1] > 0 else " right")
+            problem = f"has {joints[hip]!r} as {names[0]} of {leg}, but the URDF puts it {where} (x forward, y left)"
+            raise file.error("joints", f"{problem}; legs come in the order {', '.join(LEGS)}")
+        leg_joints = joints[hip : hip + len(names)]
+        upwards = [joint.get("name") for joint in urdf.chain(leg_joints[-1])]
+        if [name for name in upwards if name in joints] != list(leg_joints[::-1]):
+            problem = (
+                f"lists {', '.join(leg_joints)} for {leg}, but in the URDF they are not one leg's {', '.join(names)}"
+            )
+            raise file.error("joints", problem)
+
+
+def _joints_of_a_leg(num_joints: int) -> tuple[str, ...]:
+    """Names of a leg's joints where the robot has so many."""
+    per_leg = num_joints // len(LEGS)
+    known = per_leg == len(_JOINTS_OF_A_LEG)
+    return _JOINTS_OF_A_LEG if known else tuple(f"joint {i + 1}" for i in range(per_leg))
+
+
+def _show(vector: np.ndarray) -> str:
+    return " ".join(f"{x + 0.0:.3g}" for x in vector)
