@@ -8,7 +8,16 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from vintix_fast.benchmarks.config import PARTS, BenchConfig
-from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
+from vintix_fast.cli.common import (
+    Json,
+    check_file,
+    console,
+    is_given,
+    print_json,
+    reports_errors,
+    result_console,
+    takes,
+)
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError
@@ -82,7 +91,7 @@ def bench(
 
 def _refuse_options_of_collection(context: Context) -> None:
     for name in context.params:
-        if name not in TRAINING_OPTIONS and context.get_parameter_source(name).name == "COMMANDLINE":
+        if name not in TRAINING_OPTIONS and is_given(context, name):
             value = context.params[name]
             said = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise UsageError(

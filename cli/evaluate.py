@@ -27,16 +27,16 @@ def evaluate(
     if not parallel:
         options["num_envs"] = 1
     config = EvalConfig.from_options(**options)
-    if config.output_dir is None:
-        name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-        config = config.with_options(output_dir=Path("eval") / name)
+    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    out = config.output_dir or Path("eval") / name
+    config = config.with_options(output_dir=out)
 
     from vintix_fast.evaluation import evaluate as run
     from vintix_fast.service.console import ConsoleProgress, evaluation_table
 
     evaluation = run(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))
-    written = f"Written: {config.output_dir / 'eval.json'}, {config.output_dir / 'eval.csv'}"
+    written = f"Written: {out / 'eval.json'}, {out / 'eval.csv'}"
     console.print(written, highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(evaluation.summary())

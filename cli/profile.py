@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vintix_fast.service.regions import Recording, RegionTime
 
-DEFAULTS = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
+DEFAULTS: dict[str, Any] = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
 LEFT_OUT = ("num_improvement_loops", "target_return", "resume")
 ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
@@ -49,8 +49,8 @@ def profile(
 
     check_file("--trace", trace)
     with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
-        out = output_dir or Path(folder) / "run"
-        config = AdaptConfig.from_options(output_dir=out, num_improvement_loops=1, **options)
+        run_dir = output_dir or Path(folder) / "run"
+        config = AdaptConfig.from_options(output_dir=run_dir, num_improvement_loops=1, **options)
         with recording() as recorded:
             with region("start-up"):
                 from vintix_fast.adaptation import adapt as run

@@ -16,7 +16,7 @@ import torch
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
-from vintix_fast.evaluation import check_context_len, measure
+from vintix_fast.evaluation import check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
@@ -33,9 +33,9 @@ from vintix_fast.service.metrics import write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, finetune, with_precision
-from vintix_fast.world.robot import Robot, find_task, load_robot
+from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import Simulator
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task import Simulation, WalkingTask
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -52,7 +52,11 @@ class AdaptResult:
 
 
 def adapt(
-    config: AdaptConfig, *, simulator=None, improver: Improver | None = None, progress: Progress | None = None
+    config: AdaptConfig,
+    *,
+    simulator: Simulation | None = None,
+    improver: Improver | None = None,
+    progress: Progress | None = None,
 ) -> AdaptResult:
     """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
 
@@ -110,7 +114,7 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     begun = run.model_dir(0)
     if config.resume and begun.is_dir():
         model = load_checkpoint(begun, config.engine.device)
-        return model, find_task(robot, model.tasks)
+        return model, task_for(model, robot)
     model = load_checkpoint(config.pretrained_path, config.engine.device, config.token_order, progress.say)
     task_name = add_target(
         model, robot, load_robot(config.reference_robot), progress.say,
@@ -196,7 +200,12 @@ class Adaptation:
         sigma = ladder(n, settings.noise) if settings.noise_ladder else torch.full((n,), settings.noise)
         noise = Noise(sigma, task.layout.num_joints, seed_for(config, index, "noise"))
         # The writer puts steps into the file while the next ones are simulated.
-        attributes = {"robot": task.robot.name, "task_name": self.task_name, "seed": config.seed, "loop": index}
+        attributes: dict[str, Any] = {
+            "robot": task.robot.name,
+            "task_name": self.task_name,
+            "seed": config.seed,
+            "loop": index,
+        }
         attributes |= {"task": task.config.to_json()} | versions()
         run.data_dir(index).mkdir(exist_ok=True)
         what = f"loop {index + 1}: collecting"

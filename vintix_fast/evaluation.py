@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulator import Simulator
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task import Simulation, WalkingTask
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ def measure(
     return Evaluation(task.robot.name, collection.episodes, collection.env_steps, collection.seconds)
 
 
-def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = None) -> Evaluation:
+def evaluate(
+    config: EvalConfig, *, simulator: Simulation | None = None, progress: Progress | None = None
+) -> Evaluation:
     """Evaluate a checkpoint and, if ``config.output_dir`` is given, write eval.json and eval.csv there.
 
     Args:
@@ -173,7 +176,7 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     with progress.rollout("evaluating", total, config.max_steps):
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
     if out is not None:
-        _write(evaluation, config)
+        _write(out, evaluation, config)
     if config.record is not None:
         from vintix_fast.report.film import film_to  # which needs this file
         from vintix_fast.report.recording import record_actor
@@ -183,15 +186,15 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     return evaluation
 
 
-def _write(evaluation: Evaluation, config: EvalConfig) -> None:
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+def _write(out: Path, evaluation: Evaluation, config: EvalConfig) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["env", "episode_number", "return", "length", "terminated", "failed"])
     for e in sorted(evaluation.episodes, key=lambda e: (e.env, e.number)):
         writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed)])
-    write_text(config.output_dir / "eval.csv", table.getvalue())
+    write_text(out / "eval.csv", table.getvalue())
     values = {name: value for name, value in config.options().items() if name != "task"}
     options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values.items()}
     record = {"options": options, "task": config.task.to_json(), "versions": versions()}
-    write_json(config.output_dir / "eval.json", evaluation.summary() | record)
+    write_json(out / "eval.json", evaluation.summary() | record)

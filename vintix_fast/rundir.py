@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RunConfig
@@ -23,7 +23,10 @@ from vintix_fast.service.files import check_writable, versions, write_json, writ
 OPTIONS_FILE = "config.json"
 
 
-class RunDirectory:
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class RunDirectory(Generic[Config]):
     """The output directory of a command: made, resumed or overwritten, and never another's.
 
     As a context, it keeps other processes out from `begin` on.
@@ -34,7 +37,7 @@ class RunDirectory:
             which a run is known, comes after them.
     """
 
-    def __init__(self, config: RunConfig, entries: tuple[str, ...]) -> None:
+    def __init__(self, config: Config, entries: tuple[str, ...]) -> None:
         self.config, self.path, self._patterns = config, config.output_dir, (*entries, OPTIONS_FILE)
         self._lock: int | None = None
 
@@ -152,7 +155,7 @@ class RunDirectory:
         return content
 
 
-class Run(RunDirectory):
+class Run(RunDirectory[AdaptConfig]):
     """The output directory of `adapt`.
 
     ``rows`` holds one dict of numbers for each finished loop (row 0: the initial policy, where it was measured).

@@ -192,8 +192,8 @@ def _read_staged(file: h5py.File, path: Path) -> list[History]:
     """Groups ``env_<env>_block_<block>`` of an unfinished file; stream_length says how many rows are whole."""
     groups: dict[int, dict[int, h5py.Group]] = {}
     for name in file:
-        env, block = map(int, _STAGING_NAME.fullmatch(name).groups())
-        groups.setdefault(env, {})[block] = file[name]
+        _, env, _, block = name.split("_")
+        groups.setdefault(int(env), {})[int(block)] = file[name]
     flushed = np.atleast_1d(file.attrs.get("stream_length", []))  # [num_envs]
     histories = []
     for env in sorted(groups):

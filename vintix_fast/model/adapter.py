@@ -68,12 +68,12 @@ def add_group(
     old = reference.group_name
     with torch.random.fork_rng(devices=[]):  # the random parts made here are replaced at once
         model.add_task(new_task_name, info)
-    for parts in _part_dicts(model):
+    for parts in model.parts:
         parts[new_group] = copy.deepcopy(parts[old])
     # (S o - S m) / std = S (o - m) / std: undoing S in the first layer's columns is exact.
-    _scale(model.encoder.obs_encoders[new_group].layers[0].weight, obs_sign[None, :])
-    _scale(model.encoder.acs_encoders[new_group].layers[0].weight, joint_sign[None, :])
-    last = model.head.acs_decoders[new_group].layers[-1]
+    _scale(model.encoder.obs_encoders[new_group].linear(0).weight, obs_sign[None, :])
+    _scale(model.encoder.acs_encoders[new_group].linear(0).weight, joint_sign[None, :])
+    last = model.head.acs_decoders[new_group].linear(-1)
     _scale(last.weight, joint_sign[:, None])
     _scale(last.bias, joint_sign)
 
@@ -102,12 +102,12 @@ def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, posit
     if model.config.norm_obs:
         info = dataclasses.replace(info, obs_mean=tuple((np.array(info.obs_mean) + seen).tolist()))
     else:
-        _see_without(model.encoder.obs_encoders[group].layers[0], seen)
+        _see_without(model.encoder.obs_encoders[group].linear(0), seen)
     if model.config.norm_acs:  # normalises what goes in and what comes out
         info = dataclasses.replace(info, acs_mean=tuple((np.array(info.acs_mean) + action_offset).tolist()))
     else:
-        _see_without(model.encoder.acs_encoders[group].layers[0], action_offset)
-        last = model.head.acs_decoders[group].layers[-1]
+        _see_without(model.encoder.acs_encoders[group].linear(0), action_offset)
+        last = model.head.acs_decoders[group].linear(-1)
         last.bias.add_(torch.as_tensor(action_offset, dtype=last.bias.dtype, device=last.bias.device))
     model.set_task_info(task_name, info)
 
@@ -148,11 +148,6 @@ def fingerprint(model: Vintix, exclude_group: str) -> str:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _part_dicts(model: Vintix) -> tuple[nn.ModuleDict, ...]:
-    encoder = model.encoder
-    return encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, model.head.acs_decoders
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_value(field.name, field.type, getattr(self, field.name))
+            _check_value(field.name, str(field.type), getattr(self, field.name))
         width = self.action_emb_dim + self.observation_emb_dim + self.reward_emb_dim
         if width != self.hidden_dim:
             raise InputFileError(

@@ -7,6 +7,8 @@ or files.  Every module here acts on the last dimension, so leading dimensions a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,17 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + finer[: heads - power]
 
 
+Part = TypeVar("Part", bound=nn.Module)
+
+
+class PartList(nn.ModuleList, Generic[Part]):
+    """`nn.ModuleList` of modules of one type."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Part]: ...
+
+
 class Layers(nn.Module):
     """A chain of modules whose tensors are called ``layers.<index>.*`` in a checkpoint."""
 
@@ -41,6 +54,20 @@ class Layers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         return self.layers(x)
+
+    def linear(self, index: int) -> nn.Linear:
+        """One of the chain, which must be linear."""
+        layer = self.layers[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+class ByGroup(nn.ModuleDict):
+    """`nn.ModuleDict` of each group's `Layers`."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> Layers: ...
 
 
 def vector_encoder(in_dim: int, emb_dim: int) -> Layers:
@@ -71,9 +98,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.obs_encoders = nn.ModuleDict()
-        self.acs_encoders = nn.ModuleDict()
-        self.rews_encoders = nn.ModuleDict()
+        self.obs_encoders, self.acs_encoders, self.rews_encoders = ByGroup(), ByGroup(), ByGroup()
         # Stand-ins for "there was no previous step" at the first step of an episode.
         self.prev_acs_padding = nn.Parameter(torch.randn(1, config.action_emb_dim))
         self.prev_rew_padding = nn.Parameter(torch.randn(1, config.reward_emb_dim))
@@ -84,9 +109,9 @@ class Encoder(nn.Module):
 class Head(nn.Module):
     """Each group's action decoder."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.acs_decoders = nn.ModuleDict()
+        self.acs_decoders = ByGroup()
 
 
 class TaskStatistics(nn.Module):
@@ -94,6 +119,11 @@ class TaskStatistics(nn.Module):
 
     They belong to ``metadata.json``, hence non-persistent: a checkpoint has no tensors of these names.
     """
+
+    obs_mean: Tensor
+    obs_std: Tensor
+    acs_mean: Tensor
+    acs_std: Tensor
 
     def __init__(self, info: TaskInfo):
         super().__init__()

@@ -18,8 +18,10 @@ from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import OWNER_TOKEN_ORDER, ModelConfig, TaskInfo
 from vintix_fast.model.layers import (
     MAX_EPISODE_STEPS,
+    ByGroup,
     Encoder,
     Head,
+    PartList,
     TaskStatistics,
     action_decoder,
     reward_encoder,
@@ -49,7 +51,7 @@ class Vintix(nn.Module):
         self.transformer = Transformer(config)
         self.head = Head()
         # By position, because a task's name may hold characters that a module's may not.
-        self._statistics = nn.ModuleList()
+        self._statistics: PartList[TaskStatistics] = PartList()
         for name, info in tasks.items():
             self.add_task(name, info)
 
@@ -82,8 +84,7 @@ class Vintix(nn.Module):
         del self.tasks[name]
         group = info.group_name
         if all(other.group_name != group for other in self.tasks.values()):
-            encoder = self.encoder
-            for parts in (encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, self.head.acs_decoders):
+            for parts in self.parts:
                 del parts[group]
 
     def rename_task(self, old: str, new: str) -> None:
@@ -122,6 +123,12 @@ class Vintix(nn.Module):
         return tuple(self.head.acs_decoders)
 
     @property
+    def parts(self) -> tuple[ByGroup, ByGroup, ByGroup, ByGroup]:
+        """Encoders of observation, action and reward, and action decoders, each by group."""
+        encoder = self.encoder
+        return encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, self.head.acs_decoders
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.encoder.prev_acs_padding.device
@@ -141,7 +148,7 @@ class Vintix(nn.Module):
     def _task(self, name: str) -> tuple[TaskInfo, TaskStatistics]:
         if name not in self.tasks:
             raise UsageError(f"unknown task {name!r}; the model has: {', '.join(self.tasks)}")
-        return self.tasks[name], self._statistics[list(self.tasks).index(name)]
+        return self.tasks[name], list(self._statistics)[list(self.tasks).index(name)]
 
     def encode(
         self,

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from vintix_fast.service.files import write_text
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import DT_S, Simulator
+from vintix_fast.world.task import Simulation
 
 FOLDER = "report"
 SEED = 5
@@ -46,7 +46,7 @@ def build_report(
     *,
     rollout: bool = True,
     video: bool = True,
-    simulator: Any = None,
+    simulator: Simulation | None = None,
     draw: Callable[[Robot, dict[str, Recording], Path], Filmed] = film,
     progress: Progress | None = None,
 ) -> Report:
@@ -83,7 +83,7 @@ def build_report(
     if recordings:
         pngs["traces"] = folder / "traces.png"
         plot_traces(pngs["traces"], recordings)
-    if recordings and video:
+    if robot is not None and recordings and video:
         progress.say(f"Drawing {' and '.join(recordings)}")
         filmed = draw(robot, recordings, folder)
         videos = filmed.videos
@@ -133,11 +133,11 @@ def _plot_numbers(run: RunRecord, expert: float | None, folder: Path, skipped: d
 
 
 def _record(
-    run: RunRecord, robot: Robot, simulator: Any, progress: Progress, skipped: dict[str, str]
+    run: RunRecord, robot: Robot, simulator: Simulation | None, progress: Progress, skipped: dict[str, str]
 ) -> dict[str, Recording]:
     """Recordings of the initial model (before) and of the adapted one (after), as far as they exist."""
-    models = {"before": run.initial_model, "after": run.final_model}
-    models = {name: path for name, path in models.items() if path is not None}
+    found = {"before": run.initial_model, "after": run.final_model}
+    models = {name: path for name, path in found.items() if path is not None}
     if not models:
         skipped["traces"] = f"no model is in {run.path / 'models'} yet"
         return {}

@@ -1,7 +1,6 @@
 """How a model walks: what a robot did in a short rollout, and a few numbers of its gait.
 
-Owns the rollout for a report's traces and videos.  Needs a simulator with `foot_contact`; knows nothing about runs on
-disk or how things are drawn.
+Owns the rollout for a report's traces and videos.  Knows nothing about runs on disk or how things are drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from vintix_fast.policy import Actor, make_policy
 from vintix_fast.rollout import Episode, collect
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.simulator import DT_S
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task import Simulation, WalkingTask
 from vintix_fast.world.task_config import DEFAULT_TASK
 
 NUM_ENVS = 4
@@ -60,7 +59,7 @@ class Recording:
         }
 
 
-def record(model_dir: Path, simulator: Any, context_len: int, seed: int, progress: Progress) -> Recording:
+def record(model_dir: Path, simulator: Simulation, context_len: int, seed: int, progress: Progress) -> Recording:
     """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same.
 
     Raises:
@@ -72,7 +71,9 @@ def record(model_dir: Path, simulator: Any, context_len: int, seed: int, progres
     return record_actor(policy, simulator, seed, progress)
 
 
-def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress, random_starts: bool = True) -> Recording:
+def record_actor(
+    policy: Actor, simulator: Simulation, seed: int, progress: Progress, random_starts: bool = True
+) -> Recording:
     """Let an actor walk for `STEPS` steps from a cold context in every environment of ``simulator``."""
     task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
     steps: list[dict[str, torch.Tensor]] = []

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,7 +154,7 @@ def _read_robot(path: Path) -> Robot:
     if not joints or len(joints) % len(LEGS):
         raise file.error("joints", f"must have as many entries for each of the legs FR, FL, RR, RL, got {len(joints)}")
     order = f"legs FR, FL, RR, RL, each {', '.join(_joints_of_a_leg(len(joints)))}"
-    values = dict(
+    values: dict[str, Any] = dict(
         name=file.word("name"),
         aliases=file.words("aliases"),
         task_names=file.words("task_names"),
@@ -267,7 +268,7 @@ def _find_urdf(file: _RobotFile) -> Path:
         package = file.text("urdf_package")
         remedy = f"another version of {package} may keep it elsewhere: pip install --upgrade {package}"
         try:
-            path = Path(metadata.distribution(package).locate_file(urdf))
+            path = Path(str(metadata.distribution(package).locate_file(urdf)))
         except metadata.PackageNotFoundError as error:
             hint = f"names {package!r}, which is not installed: pip install {package}"
             raise file.error("urdf_package", hint) from error
