@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from vintix_fast.cli.common import (
     print_json,
     reports_errors,
     result_console,
+    show,
     takes,
 )
 from vintix_fast.config import AdaptConfig
@@ -57,6 +59,7 @@ def bench(
 
     from vintix_fast.benchmarks import collection_tables as tables
     from vintix_fast.benchmarks.collection import measure
+    from vintix_fast.benchmarks.writer import measure as measure_writer
     from vintix_fast.evaluation import check_context_len, task_for
     from vintix_fast.model import load_checkpoint
     from vintix_fast.policy import cache_bytes
@@ -78,13 +81,14 @@ def bench(
     out.print(tables.speed_table(settings))
     out.print(tables.step_table(settings))
     result = _result(settings, full) | _machine(device)
-    out.print(_said(result, full), highlight=False, soft_wrap=True)
+    show(out, _said(result, full))
     if config.writer_steps:
-        result["writer"] = _writer(min(MAIN_ENVS, max(config.num_envs)), config.writer_steps)
+        with tempfile.TemporaryDirectory() as folder:
+            result["writer"] = measure_writer(Path(folder), min(MAIN_ENVS, max(config.num_envs)), config.writer_steps)
         out.print(tables.writer_table(result["writer"]))
     if png is not None:
         tables.plot_scaling(png, settings, robot.name)
-        out.print(f"Picture: {png}", highlight=False, markup=False, soft_wrap=True)
+        show(out, f"Picture: {png}")
     if json:
         print_json(result)
 
@@ -108,24 +112,11 @@ def _training(context_len: int | None, device: str, out: Any, say: Any, json: bo
     result = measure(window_len=context_len or AdaptConfig.context_len, device=device, say=say)
     out.print(training_table(result))
     memory = result["peak_memory_bytes"]
-    out.print(
-        f"1000 steps of {result['batch_size']} x {result['window_len']} tokens take "
-        f"{result['seconds_1000_steps']:.0f} s by the median step"
-        + ("" if memory is None else f"; a step's memory: {memory / 1e9:.2f} GB"),
-        highlight=False,
-        soft_wrap=True,
-    )
+    size = f"{result['batch_size']} x {result['window_len']}"
+    text = f"1000 steps of {size} tokens take {result['seconds_1000_steps']:.0f} s by the median step"
+    show(out, text + ("" if memory is None else f"; a step's memory: {memory / 1e9:.2f} GB"))
     if json:
         print_json(result | _machine(device))
-
-
-def _writer(num_envs: int, steps: int) -> dict[str, Any]:
-    import tempfile
-
-    from vintix_fast.benchmarks.writer import measure
-
-    with tempfile.TemporaryDirectory() as folder:
-        return measure(Path(folder), num_envs, steps)
 
 
 def _result(settings: list[dict[str, Any]], full: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperCommand
 
 from vintix_fast.config import EvalConfig
@@ -24,6 +25,9 @@ from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object last", rich_help_panel=RUN)]
+
+PlainJson = Annotated[bool, typer.Option("--json", help="print one JSON object last")]
+"""Of a command whose options are too few for panels."""
 
 console = Console(stderr=True)
 """Where everything goes that is not a command's result, and the result too where --json gives it to programs."""
@@ -150,7 +154,7 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             message = _message(error)
             if message is None or os.environ.get("VINTIX_FAST_TRACEBACK") == "1":
                 raise
-            console.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
         except KeyboardInterrupt:
             console.print("stopped")
@@ -175,12 +179,6 @@ def _message(error: Exception) -> str | None:
     return None
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 def check_file(option: str, path: Path) -> None:
     """Raise UsageError unless ``path``, which ``option`` names, can be written as a file."""
     if path.is_dir() or not path.parent.is_dir():
@@ -192,6 +190,11 @@ def check_file(option: str, path: Path) -> None:
 def result_console(json: bool) -> Console:
     """Where a command that only reports writes its text: standard output, unless that belongs to ``--json``."""
     return console if json else Console()
+
+
+def show(out: Console, text: str) -> None:
+    """A line for people and their tools: neither coloured nor wrapped."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(content: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.config import EvalConfig
 from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.run_config import MAIN
@@ -36,7 +36,6 @@ def evaluate(
 
     evaluation = run(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))
-    written = f"Written: {out / 'eval.json'}, {out / 'eval.csv'}"
-    console.print(written, highlight=False, markup=False, soft_wrap=True)
+    show(console, f"Written: {out / 'eval.json'}, {out / 'eval.csv'}")
     if json:
         print_json(evaluation.summary())

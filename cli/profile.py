@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
+from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, show, takes
 from vintix_fast.config import AdaptConfig, FinetuneConfig
 from vintix_fast.run_config import MAIN, RUN
 from vintix_fast.service.errors import Interrupted
@@ -63,9 +63,9 @@ def profile(
     summary = _summary(recorded, config, result.rows[-1])
     out = result_console(json)
     out.print(_table(recorded))
-    for line in _lines(summary, config):
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)", highlight=False, markup=False, soft_wrap=True)
+    for line in _lines(summary):
+        show(out, line)
+    show(out, f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)")
     if json:
         print_json(summary | {"trace": str(trace)})
 
@@ -148,12 +148,11 @@ def _table(recorded: Recording) -> Table:
     return table
 
 
-def _lines(summary: dict[str, Any], config: AdaptConfig) -> list[str]:
+def _lines(summary: dict[str, Any]) -> list[str]:
     """Collection against training, and what adapt's own number of optimiser steps would take."""
     parts = {name: summary[name] for name in ("acting", "training", "starting")}
     said = ", ".join(f"{name} {part['seconds']:.1f} s ({part['share']:.0%})" for name, part in parts.items())
-    usual = FinetuneConfig.steps
-    step = summary["finetune_seconds_per_step"]
+    usual, step = FinetuneConfig.steps, summary["finetune_seconds_per_step"]
     return [
         f"Acting (collect and gate) against training: {said}",
         f"Collection: {summary['env_steps_per_s']:.0f} environment steps/s; waited "

@@ -48,6 +48,7 @@ def add_group(
     joint_sign = np.ones(reference.action_dim) if sign is None else np.asarray(sign, dtype=np.float64)
     if joint_sign.shape != (reference.action_dim,) or not np.isin(joint_sign, (-1.0, 1.0)).all():
         raise UsageError(f"sign must be {reference.action_dim} values of +1 or -1, got {sign!r}")
+    obs_sign = np.ones(reference.observation_dim)
     if (joint_sign < 0).any():
         layout = ObservationLayout(reference.action_dim)
         if reference.observation_dim != layout.size:
@@ -56,8 +57,6 @@ def add_group(
                 f"have, but {reference_task_name!r} has {reference.observation_dim}"
             )
         obs_sign = layout.signs(joint_sign)
-    else:
-        obs_sign = np.ones(reference.observation_dim)
 
     info = dataclasses.replace(
         reference,
@@ -86,12 +85,9 @@ def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, posit
     old(observation, prev_action) + b, exactly, p being added to the joint positions.
 
     Args:
-        model: changed in place; no other task may use the group.
+        model: changed in place; UsageError where another task uses the group too.
         action_offset: [act], in the action's units.
         position_offset: [act], in those of the joint positions in the observation.
-
-    Raises:
-        UsageError: another task shares the group.
     """
     info = model.tasks[task_name]
     if sharing := model.sharing(task_name):
@@ -118,14 +114,7 @@ def _see_without(layer: nn.Linear, offset: np.ndarray) -> None:
 
 
 def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:
-    """Let gradients reach one group's encoders and decoder only, not the shared padding vectors.
-
-    Returns:
-        The trainable parameters.
-
-    Raises:
-        UsageError: there is no such group.
-    """
+    """Let gradients reach one group's encoders and decoder only, not the shared padding vectors; returns those."""
     trainable = [parameter for _, parameter in model.group_parameters(group)]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -136,11 +125,7 @@ def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:
 
 
 def fingerprint(model: Vintix, exclude_group: str) -> str:
-    """SHA-256 (hex) of all tensors outside a group, names and bytes, to show that training left them as they were.
-
-    Raises:
-        UsageError: there is no such group.
-    """
+    """SHA-256 (hex) of all tensors outside a group, names and bytes, to show that training left them as they were."""
     excluded = {name for name, _ in model.group_parameters(exclude_group)}
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

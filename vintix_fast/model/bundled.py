@@ -29,11 +29,7 @@ def bundled_models() -> dict[str, dict[str, Any]]:
 
 
 def checkpoint_path(value: str | Path) -> Path:
-    """A checkpoint's directory: ``builtin:<name>`` is a bundled one, anything else a path.
-
-    Raises:
-        UsageError: no bundled checkpoint has this name.
-    """
+    """A checkpoint's directory: ``builtin:<name>`` is a bundled one, or a UsageError; anything else a path."""
     text = str(value)
     if not text.startswith(BUILTIN_PREFIX):
         return Path(value)

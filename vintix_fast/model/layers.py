@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vintix_fast.kernels.reference import standardise
-from vintix_fast.model.config import ModelConfig, TaskInfo
+from vintix_fast.model.config import STATISTICS, ModelConfig, TaskInfo
 
 NORM_EPS = 1e-5
 MAX_EPISODE_STEPS = 10_000  # rows of the step embedding; later steps share the last row
@@ -128,7 +128,7 @@ class TaskStatistics(nn.Module):
     def __init__(self, info: TaskInfo):
         super().__init__()
         self.reward_scale = info.reward_scale
-        for name in ("obs_mean", "obs_std", "acs_mean", "acs_std"):
+        for name in STATISTICS:
             self.register_buffer(name, torch.tensor(getattr(info, name), dtype=torch.float32), persistent=False)
 
     def normalise_observation(self, observation: Tensor) -> Tensor:

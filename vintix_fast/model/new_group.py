@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.model import TaskInfo, Vintix, add_group
+from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.robot import Robot, find_task, joint_signs
 
-SINGLE_GROUP = "quadruped_locomotion"
 SMALLEST_STD = 1e-3
 
 
@@ -30,15 +30,15 @@ def check_sizes(task_name: str, info: TaskInfo, layout: ObservationLayout) -> No
         )
 
 
-def reference_task(model: Vintix, reference: Robot) -> str:
-    """The task whose adapter is copied.
+def task_of(model: Vintix, robot: Robot) -> str | None:
+    """The model's task for this robot, or None; that of a single-group checkpoint serves any robot."""
+    task = find_task(robot, model.tasks)
+    return next(iter(model.tasks)) if task is None and model.groups == (DEFAULT_GROUP,) else task
 
-    Raises:
-        InputFileError: neither the reference robot's group nor a single shared group is in the checkpoint.
-    """
-    task = find_task(reference, model.tasks)
-    if task is None and model.groups == (SINGLE_GROUP,):
-        task = next(iter(model.tasks))
+
+def reference_task(model: Vintix, reference: Robot) -> str:
+    """The task whose adapter is copied; raises InputFileError where the checkpoint has none for the robot."""
+    task = task_of(model, reference)
     if task is None:
         task = next((name for name, info in model.tasks.items() if info.group_name == reference.group_name), None)
     if task is None:

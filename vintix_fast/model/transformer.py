@@ -206,12 +206,9 @@ class Transformer(nn.Module):
         """Tokens -> hidden states; a token sees itself and what came before it in its history.
 
         Args:
-            x: [N, T, F].
+            x: [N, T, F], like the result.
             first: [N, T] int32, where a sequence holds several histories: the token at which each token's begins. It
                 never falls along a sequence.
-
-        Returns:
-            [N, T, F].
         """
         for block in self.blocks:
             x = block(x, first)
@@ -233,10 +230,8 @@ class Transformer(nn.Module):
 
         Args:
             context_len: no span is longer.
-            dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything.
-
-        Raises:
-            UsageError: it is not from 0 to below 1.
+            dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything. UsageError
+                unless it is from 0 to below 1.
         """
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")

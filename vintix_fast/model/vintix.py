@@ -37,7 +37,7 @@ class Vintix(nn.Module):
     """An in-context reinforcement-learning model of one or more robots (tasks).
 
     Every task belongs to a group, and a group has its own encoders and action decoder; the transformer and the
-    padding vectors are shared.
+    padding vectors are shared.  What takes the name of a task or a group raises UsageError where there is none such.
 
     Raises:
         InputFileError: two tasks of one group have different dimensions, or a group's name cannot be used.
@@ -74,11 +74,7 @@ class Vintix(nn.Module):
         self._statistics.append(TaskStatistics(info).to(self.device))
 
     def remove_task(self, name: str) -> None:
-        """Forget a task, and its group if no other task uses it.
-
-        Raises:
-            UsageError: unknown task.
-        """
+        """Forget a task, and its group if no other task uses it."""
         info, _ = self._task(name)
         del self._statistics[list(self.tasks).index(name)]
         del self.tasks[name]
@@ -88,32 +84,20 @@ class Vintix(nn.Module):
                 del parts[group]
 
     def rename_task(self, old: str, new: str) -> None:
-        """Give a task another name, which must be free.
-
-        Raises:
-            UsageError: unknown task, or the new name is taken.
-        """
+        """Give a task another name; raises UsageError where that is taken."""
         self._task(old)
         if new in self.tasks:
             raise UsageError(f"the model already has a task {new!r}")
         self.tasks = {new if name == old else name: info for name, info in self.tasks.items()}
 
     def set_task_info(self, name: str, info: TaskInfo) -> None:
-        """Replace a task's statistics; its group and sizes stay.
-
-        Raises:
-            UsageError: unknown task.
-        """
+        """Replace a task's statistics; its group and sizes stay."""
         self._task(name)
         self._statistics[list(self.tasks).index(name)] = TaskStatistics(info).to(self.device)
         self.tasks[name] = info
 
     def sharing(self, name: str) -> list[str]:
-        """Other tasks that use a task's group.
-
-        Raises:
-            UsageError: unknown task.
-        """
+        """Other tasks that use a task's group."""
         info, _ = self._task(name)
         return [other for other, known in self.tasks.items() if known.group_name == info.group_name and other != name]
 
@@ -134,11 +118,7 @@ class Vintix(nn.Module):
         return self.encoder.prev_acs_padding.device
 
     def group_parameters(self, group: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of a group's encoders and decoder; the shared padding vectors are not among them.
-
-        Raises:
-            UsageError: there is no such group.
-        """
+        """Names and parameters of a group's encoders and decoder; the shared padding vectors are not among them."""
         if group not in self.groups:
             raise UsageError(f"unknown group {group!r}; the model has: {', '.join(self.groups)}")
         parts = ("encoder.obs_encoders", "encoder.acs_encoders", "encoder.rews_encoders", "head.acs_decoders")
@@ -170,9 +150,6 @@ class Vintix(nn.Module):
 
         Returns:
             [N, T, hidden_dim]. T may be absent throughout, as in ``decode``.
-
-        Raises:
-            UsageError: unknown task.
         """
         info, statistics = self._task(task_name)
         encoder, group = self.encoder, info.group_name
@@ -214,17 +191,11 @@ class Vintix(nn.Module):
     def forward(
         self, task_name: str, observation: Tensor, prev_action: Tensor, prev_reward: Tensor, step_num: Tensor
     ) -> Tensor:
-        """Predict the action of every step of N windows; arguments as for ``encode``.
+        """Predict the action [N, T, act] of every step of N windows; arguments as for ``encode``.
 
         Windows of different lengths are padded at their END: attention is causal, so whatever finite values the pads
         hold, the actions of the real steps before them do not change, and no mask is needed. The caller leaves the
         pads' own actions out of its loss. T may exceed ``config.context_len``, since ALiBi has no fixed length.
-
-        Returns:
-            [N, T, act].
-
-        Raises:
-            UsageError: unknown task.
         """
         token = self.encode(task_name, observation, prev_action, prev_reward, step_num)
         return self.act(task_name, self.transformer(token))
@@ -240,7 +211,7 @@ class Vintix(nn.Module):
         cache: ContextCache,
         standardised: bool = False,
     ) -> Tensor:
-        """Predict the next action of N environments from one new step each and the cached history.
+        """Predict the next action [N, act] of N environments from one new step each and the cached history.
 
         Equals the last action of ``forward`` over each environment's whole history, to rounding, until the history
         is longer than the cache (see ``ContextCache``). Call it in eval mode; attention dropout is never applied.
@@ -253,11 +224,8 @@ class Vintix(nn.Module):
             step_num: [N] integers; an episode may restart at 0 while the history goes on.
             cache: the histories of the N environments; it advances by one step.
 
-        Returns:
-            [N, act].
-
         Raises:
-            UsageError: unknown task, or N is not the cache's.
+            UsageError: N is not the cache's.
         """
         if observation.shape[0] != cache.num_envs:
             raise UsageError(f"got {observation.shape[0]} observations for a cache of {cache.num_envs} environments")
@@ -288,10 +256,13 @@ class Vintix(nn.Module):
             exceed the context the model was trained with.
 
         Raises:
-            UsageError: unknown or ambiguous task, wrong shapes, or values that are not finite.
+            UsageError: no task is named but there are several, wrong shapes, or values that are not finite.
         """
-        name = self._only_task() if task_name is None else task_name
-        info, _ = self._task(name)
+        if task_name is None:
+            if len(self.tasks) != 1:
+                raise UsageError(f"task_name is needed: the model has {', '.join(self.tasks) or 'no tasks'}")
+            (task_name,) = self.tasks
+        info, _ = self._task(task_name)
         obs, action, reward, step = (
             torch.as_tensor(x, device=self.device) for x in (observation, prev_action, prev_reward, step_num)
         )
@@ -300,15 +271,10 @@ class Vintix(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            out = self(name, obs.float()[None], action.float()[None], reward.float()[None], step.long()[None])[0]
+            out = self(task_name, obs.float()[None], action.float()[None], reward.float()[None], step.long()[None])[0]
         finally:
             self.train(was_training)
         return out.to(observation.device) if isinstance(observation, Tensor) else out.cpu().numpy()
-
-    def _only_task(self) -> str:
-        if len(self.tasks) != 1:
-            raise UsageError(f"task_name is needed: the model has {', '.join(self.tasks) or 'no tasks'}")
-        return next(iter(self.tasks))
 
 
 def _check_history(info: TaskInfo, observation: Tensor, action: Tensor, reward: Tensor, step_num: Tensor) -> None:

@@ -124,9 +124,8 @@ def evaluation_table(evaluation: Any) -> Table:
     table = Table(title=title, caption="mean ± standard error")
     for title in ("episodes", "return", "spread", "length", "fell"):
         table.add_column(title, justify="right")
-    numbers = sorted({e.number for e in evaluation.episodes})
     rows = {"all": evaluation.episodes}
-    rows |= {f"number {n + 1}": [e for e in evaluation.episodes if e.number == n] for n in numbers}
+    rows |= {f"number {episodes[0].number + 1}": episodes for episodes in evaluation.by_number()}
     for what, episodes in rows.items():
         returns = [e.return_ for e in episodes]
         table.add_row(
