@@ -149,7 +149,7 @@ def _robots() -> Check:
 
 def _checkpoints() -> Check:
     from vintix_fast.model import load_checkpoint
-    from vintix_fast.model.bundled import bundled_models
+    from vintix_fast.service.bundled import bundled_models
 
     return True, ", ".join(
         f"{name} ({len(load_checkpoint(card['path']).groups)} robots)" for name, card in bundled_models().items()

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
 
 
 @reports_errors

@@ -10,9 +10,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.options import GIVEN, Options, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 

@@ -9,8 +9,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
 from vintix_fast.options import Entry, Option, Options, entries, option, without_effect
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
 from vintix_fast.service.errors import UsageError
 
 MAIN, RUN = "Main", "Run"

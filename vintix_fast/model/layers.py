@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vintix_fast.kernels.reference import standardise
 from vintix_fast.model.config import STATISTICS, ModelConfig, TaskInfo
 
 NORM_EPS = 1e-5
@@ -130,18 +129,6 @@ class TaskStatistics(nn.Module):
         self.reward_scale = info.reward_scale
         for name in STATISTICS:
             self.register_buffer(name, torch.tensor(getattr(info, name), dtype=torch.float32), persistent=False)
-
-    def normalise_observation(self, observation: Tensor) -> Tensor:
-        """[..., observation_dim] in its own units -> standardised, same shape."""
-        return standardise(observation, self.obs_mean, self.obs_std)
-
-    def normalise_action(self, action: Tensor) -> Tensor:
-        """[..., action_dim] in its own units -> standardised, same shape."""
-        return standardise(action, self.acs_mean, self.acs_std)
-
-    def denormalise_action(self, action: Tensor) -> Tensor:
-        """[..., action_dim] as decoded -> in the action's own units (without the epsilon, as in training)."""
-        return action * self.acs_std + self.acs_mean
 
 
 class RMSNorm(nn.Module):

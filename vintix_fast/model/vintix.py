@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vintix_fast.kernels.reference import standardise
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import OWNER_TOKEN_ORDER, ModelConfig, TaskInfo
 from vintix_fast.model.layers import (
@@ -154,9 +155,9 @@ class Vintix(nn.Module):
         info, statistics = self._task(task_name)
         encoder, group = self.encoder, info.group_name
         if self.config.norm_obs and not standardised:
-            observation = statistics.normalise_observation(observation)
+            observation = standardise(observation, statistics.obs_mean, statistics.obs_std)
         if self.config.norm_acs:
-            prev_action = statistics.normalise_action(prev_action)
+            prev_action = standardise(prev_action, statistics.acs_mean, statistics.acs_std)
         first = (step_num == 0)[..., None]
         o = encoder.obs_encoders[group](observation)
         a = encoder.acs_encoders[group](prev_action)
@@ -173,7 +174,8 @@ class Vintix(nn.Module):
         """The transformer's hidden states [..., hidden_dim] -> actions [..., act] in the robot's units."""
         info, statistics = self._task(task_name)
         action = self.head.acs_decoders[info.group_name](hidden)
-        return statistics.denormalise_action(action) if self.config.norm_acs else action
+        # Without the epsilon that `standardise` adds, as in training.
+        return action * statistics.acs_std + statistics.acs_mean if self.config.norm_acs else action
 
     def observation_statistics(self, task_name: str) -> tuple[Tensor, Tensor] | None:
         """Mean and deviation, both [obs], by which `encode` standardises observations; None: it takes them as given."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.report.film import Filmed, film
-from vintix_fast.report.page import Page, page_html
+from vintix_fast.report.page import page_html
 from vintix_fast.report.plots import plot_by_episode, plot_lengths, plot_returns, plot_traces, returns_by_number
 from vintix_fast.report.record import RunRecord, expert_return, read_run
 from vintix_fast.report.recording import NUM_ENVS, STEPS, Recording, record
@@ -97,7 +97,7 @@ def build_report(
     _remove_old(folder, {*pngs.values(), *videos.values()})
     gaits = {name: recording.gait() for name, recording in recordings.items()}
     html = folder / "report.html"
-    write_text(html, page_html(Page(run, expert, pngs, videos, skipped, gaits)))
+    write_text(html, page_html(run, expert=expert, pngs=pngs, videos=videos, skipped=skipped, gaits=gaits))
     return Report(html, pngs, videos, skipped)
 
 

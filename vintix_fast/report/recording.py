@@ -80,15 +80,9 @@ def record_actor(
 
     def look(collection: Any) -> None:
         state = simulator.state()
-        steps.append(
-            {
-                "base_pos_m": state.base_pos_m,
-                "base_quat": state.base_quat,
-                "forward_speed_m_s": rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0],
-                "joint_pos_rad": state.joint_pos_rad,
-                "contact": simulator.foot_contact(),
-            }
-        )
+        speed = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0]
+        seen = {name: getattr(state, name) for name in ("base_pos_m", "base_quat", "joint_pos_rad")}
+        steps.append(seen | {"forward_speed_m_s": speed, "contact": simulator.foot_contact()})
 
     collection = collect(
         task, policy, seed=seed, random_starts=random_starts, steps_per_env=STEPS, keep=True, on_step=look

@@ -125,7 +125,7 @@ class WalkingTask:
         task_config: TaskConfig = DEFAULT_TASK,
     ) -> None:
         self.simulator, self.robot, self.max_steps, self.config = simulator, robot, max_steps, task_config
-        self.num_envs, self.device = simulator.num_envs, simulator.device
+        self.num_envs, self.device = simulator.num_envs, torch.device(simulator.device)
         on_gpu = self.device.type == "cuda"
         self._masked = on_gpu and self.num_envs >= MASKED_ENVS if masked is None else masked
         constants = task_constants(robot, task_config, max_steps)

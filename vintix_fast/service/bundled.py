@@ -1,4 +1,7 @@
-"""The bundled checkpoints: what they are called and where they lie.  Reads nothing of them but their cards."""
+"""The bundled checkpoints: what they are called and where they lie.  Reads nothing of them but their cards.
+
+Not in model/, which imports torch: options name a checkpoint, and ``--help`` must not wait for that.
+"""
 
 from __future__ import annotations
 
