@@ -50,6 +50,7 @@ def bench(
     full context. The bare simulator leaves robots where they fall: with falls,
     see the last column, its row differs. The defaults take a few minutes.
     """
+    # What can be wrong with the words is said before anything heavy is imported.
     if training:
         _refuse_options_of_collection(context)
     config = BenchConfig.from_options(**options)
@@ -73,11 +74,13 @@ def bench(
     if training:
         _training(config.context_len, device, out, say, json)
         return
+    # Whether model, context and memory fit is known before a scene is built.
     robot, model = load_robot(config.robot_type), load_checkpoint(config.pretrained_path, device)
     task_name, full = task_for(model, robot), check_context_len(config.context_len, model)
     check_memory(max(config.num_envs), cache_bytes(model, full, **config.engine.policy_options), device)
     settings = measure(model, task_name, robot, full, config, say)
 
+    # Tables for people, the main setting in a sentence, and what else was asked for.
     out.print(tables.speed_table(settings))
     out.print(tables.step_table(settings))
     result = _result(settings, full) | _machine(device)
@@ -89,6 +92,7 @@ def bench(
     if png is not None:
         tables.plot_scaling(png, settings, robot.name)
         show(out, f"Picture: {png}")
+    # The object comes last, on a line of its own, for programs.
     if json:
         print_json(result)
 

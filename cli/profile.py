@@ -78,6 +78,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
 
     times, wall = recorded.times(), recorded.seconds
 
+    # Regions without one around them, so that their shares add up to the run's time.
     def outermost(names: tuple[str, ...]) -> dict[str, float]:
         seconds = sum(t.seconds for t in times if len(t.path) == 1 and t.path[0] in names)
         return {"seconds": seconds, "share": seconds / wall}
@@ -90,6 +91,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
         "env_steps_per_s": row["env_steps_per_s"],
         "finetune_seconds_per_step": _seconds_per_step(times),
         "writer_wait_seconds": row["writer_wait_seconds"],
+        # Every region by thread and nesting, as the table shows it; then by name, wherever it was nested.
         "regions": [
             {
                 "thread": t.thread, "region": "/".join(t.path), "calls": t.calls, "seconds": t.seconds,
@@ -98,6 +100,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
             for t in times
         ],
         "totals": recorded.totals(),
+        # What the figures depend on.
         "device": config.engine.device,
         "threads": torch.get_num_threads(),
         "options": config.to_json(),
@@ -121,6 +124,7 @@ def _table(recorded: Recording) -> Table:
     for title in ("calls", "seconds", "share", "a call, ms", "longest, ms"):
         table.add_column(title, justify="right")
     times = recorded.times()
+    # The recording's own thread is shown as a tree, whose shares are of the run's time.
     own = [t for t in times if t.thread == recorded.thread]
 
     def add(name: str, depth: int, t: RegionTime) -> None:
@@ -132,6 +136,7 @@ def _table(recorded: Recording) -> Table:
     def rest(depth: int, seconds: float) -> None:
         table.add_row("  " * depth + "other", "", f"{seconds:.2f}", f"{seconds / recorded.seconds:.1%}", "", "")
 
+    # A region's rows are followed by those inside it, and by what lay between them.
     def tree(path: tuple[str, ...]) -> None:
         for t in own:
             if t.path[:-1] == path:
@@ -142,6 +147,7 @@ def _table(recorded: Recording) -> Table:
 
     tree(())
     rest(0, recorded.seconds - sum(t.seconds for t in own if len(t.path) == 1))
+    # Other threads work beside it: what they took is no part of the tree.
     for t in times:
         if t.thread != recorded.thread:
             add(f"{t.thread}: {'/'.join(t.path)}", 0, t)

@@ -77,6 +77,7 @@ def adapt(
     run = Run(config)
     run.check()
     config = run.config
+    # The model is read before the simulator is built: whether it fits is known in seconds.
     robot = load_robot(config.robot_type)
     with region("start-up"):
         model, task_name = _initial_model(config, run, robot, progress)
@@ -104,6 +105,7 @@ def adapt(
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
                 f"{' in place of --overwrite' * config.overwrite} goes on"
             ) from stop
+    # Without a gate nobody knows which model is best: the last one counts as it.
     best = run.best_dir if config.gate.on else run.model_dir(run.loops_done)
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
 

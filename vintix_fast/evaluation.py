@@ -132,6 +132,7 @@ def evaluate(
     """
     progress = progress or Progress()
     check_device(config.engine.device)
+    # The robot, and the model's task for it: its own, or a copy of another robot's that is made here.
     robot = load_robot(config.robot_type)
     if config.base_mass is not None:
         robot = replace(robot, base_mass_kg=config.base_mass)
@@ -144,6 +145,7 @@ def evaluate(
     context_len = check_context_len(config.context_len, model)
     if not config.random_starts:
         progress.say("Fixed starts: every environment would run the same episode, so one environment runs it")
+    # What cannot be written, or does not fit into memory, is said before minutes go into the simulator.
     out = config.output_dir
     if out is not None:
         check_writable(out)
@@ -154,6 +156,7 @@ def evaluate(
         raise UsageError(f"--record {film}: {film.parent} is no directory; make it, or give another path")
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
+    # Every environment begins with a cold context; later episodes of it see the earlier ones.
     simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
     policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
@@ -162,6 +165,7 @@ def evaluate(
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
     if out is not None:
         _write(out, evaluation, config)
+    # The video shows a rollout of its own, from the same starts.
     if film is not None:
         from vintix_fast.report.film import film_to  # which needs this file
         from vintix_fast.report.recording import record_actor

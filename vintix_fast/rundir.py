@@ -61,9 +61,11 @@ class RunDirectory(Generic[Config]):
         """
         path, config = self.path, self.config
         check_writable(path)
+        # A directory in use is locked for a moment, to see that no other process has it.
         used = path.is_dir() and any(path.iterdir())
         if used:
             os.close(self._locked())
+        # A resumed run must be the same run: its options decide what "go on" means.
         if config.resume:
             if not self._holds_run():
                 raise UsageError(
@@ -78,6 +80,7 @@ class RunDirectory(Generic[Config]):
                     "another --output-dir"
                 )
             self.config = config.settled(options)
+        # Whatever is not a run of this command is not ours to delete.
         elif used and not self._holds_run():
             raise UsageError(
                 f"--output-dir {path} is not empty and holds no run of `vintix-fast {config.command}`, so it is left "
@@ -85,6 +88,7 @@ class RunDirectory(Generic[Config]):
             )
         elif used and not config.overwrite:
             raise UsageError(f"--output-dir {path} holds a run: --resume goes on with it, --overwrite replaces it")
+        # Nor is what this very run is to read.
         elif used:
             for option, given in config.input_paths().items():
                 if given.resolve().is_relative_to(path.resolve()):

@@ -38,6 +38,7 @@ def add_group(
         UsageError: the reference is unknown, a name is taken, or ``sign`` is not [act] of +1 and -1. The model is
             then unchanged.
     """
+    # Whatever can be wrong is found first, so that a refused model is unchanged.
     if reference_task_name not in model.tasks:
         raise UsageError(f"unknown reference task {reference_task_name!r}; the model has: {', '.join(model.tasks)}")
     reference = model.tasks[reference_task_name]
@@ -58,6 +59,7 @@ def add_group(
             )
         obs_sign = layout.signs(joint_sign)
 
+    # The statistics are turned, and the parts copied.
     info = dataclasses.replace(
         reference,
         group_name=new_group,
@@ -72,6 +74,7 @@ def add_group(
     # (S o - S m) / std = S (o - m) / std: undoing S in the first layer's columns is exact.
     _scale(model.encoder.obs_encoders[new_group].linear(0).weight, obs_sign[None, :])
     _scale(model.encoder.acs_encoders[new_group].linear(0).weight, joint_sign[None, :])
+    # The decoder gives actions: the same in its last layer's rows.
     last = model.head.acs_decoders[new_group].linear(-1)
     _scale(last.weight, joint_sign[:, None])
     _scale(last.bias, joint_sign)

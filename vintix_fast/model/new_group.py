@@ -89,6 +89,7 @@ def add_target(
         say(f"{robot.name} shares the group {name} in the checkpoint: adapting a copy of it.")
         return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)), obs_stats)
 
+    # A robot that the model does not know, or is to forget, begins as a copy of the reference robot.
     source = reference_task(model, reference)
     check_sizes(source, model.tasks[source], robot.layout)
     if source == existing:

@@ -69,11 +69,13 @@ def build_report(
     folder = out / FOLDER
     if not os.access(out, os.W_OK | os.X_OK):
         raise VintixFastError(f"no permission to write in {out}, where the report goes")
+    # A part that cannot be made leaves its reason here, and the page says it.
     skipped: dict[str, str] = {}
     robot = _robot(run, skipped)
     expert = expert_return(run.options["robot_type"], run.options.get("max_steps_per_episode", 0)) if robot else None
     folder.mkdir(exist_ok=True)
 
+    # First what needs nothing but the run's numbers, then the rollouts, then what is drawn of them.
     pngs = _plot_numbers(run, expert, folder, skipped)
     recordings, videos = {}, {}
     if robot is not None and rollout:
@@ -89,11 +91,13 @@ def build_report(
         videos = filmed.videos
         if filmed.skipped:
             skipped["video"] = filmed.skipped
+        # The strip compares: it takes frames of both videos.
         if {"before", "after"} <= videos.keys():
             _strip(run, recordings, videos, folder, pngs, skipped)
     else:
         skipped["video"] = skipped.get("traces", "--no-video was given")
 
+    # The page is written last, when all that it shows is there.
     _remove_old(folder, {*pngs.values(), *videos.values()})
     gaits = {name: recording.gait() for name, recording in recordings.items()}
     html = folder / "report.html"
