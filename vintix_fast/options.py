@@ -156,11 +156,7 @@ class Options:
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
-        """A configuration by flat names, as the command line and config.json have them.
-
-        Raises:
-            UsageError: a name is unknown or a required one missing, or see `Options`.
-        """
+        """A configuration by flat names, as the command line and config.json have them; else a UsageError."""
         known = entries(cls)
         for name in options:
             if name not in known:
@@ -205,11 +201,7 @@ def without_effect(of: type[Options], options: dict[str, Any]) -> dict[str, str]
 
 
 def checked(entry: Entry, value: Any) -> Any:
-    """The value as its type keeps it: texts become paths, lists tuples.
-
-    Raises:
-        UsageError: it is of another type, out of range or none of the words.
-    """
+    """The value as its type keeps it, or a UsageError: texts become paths, lists tuples."""
     made, kind, said = entry.option, entry.kind, entry.spelt()
     if value is None and entry.optional:
         return None

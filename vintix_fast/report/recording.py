@@ -60,11 +60,7 @@ class Recording:
 
 
 def record(model_dir: Path, simulator: Simulation, context_len: int, seed: int, progress: Progress) -> Recording:
-    """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same.
-
-    Raises:
-        InputFileError: the checkpoint is broken or has no group for the robot.
-    """
+    """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same."""
     model = load_checkpoint(model_dir, str(simulator.device))
     context_len = min(context_len, model.config.context_len)
     policy = make_policy(model, task_for(model, simulator.robot), simulator.num_envs, context_len)

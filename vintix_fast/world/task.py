@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -83,7 +83,7 @@ class CompiledStep:
     Standardises nothing: a CPU's policy does so while it reads an observation.
     """
 
-    statistics = None
+    statistics: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __init__(self, constants: TaskConstants) -> None:
         self._core = _core.TaskStep(constants)
@@ -92,11 +92,13 @@ class CompiledStep:
         arrays = [tensor.numpy() for tensor in (*state, action.detach(), *rest)]
         return [torch.from_numpy(array) for array in self._core.step(*arrays)]
 
-    def observe(self, state: Sequence[torch.Tensor], mask: torch.Tensor, observation: torch.Tensor, _=None) -> None:
+    def observe(
+        self, state: Sequence[torch.Tensor], mask: torch.Tensor, observation: torch.Tensor, _: object = None
+    ) -> None:
         self._core.observe(*(tensor.numpy() for tensor in (*state, mask, observation)))
 
 
-def triton_step(constants: TaskConstants, device: torch.device):
+def triton_step(constants: TaskConstants, device: torch.device) -> Any:
     """`vintix_fast.kernels.task.TaskStep`; triton is not installed everywhere."""
     from vintix_fast.kernels.task import TaskStep
 
