@@ -170,9 +170,8 @@ class Adaptation:
         if not config.gate.on or not stands_still(best["eval_return"], best["eval_length"], self.task):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
-        if sharing := model.sharing(self.task_name):
-            others = ", ".join(sharing)
-            progress.say(f"The model stands still; its stance stays as it is, since {others} would change too")
+        if sharing := ", ".join(model.sharing(self.task_name)):
+            progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
             return model, {}
         progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
         convert, seed = config.init_map == "convert", seed_for(config, loop, "posture")
@@ -215,9 +214,9 @@ class Adaptation:
         # This file is written last: where it lies, the collection is whole.
         info = model.tasks[self.task_name].to_dict()
         described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
-        record = {"task_name": self.task_name} | described | {"collection": metrics}
-        record |= {"episodes": [e.__dict__ for e in collection.episodes], "versions": versions()}
-        write_json(run.collection_file(index), record)
+        episodes = [vars(episode) for episode in collection.episodes]
+        record = {"task_name": self.task_name, **described, "collection": metrics, "episodes": episodes}
+        write_json(run.collection_file(index), record | {"versions": versions()})
         return collection.histories, metrics
 
     def finetune(

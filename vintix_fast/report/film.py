@@ -89,7 +89,7 @@ def _draw(robot_file: str, job: Path) -> None:
     """The program: a video for each file of poses."""
     import torch
 
-    from vintix_fast.world.simulator import Stage
+    from vintix_fast.world.stage import Stage
 
     stage = Stage(load_robot(robot_file), SIZE)
     for path in sorted(job.glob("*.npy")):
