@@ -93,7 +93,11 @@ def build_report(
             skipped["video"] = filmed.skipped
         # The strip compares: it takes frames of both videos.
         if {"before", "after"} <= videos.keys():
-            _strip(run, recordings, videos, folder, pngs, skipped)
+            strip = folder / "before_after.png"
+            if reason := write_strip(strip, _strip_rows(run, recordings, videos)):
+                skipped["before_after"] = reason
+            else:
+                pngs["before_after"] = strip
     else:
         skipped["video"] = skipped.get("traces", "--no-video was given")
 
@@ -162,14 +166,7 @@ def _record(
         return {}
 
 
-def _strip(
-    run: RunRecord,
-    recordings: dict[str, Recording],
-    videos: dict[str, Path],
-    folder: Path,
-    pngs: dict[str, Path],
-    skipped: dict[str, str],
-) -> None:
+def _strip_rows(run: RunRecord, recordings: dict[str, Recording], videos: dict[str, Path]) -> list[Row]:
     """The picture of before and after: each row ends with the filmed robot's first fall, or with the film."""
     rows = []
     for name, measured in (("before", run.zero_shot), ("after", run.best)):
@@ -181,11 +178,7 @@ def _strip(
         ends = "" if fall is None else ", then it falls"
         caption = f"{name.capitalize()}: {numbers}here {walked_m:.1f} m in {last * DT_S:.1f} s{ends}"
         rows.append(Row(videos[name], caption, last * DT_S))
-    path = folder / "before_after.png"
-    if reason := write_strip(path, rows):
-        skipped["before_after"] = reason
-    else:
-        pngs["before_after"] = path
+    return rows
 
 
 def _remove_old(folder: Path, made: set[Path]) -> None:

@@ -245,19 +245,9 @@ class Simulator:
 
     def state(self) -> RobotState:
         """The state after the last step or placement; the tensors are the caller's."""
-        return self.public_state() if self._views is None else RobotState(*self._views.read())
-
-    def public_state(self) -> RobotState:
-        """`state` through Genesis' public getters: the reference, and the way where there are no views."""
-        e = self._entity
-        return RobotState(
-            base_pos_m=e.get_pos(),
-            base_quat=e.get_quat(),
-            base_lin_vel_m_s=e.get_vel(),
-            base_ang_vel_rad_s=e.get_ang(),
-            joint_pos_rad=e.get_dofs_position(self._dofs),
-            joint_vel_rad_s=e.get_dofs_velocity(self._dofs),
-        )
+        if self._views is None:
+            return RobotState(*views.read_publicly(self._entity, self._dofs))
+        return RobotState(*self._views.read())
 
     def foot_contact(self) -> torch.Tensor:
         """Which lower legs touched something in the last step: bool [N, 4], legs FR, FL, RR, RL."""
