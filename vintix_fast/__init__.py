@@ -27,7 +27,8 @@ __all__ = ["AdaptConfig", "EvalConfig", "adapt", "evaluate", "load_model", "read
 
 ensure_home()  # before anything imports a library that looks for a home folder
 
-_LIVE_IN = dict(zip(__all__, ("config", "config", "adaptation", "evaluation", "model", "data"), strict=True))
+_LIVE_IN = {"AdaptConfig": "config", "EvalConfig": "config", "adapt": "adaptation", "evaluate": "evaluation"}
+_LIVE_IN |= {"load_model": "model", "read_trajectories": "data"}
 
 
 def __getattr__(name: str) -> Any:
