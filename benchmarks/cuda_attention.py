@@ -21,8 +21,8 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from vintix_fast.kernels.causal_attention import causal_attention
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.model.transformer import _alibi, spans_for
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 
 
 def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, float]:

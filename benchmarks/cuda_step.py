@@ -27,10 +27,10 @@ import torch
 from vintix_fast import kernels
 from vintix_fast.kernels import reference
 from vintix_fast.model import ContextCache, Vintix, load_checkpoint
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.model.cache import DTYPES
 from vintix_fast.policy import GraphPolicy
 from vintix_fast.rollout import HostCopies
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.task import task_constants, triton_step

@@ -25,8 +25,8 @@ import torch
 
 from vintix_fast.benchmarks.machine import processor
 from vintix_fast.model import load_checkpoint, save_checkpoint
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.pretrain.pretrain import MODEL_DIR
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.service.files import write_json, write_text
 from vintix_fast.world.robot import joint_signs, load_robot
 

@@ -27,7 +27,7 @@ from vintix_fast.benchmarks.plain import causal_bias, written_out
 from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.device import multiplies_bf16
 from vintix_fast.train import TrainingStep, finetune
 from vintix_fast.train.finetune import action_loss, descend

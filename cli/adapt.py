@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.config import AdaptConfig
 
 
@@ -30,15 +30,10 @@ def adapt(json: Json = False, **options: Any) -> None:
     measured = [row for row in result.rows if "eval_return" in row]
     if measured:
         best = max(measured, key=lambda row: row["eval_return"])
-        console.print(
-            f"Return of an episode before: {measured[0]['eval_return']:.2f} (length {measured[0]['eval_length']:.0f}), "
-            f"after: {best['eval_return']:.2f} (length {best['eval_length']:.0f})",
-            highlight=False,
-            soft_wrap=True,
-        )
+        said = (f"{row['eval_return']:.2f} (length {row['eval_length']:.0f})" for row in (measured[0], best))
+        show(console, "Return of an episode before: {}, after: {}".format(*said))
         if best["loop"] == 0 and len(measured) > 1:
             console.print("No loop was better than the initial policy, which is therefore kept as the best.")
-    written = f"Adapted model: {result.best_model}\nCurve: {config.output_dir / 'curve.png'}"
-    console.print(written, highlight=False, markup=False, soft_wrap=True)
+    show(console, f"Adapted model: {result.best_model}\nCurve: {config.output_dir / 'curve.png'}")
     if json:
         print_json({"best_model": str(result.best_model), "last_model": str(result.last_model), "loops": result.rows})

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Context, Option
 
 from vintix_fast.benchmarks.config import PARTS, BenchConfig
-from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
+from vintix_fast.cli.common import (
+    Json,
+    check_file,
+    console,
+    is_given,
+    print_json,
+    reports_errors,
+    result_console,
+    show,
+    takes,
+)
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError
@@ -39,6 +50,7 @@ def bench(
     full context. The bare simulator leaves robots where they fall: with falls,
     see the last column, its row differs. The defaults take a few minutes.
     """
+    # What can be wrong with the words is said before anything heavy is imported.
     if training:
         _refuse_options_of_collection(context)
     config = BenchConfig.from_options(**options)
@@ -48,6 +60,7 @@ def bench(
 
     from vintix_fast.benchmarks import collection_tables as tables
     from vintix_fast.benchmarks.collection import measure
+    from vintix_fast.benchmarks.writer import measure as measure_writer
     from vintix_fast.evaluation import check_context_len, task_for
     from vintix_fast.model import load_checkpoint
     from vintix_fast.policy import cache_bytes
@@ -61,28 +74,32 @@ def bench(
     if training:
         _training(config.context_len, device, out, say, json)
         return
+    # Whether model, context and memory fit is known before a scene is built.
     robot, model = load_robot(config.robot_type), load_checkpoint(config.pretrained_path, device)
     task_name, full = task_for(model, robot), check_context_len(config.context_len, model)
     check_memory(max(config.num_envs), cache_bytes(model, full, **config.engine.policy_options), device)
     settings = measure(model, task_name, robot, full, config, say)
 
+    # Tables for people, the main setting in a sentence, and what else was asked for.
     out.print(tables.speed_table(settings))
     out.print(tables.step_table(settings))
     result = _result(settings, full) | _machine(device)
-    out.print(_said(result, full), highlight=False, soft_wrap=True)
+    show(out, _said(result, full))
     if config.writer_steps:
-        result["writer"] = _writer(min(MAIN_ENVS, max(config.num_envs)), config.writer_steps)
+        with tempfile.TemporaryDirectory() as folder:
+            result["writer"] = measure_writer(Path(folder), min(MAIN_ENVS, max(config.num_envs)), config.writer_steps)
         out.print(tables.writer_table(result["writer"]))
     if png is not None:
         tables.plot_scaling(png, settings, robot.name)
-        out.print(f"Picture: {png}", highlight=False, markup=False, soft_wrap=True)
+        show(out, f"Picture: {png}")
+    # The object comes last, on a line of its own, for programs.
     if json:
         print_json(result)
 
 
 def _refuse_options_of_collection(context: Context) -> None:
     for name in context.params:
-        if name not in TRAINING_OPTIONS and context.get_parameter_source(name).name == "COMMANDLINE":
+        if name not in TRAINING_OPTIONS and is_given(context, name):
             value = context.params[name]
             said = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise UsageError(
@@ -99,24 +116,11 @@ def _training(context_len: int | None, device: str, out: Any, say: Any, json: bo
     result = measure(window_len=context_len or AdaptConfig.context_len, device=device, say=say)
     out.print(training_table(result))
     memory = result["peak_memory_bytes"]
-    out.print(
-        f"1000 steps of {result['batch_size']} x {result['window_len']} tokens take "
-        f"{result['seconds_1000_steps']:.0f} s by the median step"
-        + ("" if memory is None else f"; a step's memory: {memory / 1e9:.2f} GB"),
-        highlight=False,
-        soft_wrap=True,
-    )
+    size = f"{result['batch_size']} x {result['window_len']}"
+    text = f"1000 steps of {size} tokens take {result['seconds_1000_steps']:.0f} s by the median step"
+    show(out, text + ("" if memory is None else f"; a step's memory: {memory / 1e9:.2f} GB"))
     if json:
         print_json(result | _machine(device))
-
-
-def _writer(num_envs: int, steps: int) -> dict[str, Any]:
-    import tempfile
-
-    from vintix_fast.benchmarks.writer import measure
-
-    with tempfile.TemporaryDirectory() as folder:
-        return measure(Path(folder), num_envs, steps)
 
 
 def _result(settings: list[dict[str, Any]], full: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperCommand
 
 from vintix_fast.config import EvalConfig
@@ -25,6 +26,9 @@ from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object last", rich_help_panel=RUN)]
 
+PlainJson = Annotated[bool, typer.Option("--json", help="print one JSON object last")]
+"""Of a command whose options are too few for panels."""
+
 console = Console(stderr=True)
 """Where everything goes that is not a command's result, and the result too where --json gives it to programs."""
 
@@ -32,11 +36,11 @@ console = Console(stderr=True)
 class Command(TyperCommand):
     """A subcommand whose complaint about an option names the value; newer Typers only say what they expected."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            faults = getattr(error.__cause__, "errors", list)()  # of a pydantic ValidationError
+            faults: list[Any] = getattr(error.__cause__, "errors", list)()  # of a pydantic ValidationError
             error.message += "".join(f", got {fault['input']!r}" for fault in faults)
             raise
 
@@ -44,7 +48,7 @@ class Command(TyperCommand):
 def fold_name(name: str) -> str:
     """The slow script spells options ``--like_this``, and calls some of `eval` otherwise; both work."""
     name = name.replace("_", "-")
-    also = {e.option.also: e.name.replace("_", "-") for e in entries(EvalConfig).values() if e.option}
+    also = {e.option.also: e.name.replace("_", "-") for e in entries(EvalConfig).values()}
     return also.get(name, name)
 
 
@@ -64,13 +68,12 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
         own = {n: p.replace(kind=keyword) for n, p in inspect.signature(command, eval_str=True).parameters.items()}
         del own["options"]
         own.setdefault("context", inspect.Parameter("context", keyword, annotation=typer.Context))
-        known = {n: e for n, e in entries(of).items() if e.option and e.option.panel and n not in but}
+        known = {n: e for n, e in entries(of).items() if e.option.panel and n not in but}
         taken = {n: _parameter(e, defaults.get(n, e.default)) for n, e in known.items() if not only or n in only}
 
-        @functools.wraps(command)
-        def called(*, context: typer.Context, **values: Any) -> Any:
+        def call(*, context: typer.Context, **values: Any) -> Any:
             # A default is left to the configuration, or to a file that the command reads.
-            given = {n: v for n, v in values.items() if n in own or context.get_parameter_source(n).name != "DEFAULT"}
+            given = {n: v for n, v in values.items() if n in own or is_given(context, n)}
             options = defaults | given
             for name in without_effect(of, options):
                 if name not in given:  # a default of this command's
@@ -80,6 +83,7 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
             return command(**options)
 
         # Typer makes the parameters of the signature; the page of options reads the entries.
+        called: Any = functools.wraps(command)(call)
         called.__signature__ = inspect.Signature(list((taken | own).values()))
         called.entries = known
         return called
@@ -87,9 +91,15 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
     return decorate
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option."""
+    return getattr(context.get_parameter_source(name), "name", None) == "COMMANDLINE"
+
+
 def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
     """An option as Typer's parameter."""
-    made, kind, names = entry.option, entry.type, []
+    made, names = entry.option, []
+    kind: Any = entry.type
     how: dict[str, Any] = {"help": made.help, "rich_help_panel": made.panel}
     if made.also:
         how["help"] += f" (= --{made.also})"
@@ -104,13 +114,13 @@ def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
         if default is True and "/" not in made.flag:  # it turns the default around
             names, how["show_default"] = [f" /{made.flag}"], False
     if entry.kind is tuple:
-        (held, *_) = typing.get_args(kind)
-        kind = list[held]
-        if held is int:
+        kind = list[Path]
+        if int in typing.get_args(entry.type):
             kind, default = Any, ",".join(map(str, default))  # Typer parses defaults too
             how |= {"parser": numbers, "metavar": "INTEGER,..."}
     default = inspect.Parameter.empty if default is dataclasses.MISSING else default
-    annotation = Annotated[kind, typer.Option(*names, **how)]
+    annotated: Any = Annotated  # of a type that is not known before
+    annotation = annotated[kind, typer.Option(*names, **how)]
     return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
@@ -144,7 +154,7 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             message = _message(error)
             if message is None or os.environ.get("VINTIX_FAST_TRACEBACK") == "1":
                 raise
-            console.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
         except KeyboardInterrupt:
             console.print("stopped")
@@ -169,12 +179,6 @@ def _message(error: Exception) -> str | None:
     return None
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 def check_file(option: str, path: Path) -> None:
     """Raise UsageError unless ``path``, which ``option`` names, can be written as a file."""
     if path.is_dir() or not path.parent.is_dir():
@@ -186,6 +190,11 @@ def check_file(option: str, path: Path) -> None:
 def result_console(json: bool) -> Console:
     """Where a command that only reports writes its text: standard output, unless that belongs to ``--json``."""
     return console if json else Console()
+
+
+def show(out: Console, text: str) -> None:
+    """A line for people and their tools: neither coloured nor wrapped."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(content: Any) -> None:

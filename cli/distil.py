@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.pretrain.config import DistilConfig
 
 
@@ -19,7 +19,6 @@ def distil(json: Json = False, **options: Any) -> None:
 
     card = run(config, progress=ConsoleProgress(console))
     console.print(histories_table(card))
-    written = f"Histories: {config.output_dir} ({card['env_steps']} steps in {card['seconds']:.0f} s)"
-    console.print(written, highlight=False, markup=False, soft_wrap=True)
+    show(console, f"Histories: {config.output_dir} ({card['env_steps']} steps in {card['seconds']:.0f} s)")
     if json:
         print_json(card)

@@ -10,11 +10,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from vintix_fast.cli.common import print_json, reports_errors, result_console
+from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
 
 Check = tuple[bool, str]
 EGL = "libEGL.so.1"
@@ -22,7 +21,7 @@ EGL_VENDORS = (Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendo
 
 
 @reports_errors
-def doctor(json: Annotated[bool, typer.Option("--json", help="print one JSON object last")] = False) -> None:
+def doctor(json: PlainJson = False) -> None:
     """Check the installation, and say what to do about what is missing."""
     checks: dict[str, Callable[[], Check]] = {
         "python": _python,
@@ -67,21 +66,21 @@ def _torch() -> Check:
 def _cuda() -> Check:
     import torch
 
-    if torch.cuda.is_available():
-        return True, torch.cuda.get_device_name()
-    return True, "no device (runs on the CPU)"
+    return True, torch.cuda.get_device_name() if torch.cuda.is_available() else "no device (runs on the CPU)"
+
+
+def _package(module: str, distribution: str, absent: str, needed: bool = False) -> Check:
+    """Whether a package is there, with its version."""
+    found = importlib.util.find_spec(module) is not None
+    return found or not needed, importlib.metadata.version(distribution) if found else absent
 
 
 def _triton() -> Check:
-    if importlib.util.find_spec("triton") is None:
-        return True, "not installed; needed only on a CUDA device: pip install triton"
-    return True, importlib.metadata.version("triton")
+    return _package("triton", "triton", "not installed; needed only on a CUDA device: pip install triton")
 
 
 def _genesis() -> Check:
-    if importlib.util.find_spec("genesis") is None:
-        return False, "not installed: pip install genesis-world"
-    return True, importlib.metadata.version("genesis-world")
+    return _package("genesis", "genesis-world", "not installed: pip install genesis-world", needed=True)
 
 
 def _egl() -> Check:
@@ -103,9 +102,8 @@ def _kernel_cache() -> Check:
     from vintix_fast.world.simulator import kernel_cache_dir
 
     folder = kernel_cache_dir()
-    if folder.is_dir():
-        return True, str(folder)
-    return True, f"{folder} does not exist yet: the first run compiles for 1 to 3 minutes"
+    there = folder.is_dir()
+    return True, str(folder) if there else f"{folder} does not exist yet: the first run compiles for 1 to 3 minutes"
 
 
 def _core() -> Check:
@@ -127,11 +125,8 @@ def _core() -> Check:
         with h5py.File(path) as file:
             written = list(file)
     features = cpu_features()
-    trainer = "a compiled kernel in bfloat16"
-    if not features["bfloat16_kernels"]:
-        trainer = (
-            "plain torch (the kernel needs a processor with AVX-512 and its bfloat16 products, and GCC 11 or newer)"
-        )
+    plain = "plain torch (the kernel needs a processor with AVX-512 and its bfloat16 products, and GCC 11 or newer)"
+    trainer = "a compiled kernel in bfloat16" if features["bfloat16_kernels"] else plain
     return written == ["0-0"], (
         f"a test file was written and read (h5py's HDF5 {h5py.version.hdf5_version}); "
         f"the policy decodes with {features['decoders'][0]}; fine-tuning attends with {trainer}"
@@ -149,14 +144,12 @@ def _reports() -> Check:
 def _robots() -> Check:
     from vintix_fast.world.robot import load_robot, robot_names
 
-    for name in robot_names():
-        load_robot(name)
-    return True, ", ".join(robot_names())
+    return True, ", ".join(load_robot(name).name for name in robot_names())
 
 
 def _checkpoints() -> Check:
     from vintix_fast.model import load_checkpoint
-    from vintix_fast.model.bundled import bundled_models
+    from vintix_fast.service.bundled import bundled_models
 
     return True, ", ".join(
         f"{name} ({len(load_checkpoint(card['path']).groups)} robots)" for name, card in bundled_models().items()
@@ -164,6 +157,6 @@ def _checkpoints() -> Check:
 
 
 def _experts() -> Check:
-    if importlib.util.find_spec("rsl_rl") is None:
-        return True, "rsl-rl-lib not installed; needed only by `expert`: pip install 'vintix-fast[pretrain]'"
-    return True, f"rsl-rl-lib {importlib.metadata.version('rsl-rl-lib')}"
+    absent = "not installed; needed only by `expert`: pip install 'vintix-fast[pretrain]'"
+    good, text = _package("rsl_rl", "rsl-rl-lib", absent)
+    return good, f"rsl-rl-lib {text}"

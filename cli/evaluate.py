@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.config import EvalConfig
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.run_config import MAIN
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 
 
 @reports_errors
@@ -27,16 +27,15 @@ def evaluate(
     if not parallel:
         options["num_envs"] = 1
     config = EvalConfig.from_options(**options)
-    if config.output_dir is None:
-        name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-        config = config.with_options(output_dir=Path("eval") / name)
+    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    out = config.output_dir or Path("eval") / name
+    config = config.with_options(output_dir=out)
 
     from vintix_fast.evaluation import evaluate as run
     from vintix_fast.service.console import ConsoleProgress, evaluation_table
 
     evaluation = run(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))
-    written = f"Written: {config.output_dir / 'eval.json'}, {config.output_dir / 'eval.csv'}"
-    console.print(written, highlight=False, markup=False, soft_wrap=True)
+    show(console, f"Written: {out / 'eval.json'}, {out / 'eval.csv'}")
     if json:
         print_json(evaluation.summary())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.pretrain.config import ExpertConfig
 from vintix_fast.service.errors import VintixFastError
 
@@ -23,6 +23,6 @@ def expert(json: Json = False, **options: Any) -> None:
 
     evaluation = train_expert(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))
-    console.print(f"Expert: {config.output_dir}", highlight=False, markup=False, soft_wrap=True)
+    show(console, f"Expert: {config.output_dir}")
     if json:
         print_json(evaluation.summary() | {"expert": str(config.output_dir)})

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vintix_fast.cli.common import print_json, reports_errors, result_console
+from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console, show
 from vintix_fast.service.errors import InputFileError
 
 
 @reports_errors
 def inspect(
     path: Annotated[Path, typer.Argument(help="a checkpoint directory or a trajectories.h5")],
-    json: Annotated[bool, typer.Option("--json", help="print one JSON object last")] = False,
+    json: PlainJson = False,
 ) -> None:
     """Say what a checkpoint directory or a trajectories.h5 holds, and whether it is sound.
 
@@ -34,7 +34,7 @@ def inspect(
             value = "".join(f"\n  {text}" for text in value) or " none"
         else:
             value = f" {value}"
-        out.print(f"{key.replace('_', ' ')}:{value}", highlight=False, markup=False, soft_wrap=True)
+        show(out, f"{key.replace('_', ' ')}:{value}")
     if json:
         print_json(facts)
     if not facts["sound"]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
 from rich import box
 from rich.table import Table
-from typer import Option
 
-from vintix_fast.cli.common import print_json, reports_errors, result_console
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
+from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
 
 
 @reports_errors
-def models(json: Annotated[bool, Option("--json", help="print one JSON object last")] = False) -> None:
+def models(json: PlainJson = False) -> None:
     """List the bundled checkpoints, with the returns measured on the robots they saw and on the one they did not.
 
     Give a name to --pretrained-path or --vintix-path.  Each has a card (README.md) in its directory.
@@ -27,16 +26,7 @@ def models(json: Annotated[bool, Option("--json", help="print one JSON object la
     for title in (*robots, "MB"):
         table.add_column(title, justify="right")
     for name, card in cards.items():
-        cells = []
-        for robot in robots:
-            found = card["returns"].get(robot)
-            error = found and found.get("late_standard_error")
-            shown = (
-                ""
-                if found is None
-                else f"{found['late_return']:.1f}" + (" ±" + f"{error:.2f}".removeprefix("0") if error else "")
-            )
-            cells.append(shown + (" *" if found and not found["seen"] else ""))
+        cells = (_cell(card["returns"].get(robot)) for robot in robots)
         table.add_row(f"{BUILTIN_PREFIX}{name}", *cells, f"{card['bytes'] / 1e6:.1f}")
     out = result_console(json)
     out.print(table)
@@ -44,3 +34,12 @@ def models(json: Annotated[bool, Option("--json", help="print one JSON object la
     out.print(f"Default: {BUILTIN_PREFIX}{BUILTIN_CHECKPOINT.name}", highlight=False)
     if json:
         print_json(cards)
+
+
+def _cell(found: dict[str, Any] | None) -> str:
+    """What was measured on one robot, if it was."""
+    if found is None:
+        return ""
+    error = found.get("late_standard_error")
+    shown = f" ±{error:.2f}".replace("±0", "±") if error else ""
+    return f"{found['late_return']:.1f}{shown}{'' if found['seen'] else ' *'}"

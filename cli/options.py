@@ -21,7 +21,7 @@ have no effect beside the others is refused. This page is made by `vintix-fast o
 
 def options(context: typer.Context) -> None:
     """Print every command's options as Markdown."""
-    sys.stdout.write(page(context.parent.command))
+    sys.stdout.write(page(context.find_root().command))
 
 
 def page(group: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, takes
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.pretrain.config import PretrainConfig, read_pretrain_config
 from vintix_fast.run_config import MAIN
 
@@ -56,5 +56,5 @@ def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = Fal
 
 
 def _say_trained(path: Path, card: dict[str, Any]) -> None:
-    text = f"Model: {path} ({card['steps']} steps, {card['tokens'] / 1e6:.1f} million tokens, {card['seconds']:.0f} s)"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    size = f"{card['steps']} steps, {card['tokens'] / 1e6:.1f} million tokens, {card['seconds']:.0f} s"
+    show(console, f"Model: {path} ({size})")

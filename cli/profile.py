@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, takes
+from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, show, takes
 from vintix_fast.config import AdaptConfig, FinetuneConfig
 from vintix_fast.run_config import MAIN, RUN
 from vintix_fast.service.errors import Interrupted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vintix_fast.service.regions import Recording, RegionTime
 
-DEFAULTS = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
+DEFAULTS: dict[str, Any] = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
 LEFT_OUT = ("num_improvement_loops", "target_return", "resume")
 ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
@@ -49,8 +49,8 @@ def profile(
 
     check_file("--trace", trace)
     with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
-        out = output_dir or Path(folder) / "run"
-        config = AdaptConfig.from_options(output_dir=out, num_improvement_loops=1, **options)
+        run_dir = output_dir or Path(folder) / "run"
+        config = AdaptConfig.from_options(output_dir=run_dir, num_improvement_loops=1, **options)
         with recording() as recorded:
             with region("start-up"):
                 from vintix_fast.adaptation import adapt as run
@@ -63,9 +63,9 @@ def profile(
     summary = _summary(recorded, config, result.rows[-1])
     out = result_console(json)
     out.print(_table(recorded))
-    for line in _lines(summary, config):
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)", highlight=False, markup=False, soft_wrap=True)
+    for line in _lines(summary):
+        show(out, line)
+    show(out, f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)")
     if json:
         print_json(summary | {"trace": str(trace)})
 
@@ -78,6 +78,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
 
     times, wall = recorded.times(), recorded.seconds
 
+    # Regions without one around them, so that their shares add up to the run's time.
     def outermost(names: tuple[str, ...]) -> dict[str, float]:
         seconds = sum(t.seconds for t in times if len(t.path) == 1 and t.path[0] in names)
         return {"seconds": seconds, "share": seconds / wall}
@@ -90,6 +91,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
         "env_steps_per_s": row["env_steps_per_s"],
         "finetune_seconds_per_step": _seconds_per_step(times),
         "writer_wait_seconds": row["writer_wait_seconds"],
+        # Every region by thread and nesting, as the table shows it; then by name, wherever it was nested.
         "regions": [
             {
                 "thread": t.thread, "region": "/".join(t.path), "calls": t.calls, "seconds": t.seconds,
@@ -98,6 +100,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
             for t in times
         ],
         "totals": recorded.totals(),
+        # What the figures depend on.
         "device": config.engine.device,
         "threads": torch.get_num_threads(),
         "options": config.to_json(),
@@ -121,6 +124,7 @@ def _table(recorded: Recording) -> Table:
     for title in ("calls", "seconds", "share", "a call, ms", "longest, ms"):
         table.add_column(title, justify="right")
     times = recorded.times()
+    # The recording's own thread is shown as a tree, whose shares are of the run's time.
     own = [t for t in times if t.thread == recorded.thread]
 
     def add(name: str, depth: int, t: RegionTime) -> None:
@@ -132,6 +136,7 @@ def _table(recorded: Recording) -> Table:
     def rest(depth: int, seconds: float) -> None:
         table.add_row("  " * depth + "other", "", f"{seconds:.2f}", f"{seconds / recorded.seconds:.1%}", "", "")
 
+    # A region's rows are followed by those inside it, and by what lay between them.
     def tree(path: tuple[str, ...]) -> None:
         for t in own:
             if t.path[:-1] == path:
@@ -142,18 +147,18 @@ def _table(recorded: Recording) -> Table:
 
     tree(())
     rest(0, recorded.seconds - sum(t.seconds for t in own if len(t.path) == 1))
+    # Other threads work beside it: what they took is no part of the tree.
     for t in times:
         if t.thread != recorded.thread:
             add(f"{t.thread}: {'/'.join(t.path)}", 0, t)
     return table
 
 
-def _lines(summary: dict[str, Any], config: AdaptConfig) -> list[str]:
+def _lines(summary: dict[str, Any]) -> list[str]:
     """Collection against training, and what adapt's own number of optimiser steps would take."""
     parts = {name: summary[name] for name in ("acting", "training", "starting")}
     said = ", ".join(f"{name} {part['seconds']:.1f} s ({part['share']:.0%})" for name, part in parts.items())
-    usual = FinetuneConfig.steps
-    step = summary["finetune_seconds_per_step"]
+    usual, step = FinetuneConfig.steps, summary["finetune_seconds_per_step"]
     return [
         f"Acting (collect and gate) against training: {said}",
         f"Collection: {summary['env_steps_per_s']:.0f} environment steps/s; waited "

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import console, print_json, reports_errors
+from vintix_fast.cli.common import PlainJson, console, print_json, reports_errors, show
 
 
 @reports_errors
@@ -15,7 +15,7 @@ def report(
     path: Annotated[Path, Argument(help="the --output-dir of an `adapt` run, finished or not")],
     no_video: Annotated[bool, Option("--no-video", help="draw no videos of the robot")] = False,
     no_rollout: Annotated[bool, Option("--no-rollout", help="only what needs no simulator")] = False,
-    json: Annotated[bool, Option("--json", help="print one JSON object last")] = False,
+    json: PlainJson = False,
 ) -> None:
     """Write PATH/report/report.html: a run's returns, gait and videos of the robot before and after.
 
@@ -26,8 +26,8 @@ def report(
 
     made = build_report(path, rollout=not no_rollout, video=not no_video, progress=ConsoleProgress(console))
     for part, reason in made.skipped.items():
-        console.print(f"No {part}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Report: {made.html}", highlight=False, markup=False, soft_wrap=True)
+        show(console, f"No {part}: {reason}")
+    show(console, f"Report: {made.html}")
     if json:
         print_json(
             {

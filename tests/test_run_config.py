@@ -9,7 +9,7 @@ import pytest
 
 from vintix_fast.benchmarks.config import BenchConfig
 from vintix_fast.config import AdaptConfig, EvalConfig
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError
 
 

@@ -27,18 +27,12 @@ __all__ = ["AdaptConfig", "EvalConfig", "adapt", "evaluate", "load_model", "read
 
 ensure_home()  # before anything imports a library that looks for a home folder
 
-_LIVES = {
-    "AdaptConfig": ("config", "AdaptConfig"),
-    "EvalConfig": ("config", "EvalConfig"),
-    "adapt": ("adaptation", "adapt"),
-    "evaluate": ("evaluation", "evaluate"),
-    "load_model": ("model", "load_checkpoint"),
-    "read_trajectories": ("data", "read_trajectories"),
-}
+_LIVE_IN = {"AdaptConfig": "config", "EvalConfig": "config", "adapt": "adaptation", "evaluate": "evaluation"}
+_LIVE_IN |= {"load_model": "model", "read_trajectories": "data"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LIVES:
+    if name not in _LIVE_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _LIVES[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    module = importlib.import_module(f"{__name__}.{_LIVE_IN[name]}")
+    return getattr(module, "load_checkpoint" if name == "load_model" else name)

@@ -16,7 +16,7 @@ import torch
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
-from vintix_fast.evaluation import check_context_len, measure
+from vintix_fast.evaluation import check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
@@ -33,9 +33,9 @@ from vintix_fast.service.metrics import write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, finetune, with_precision
-from vintix_fast.world.robot import Robot, find_task, load_robot
+from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import Simulator
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task import Simulation, WalkingTask
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -52,7 +52,11 @@ class AdaptResult:
 
 
 def adapt(
-    config: AdaptConfig, *, simulator=None, improver: Improver | None = None, progress: Progress | None = None
+    config: AdaptConfig,
+    *,
+    simulator: Simulation | None = None,
+    improver: Improver | None = None,
+    progress: Progress | None = None,
 ) -> AdaptResult:
     """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
 
@@ -73,13 +77,13 @@ def adapt(
     run = Run(config)
     run.check()
     config = run.config
+    # The model is read before the simulator is built: whether it fits is known in seconds.
     robot = load_robot(config.robot_type)
     with region("start-up"):
         model, task_name = _initial_model(config, run, robot, progress)
     check_context_len(config.context_len, model)
-    check_memory(
-        config.envs, cache_bytes(model, config.context_len, **config.engine.policy_options), config.engine.device
-    )
+    cache = cache_bytes(model, config.context_len, **config.engine.policy_options)
+    check_memory(config.envs, cache, config.engine.device)
 
     with run, stop_on_interrupt(progress.say):
         # The simulator takes longest to build, so the directory is touched only once it stands.
@@ -101,6 +105,7 @@ def adapt(
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
                 f"{' in place of --overwrite' * config.overwrite} goes on"
             ) from stop
+    # Without a gate nobody knows which model is best: the last one counts as it.
     best = run.best_dir if config.gate.on else run.model_dir(run.loops_done)
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
 
@@ -110,7 +115,7 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     begun = run.model_dir(0)
     if config.resume and begun.is_dir():
         model = load_checkpoint(begun, config.engine.device)
-        return model, find_task(robot, model.tasks)
+        return model, task_for(model, robot)
     model = load_checkpoint(config.pretrained_path, config.engine.device, config.token_order, progress.say)
     task_name = add_target(
         model, robot, load_robot(config.reference_robot), progress.say,
@@ -119,23 +124,16 @@ def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progre
     return model, task_name
 
 
+@dataclass
 class Adaptation:
-    """The loop of the algorithm and its verbs.
+    """The loop of the algorithm and its verbs."""
 
-    Args:
-        config: what the run is.
-        run: its directory, begun; the loop goes on from wherever that stands.
-        task: the environments.
-        task_name: the robot's task in the model; its group is what is trained.
-        improver: says what the policy should have done.
-        progress: told what happens.
-    """
-
-    def __init__(
-        self, config: AdaptConfig, run: Run, task: WalkingTask, task_name: str, improver: Improver, progress: Progress
-    ) -> None:
-        self.config, self.run, self.task, self.task_name = config, run, task, task_name
-        self.improver, self.progress = improver, progress
+    config: AdaptConfig
+    run: Run  # begun; the loop goes on from wherever it stands
+    task: WalkingTask
+    task_name: str  # the robot's task in the model; its group is what is trained
+    improver: Improver
+    progress: Progress
 
     def improve(self, model: Vintix) -> None:
         """The loop, until the run has its loops or its target.
@@ -172,16 +170,12 @@ class Adaptation:
         if not config.gate.on or not stands_still(best["eval_return"], best["eval_length"], self.task):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
-        if sharing := model.sharing(self.task_name):
-            progress.say(
-                f"The model stands still; its stance stays as it is, since {', '.join(sharing)} would change too"
-            )
+        if sharing := ", ".join(model.sharing(self.task_name)):
+            progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
             return model, {}
         progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
-        seed = seed_for(config, loop, "posture")
-        return leave_standing(
-            model, self.task_name, self.task, self._policy, config.init_map == "convert", seed, progress
-        )
+        convert, seed = config.init_map == "convert", seed_for(config, loop, "posture")
+        return leave_standing(model, self.task_name, self.task, self._policy, convert, seed, progress)
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""
@@ -196,7 +190,12 @@ class Adaptation:
         sigma = ladder(n, settings.noise) if settings.noise_ladder else torch.full((n,), settings.noise)
         noise = Noise(sigma, task.layout.num_joints, seed_for(config, index, "noise"))
         # The writer puts steps into the file while the next ones are simulated.
-        attributes = {"robot": task.robot.name, "task_name": self.task_name, "seed": config.seed, "loop": index}
+        attributes: dict[str, Any] = {
+            "robot": task.robot.name,
+            "task_name": self.task_name,
+            "seed": config.seed,
+            "loop": index,
+        }
         attributes |= {"task": task.config.to_json()} | versions()
         run.data_dir(index).mkdir(exist_ok=True)
         what = f"loop {index + 1}: collecting"
@@ -205,27 +204,19 @@ class Adaptation:
             open_writer(run.trajectories(index), task.num_envs, attributes, layout=task.layout) as writer,
         ):
             collection = collect(
-                task,
-                policy,
-                settings.episodes_per_loop,
-                seed=seed_for(config, index, "starts"),
-                random_starts=settings.random_starts,
-                min_steps=settings.min_steps_per_loop,
-                noise=noise if settings.noise else None,
-                writer=writer,
-                keep=True,
+                task, policy, settings.episodes_per_loop, seed=seed_for(config, index, "starts"),
+                random_starts=settings.random_starts, min_steps=settings.min_steps_per_loop,
+                noise=noise if settings.noise else None, writer=writer, keep=True,
                 on_step=self.progress.on_rollout_step,
-            )
+            )  # fmt: skip
+        waited = {"writer_waits": writer.stats["waits"], "writer_wait_seconds": writer.stats["wait_seconds"]}
+        metrics = collection.metrics() | waited
         # This file is written last: where it lies, the collection is whole.
-        metrics = collection.metrics() | {
-            "writer_waits": writer.stats["waits"],
-            "writer_wait_seconds": writer.stats["wait_seconds"],
-        }
         info = model.tasks[self.task_name].to_dict()
         described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
-        record = {"task_name": self.task_name} | described | {"collection": metrics}
-        record |= {"episodes": [e.__dict__ for e in collection.episodes], "versions": versions()}
-        write_json(run.collection_file(index), record)
+        episodes = [vars(episode) for episode in collection.episodes]
+        record = {"task_name": self.task_name, **described, "collection": metrics, "episodes": episodes}
+        write_json(run.collection_file(index), record | {"versions": versions()})
         return collection.histories, metrics
 
     def finetune(
@@ -241,6 +232,7 @@ class Adaptation:
         """
         config, progress = self.config, self.progress
         started = time.perf_counter()
+        # The improver learns from all of the replay, and says of the loop's own steps what they should have been.
         histories = replay[loop - 1]
         with region("critic"), progress.training(f"loop {loop}: critic", config.improve.critic.updates):
             everything = [h for collection in replay.values() for h in collection]
@@ -248,6 +240,7 @@ class Adaptation:
             targets = self.improver.targets(histories, everything, seed, on_step=progress.on_training_step)
         improve_seconds = time.perf_counter() - started
 
+        # An interrupted fine-tuning goes on from its state file; the loop's end deletes it.
         windows = Windows(histories, targets, config.finetune.window_len or config.context_len, config.engine.device)
         settings = with_precision(config.finetune, config.engine.device)
         with progress.training(f"loop {loop}: fine-tuning", settings.steps):
@@ -256,6 +249,7 @@ class Adaptation:
                 on_step=lambda s: progress.on_training_step(s.step + 1, s.loss),
                 state_file=self.run.training_state(loop - 1),
             )  # fmt: skip
+        # A single step's loss says little: the last tenth of them are averaged.
         last = steps[-max(1, len(steps) // 10) :]
         metrics = {
             "loss_first": steps[0].loss,
@@ -269,10 +263,9 @@ class Adaptation:
         return metrics | self.improver.metrics(), steps
 
     def gate(self, loop: int, model: Vintix) -> dict[str, Any]:
-        """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
+        """Evaluate, always from the same randomised starts, and keep the model if it is the best so far; its metrics.
 
-        An environment's first episode has a cold context, its later ones the episodes before; the mean over both
-        decides.  Returns the loop's metrics.
+        An environment's first episode has a cold context, its later ones the episodes before; the mean of all decides.
         """
         config, run = self.config, self.run
         what = f"loop {loop}: evaluating" if loop else "evaluating the initial policy"
@@ -328,10 +321,10 @@ class Adaptation:
 
     def _reached_target(self) -> bool:
         target = self.config.gate.target_return
-        if target is None or self.run.best_return < target:
-            return False
-        self.progress.say(f"A return of {self.run.best_return:.2f} reaches --target-return {target:g}: done.")
-        return True
+        reached = target is not None and self.run.best_return >= target
+        if reached:
+            self.progress.say(f"A return of {self.run.best_return:.2f} reaches --target-return {target:g}: done.")
+        return reached
 
     def _walks(self) -> bool:
         """Whether the best model earns so much that it is smaller faults that are left; without a gate, always."""
@@ -340,10 +333,8 @@ class Adaptation:
 
     def _policy(self, model: Vintix) -> Actor:
         """``model`` with a cold context, acting in the task's environments."""
-        config = self.config
-        return make_policy(
-            model, self.task_name, self.task.num_envs, config.context_len, **config.engine.policy_options
-        )
+        options = self.config.engine.policy_options
+        return make_policy(model, self.task_name, self.task.num_envs, self.config.context_len, **options)
 
     def _fingerprint(self, model: Vintix) -> str:
         """Of everything but the group that is trained."""

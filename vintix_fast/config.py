@@ -10,9 +10,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.options import GIVEN, Options, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
@@ -189,11 +189,7 @@ class GateConfig(Options):
 
 @dataclass(frozen=True)
 class AdaptConfig(RunConfig):
-    """One adaptation run.
-
-    Raises:
-        UsageError: a value is out of range, or has no effect beside the others.
-    """
+    """One adaptation run; UsageError where a value is out of range, or has no effect beside the others."""
 
     command = "adapt"
     gone = {"train_on": "last"}
@@ -245,11 +241,10 @@ class AdaptConfig(RunConfig):
         super()._check()
         if isinstance(self.task, dict):  # of a record
             object.__setattr__(self, "task", TaskConfig.from_json(self.task))
-        window_len, improver, noise = self.finetune.window_len, self.improve.improver, self.collect.noise
-        if window_len is not None and window_len > self.context_len:
-            raise UsageError(
-                f"--window-len is {window_len}; the policy sees only --context-len {self.context_len} steps"
-            )
+        window, context = self.finetune.window_len, self.context_len
+        improver, noise = self.improve.improver, self.collect.noise
+        if window is not None and window > context:
+            raise UsageError(f"--window-len is {window}; the policy sees only --context-len {context} steps")
         if improver == "critic" and noise == 0.0:
             raise UsageError(
                 f"--noise is {noise:g}; --improver critic learns from exploration: give more, or --improver clone"
@@ -266,8 +261,7 @@ class AdaptConfig(RunConfig):
 class EvalConfig(Options):
     """One evaluation: ``episodes_per_env`` episodes in each of ``num_envs`` environments, no exploration noise.
 
-    Raises:
-        UsageError: a value is out of range, or has no effect beside the others.
+    UsageError where a value is out of range, or has no effect beside the others.
     """
 
     vintix_path: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, or builtin:<name>")

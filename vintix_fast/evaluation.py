@@ -5,23 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vintix_fast.config import EvalConfig
 from vintix_fast.model import Vintix, load_checkpoint
-from vintix_fast.model.new_group import SINGLE_GROUP, add_target, check_sizes
+from vintix_fast.model.new_group import add_target, check_sizes, task_of
 from vintix_fast.policy import Actor, cache_bytes, make_policy
-from vintix_fast.rollout import Collection, Episode, collect, standard_error
+from vintix_fast.rollout import Episode, collect, standard_error
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import check_writable, versions, write_json, write_text
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.robot import Robot, find_task, load_robot
+from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import Simulator
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task import Simulation, WalkingTask
 
 
 @dataclass(frozen=True)
@@ -34,39 +35,33 @@ class Evaluation:
     seconds: float
 
     @property
-    def mean_return(self) -> float:
-        return float(np.mean([e.return_ for e in self.episodes]))
+    def returns(self) -> list[float]:
+        return [e.return_ for e in self.episodes]
 
     @property
-    def std_return(self) -> float:
-        """Population standard deviation over episodes."""
-        return float(np.std([e.return_ for e in self.episodes]))
+    def lengths(self) -> list[int]:
+        return [e.length for e in self.episodes]
+
+    @property
+    def mean_return(self) -> float:
+        return float(np.mean(self.returns))
 
     @property
     def mean_length(self) -> float:
-        return float(np.mean([e.length for e in self.episodes]))
+        return float(np.mean(self.lengths))
 
-    @property
-    def std_length(self) -> float:
-        return float(np.std([e.length for e in self.episodes]))
-
-    def returns_by_number(self) -> list[list[float]]:
-        """Returns of every environment's first episode, of every second one, and so on."""
-        numbers = sorted({e.number for e in self.episodes})
-        return [[e.return_ for e in self.episodes if e.number == n] for n in numbers]
-
-    def by_episode_number(self) -> list[float]:
-        """Mean return of every environment's first episode, of every second one, and so on."""
-        return [float(np.mean(returns)) for returns in self.returns_by_number()]
+    def by_number(self) -> list[list[Episode]]:
+        """Every environment's first episode, every second one, and so on."""
+        return [[e for e in self.episodes if e.number == n] for n in sorted({e.number for e in self.episodes})]
 
     def gate_metrics(self) -> dict[str, Any]:
         """A loop's metrics of its evaluation; ``eval_warm_return`` only where environments had several episodes."""
-        warm = [e.return_ for e in self.episodes if e.number > 0]
+        cold, warm = ([e.return_ for e in self.episodes if (e.number > 0) == later] for later in (False, True))
         return {
             "eval_return": self.mean_return,
-            "eval_std_return": self.std_return,
-            "eval_standard_error": standard_error([e.return_ for e in self.episodes]),
-            "eval_cold_return": self.by_episode_number()[0],
+            "eval_std_return": float(np.std(self.returns)),
+            "eval_standard_error": standard_error(self.returns),
+            "eval_cold_return": float(np.mean(cold)),
             **({"eval_warm_return": float(np.mean(warm))} if warm else {}),
             "eval_length": self.mean_length,
             "eval_env_steps": self.env_steps,
@@ -74,33 +69,28 @@ class Evaluation:
         }
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, as ``eval --json`` prints them."""
+        """The numbers, as ``eval --json`` prints them; standard deviations are the population's."""
+        by_number = [[e.return_ for e in episodes] for episodes in self.by_number()]
         return {
             "robot": self.robot,
             "mean_return": self.mean_return,
-            "std_return": self.std_return,
-            "standard_error": standard_error([e.return_ for e in self.episodes]),
+            "std_return": float(np.std(self.returns)),
+            "standard_error": standard_error(self.returns),
             "mean_episode_length": self.mean_length,
-            "std_episode_length": self.std_length,
+            "std_episode_length": float(np.std(self.lengths)),
             "episodes": len(self.episodes),
             "terminated": sum(e.terminated for e in self.episodes),
             "failed": sum(e.failed for e in self.episodes),
-            "returns_by_episode_number": self.by_episode_number(),
-            "standard_errors_by_episode_number": [standard_error(returns) for returns in self.returns_by_number()],
+            "returns_by_episode_number": [float(np.mean(returns)) for returns in by_number],
+            "standard_errors_by_episode_number": [standard_error(returns) for returns in by_number],
             "env_steps": self.env_steps,
             "env_steps_per_s": self.env_steps / self.seconds,
         }
 
 
 def task_for(model: Vintix, robot: Robot) -> str:
-    """The checkpoint's task for this robot; that of a single-group checkpoint serves any robot.
-
-    Raises:
-        InputFileError: the checkpoint has no group for the robot.
-    """
-    task = find_task(robot, model.tasks)
-    if task is None and model.groups == (SINGLE_GROUP,):
-        task = next(iter(model.tasks))
+    """The checkpoint's task for this robot; raises InputFileError where it has none."""
+    task = task_of(model, robot)
     if task is None:
         raise InputFileError(
             f"the checkpoint has no group for {robot.name}; it has the tasks {', '.join(model.tasks)}. "
@@ -122,13 +112,14 @@ def measure(
     task: WalkingTask, policy: Actor, num_episodes: int, seed: int, random_starts: bool, progress: Progress
 ) -> Evaluation:
     """Run ``num_episodes`` episodes without noise, the first of each environment from a cold context."""
-    collection: Collection = collect(
-        task, policy, num_episodes, seed=seed, random_starts=random_starts, on_step=progress.on_rollout_step
-    )
-    return Evaluation(task.robot.name, collection.episodes, collection.env_steps, collection.seconds)
+    on_step = progress.on_rollout_step
+    found = collect(task, policy, num_episodes, seed=seed, random_starts=random_starts, on_step=on_step)
+    return Evaluation(task.robot.name, found.episodes, found.env_steps, found.seconds)
 
 
-def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = None) -> Evaluation:
+def evaluate(
+    config: EvalConfig, *, simulator: Simulation | None = None, progress: Progress | None = None
+) -> Evaluation:
     """Evaluate a checkpoint and, if ``config.output_dir`` is given, write eval.json and eval.csv there.
 
     Args:
@@ -141,6 +132,7 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     """
     progress = progress or Progress()
     check_device(config.engine.device)
+    # The robot, and the model's task for it: its own, or a copy of another robot's that is made here.
     robot = load_robot(config.robot_type)
     if config.base_mass is not None:
         robot = replace(robot, base_mass_kg=config.base_mass)
@@ -153,19 +145,18 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     context_len = check_context_len(config.context_len, model)
     if not config.random_starts:
         progress.say("Fixed starts: every environment would run the same episode, so one environment runs it")
+    # What cannot be written, or does not fit into memory, is said before minutes go into the simulator.
     out = config.output_dir
     if out is not None:
         check_writable(out)
         if (out / "eval.json").exists() and not config.overwrite:
             raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
-
-    if config.record is not None and not config.record.absolute().parent.is_dir():
-        raise UsageError(
-            f"--record {config.record}: {config.record.parent} is no directory; make it, or give another path"
-        )
-
+    film = config.record
+    if film is not None and not film.absolute().parent.is_dir():
+        raise UsageError(f"--record {film}: {film.parent} is no directory; make it, or give another path")
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
+    # Every environment begins with a cold context; later episodes of it see the earlier ones.
     simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
     policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
@@ -173,25 +164,26 @@ def evaluate(config: EvalConfig, *, simulator=None, progress: Progress | None = 
     with progress.rollout("evaluating", total, config.max_steps):
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
     if out is not None:
-        _write(evaluation, config)
-    if config.record is not None:
+        _write(out, evaluation, config)
+    # The video shows a rollout of its own, from the same starts.
+    if film is not None:
         from vintix_fast.report.film import film_to  # which needs this file
         from vintix_fast.report.recording import record_actor
 
         recording = record_actor(policy, simulator, config.seed, progress, config.random_starts)
-        progress.say(film_to(config.record, robot, recording))
+        progress.say(film_to(film, robot, recording))
     return evaluation
 
 
-def _write(evaluation: Evaluation, config: EvalConfig) -> None:
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+def _write(out: Path, evaluation: Evaluation, config: EvalConfig) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["env", "episode_number", "return", "length", "terminated", "failed"])
     for e in sorted(evaluation.episodes, key=lambda e: (e.env, e.number)):
         writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed)])
-    write_text(config.output_dir / "eval.csv", table.getvalue())
+    write_text(out / "eval.csv", table.getvalue())
     values = {name: value for name, value in config.options().items() if name != "task"}
     options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values.items()}
     record = {"options": options, "task": config.task.to_json(), "versions": versions()}
-    write_json(config.output_dir / "eval.json", evaluation.summary() | record)
+    write_json(out / "eval.json", evaluation.summary() | record)

@@ -21,6 +21,7 @@ from vintix_fast.service.errors import UsageError
 
 GIVEN = object()
 """In ``only_with``: any value but None, false and 0."""
+_entries: dict[type, dict[str, Entry]] = {}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Option:
     """None is spelt auto."""
 
 
+PLAIN = Option(None, "")
+"""Of a field that is no option."""
+
+
 def option(default: Any, panel: str | None, help: str = "", **how: Any) -> Any:
     """A field that is an option; ``default`` is MISSING where it is required, ``how`` see `Option`."""
     made = Option(panel, help, **how)
@@ -76,7 +81,11 @@ class Entry:
     path: tuple[str, ...]
     type: Any
     default: Any
-    option: Option | None
+    option: Option
+
+    @property
+    def plain(self) -> bool:
+        return self.option is PLAIN
 
     @property
     def optional(self) -> bool:
@@ -95,31 +104,31 @@ class Entry:
 
     def spelt(self, value: Any = MISSING) -> str:
         """The option as a user writes it, with this value."""
-        name = "--" + self.name.replace("_", "-")
-        if self.option is None:
-            return self.name if value is MISSING else f"{self.name} {value}"
+        name = self.name if self.plain else "--" + self.name.replace("_", "-")
         if self.kind is bool and value is not MISSING:
             yes, _, no = (self.option.flag or f"{name}/--no-{name[2:]}").partition("/")
             return yes if value or not no else no
         return f"{name} {value}" if isinstance(value, bool | int | float | str | Path) else name
 
 
-@functools.cache
 def entries(of: type[Options]) -> dict[str, Entry]:
     """All options and plain fields of a configuration by their flat names, in the order of --help and config.json."""
+    if of in _entries:
+        return _entries[of]
     hints, found = typing.get_type_hints(of), []
-    for f in sorted(fields(of), key=lambda f: f.kw_only):
-        hint, made = hints[f.name], f.metadata.get("option")
+    for f in sorted(fields(of), key=lambda f: bool(f.kw_only)):
+        hint, made = hints[f.name], f.metadata.get("option", PLAIN)
         if isinstance(hint, type) and issubclass(hint, Options):
             for inner in entries(hint).values():
-                name = inner.name if inner.option else f"{f.name}.{inner.name}"
+                name = f"{f.name}.{inner.name}" if inner.plain else inner.name
                 found.append(replace(inner, name=name, path=(f.name, *inner.path)))
         else:
             default = f.default if f.default_factory is MISSING else f.default_factory()
-            found.append(Entry((made and made.name) or f.name, (f.name,), hint, default, made))
-    return {entry.name: entry for entry in found}
+            found.append(Entry(made.name or f.name, (f.name,), hint, default, made))
+    return _entries.setdefault(of, {entry.name: entry for entry in found})
 
 
+@dataclass(frozen=True)
 class Options:
     """A base of frozen dataclasses whose fields are options, groups of options, or plain.
 
@@ -130,7 +139,7 @@ class Options:
     def __post_init__(self) -> None:
         known = entries(type(self))
         for entry in known.values():
-            if entry.option is not None and len(entry.path) == 1:
+            if not entry.plain and len(entry.path) == 1:
                 object.__setattr__(self, entry.path[0], checked(entry, entry.of(self)))
         self._check()
         values = self.options()
@@ -147,11 +156,7 @@ class Options:
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
-        """A configuration by flat names, as the command line and config.json have them.
-
-        Raises:
-            UsageError: a name is unknown or a required one missing, or see `Options`.
-        """
+        """A configuration by flat names, as the command line and config.json have them; else a UsageError."""
         known = entries(cls)
         for name in options:
             if name not in known:
@@ -183,7 +188,7 @@ def without_effect(of: type[Options], options: dict[str, Any]) -> dict[str, str]
     known, found = entries(of), {}
     values = {name: options.get(name, entry.default) for name, entry in known.items()}
     for name, entry in known.items():
-        for other, allowed in entry.option.only_with.items() if entry.option else ():
+        for other, allowed in entry.option.only_with.items():
             value = values.get(other, MISSING)
             if value is MISSING or (value if allowed is GIVEN else value in allowed):
                 continue
@@ -196,11 +201,7 @@ def without_effect(of: type[Options], options: dict[str, Any]) -> dict[str, str]
 
 
 def checked(entry: Entry, value: Any) -> Any:
-    """The value as its type keeps it: texts become paths, lists tuples.
-
-    Raises:
-        UsageError: it is of another type, out of range or none of the words.
-    """
+    """The value as its type keeps it, or a UsageError: texts become paths, lists tuples."""
     made, kind, said = entry.option, entry.kind, entry.spelt()
     if value is None and entry.optional:
         return None

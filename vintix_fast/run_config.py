@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
-from vintix_fast.options import Options, entries, option, without_effect
+from vintix_fast.options import Entry, Option, Options, entries, option, without_effect
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
 from vintix_fast.service.errors import UsageError
 
 MAIN, RUN = "Main", "Run"
@@ -39,6 +39,8 @@ class RunConfig(Options):
 
     command: ClassVar[str]
     gone: ClassVar[dict[str, Any]] = {}
+    if TYPE_CHECKING:  # each command says what goes there
+        output_dir: Path
 
     resume: bool = option(False, RUN, "go on with an interrupted run", flag="--resume", recorded=False)
     overwrite: bool = option(False, RUN, "replace an earlier run", flag="--overwrite", recorded=False)
@@ -49,7 +51,7 @@ class RunConfig(Options):
         Plain fields are there where they are not what they are by themselves.  `from_options` takes all of it.
         """
         known, values = entries(type(self)), self.options()
-        written = [n for n, e in known.items() if (e.option.recorded if e.option else values[n] != e.default)]
+        written = [n for n, e in known.items() if (values[n] != e.default if e.plain else e.option.recorded)]
         return {name: _plain(values[name]) for name in written}
 
     def changed_options(self, old: dict[str, Any]) -> list[str]:
@@ -57,35 +59,33 @@ class RunConfig(Options):
         known, new = entries(type(self)), self.to_json()
         ignored = set(without_effect(type(self), self.options()))
         for name, entry in known.items():
-            if entry.option and (entry.option.may_change or (entry.option.settled and new.get(name) is None)):
+            if entry.option.may_change or (entry.option.settled and new.get(name) is None):
                 ignored.add(name)
         changed = []
         for name in dict.fromkeys([*new, *old]):
-            entry = known.get(name)
-            unsaid = MISSING if entry is None or entry.option else entry.default
+            entry = known.get(name, Entry(name, (), Any, MISSING, Option(None, "")))  # one that is gone
+            unsaid = entry.default if entry.plain else MISSING
             was, now = old.get(name, unsaid), new.get(name, unsaid)
-            same = was == now or (entry is None and was == self.gone.get(name, MISSING))
-            if same or name in ignored or (entry and entry.option and entry.option.reads and _same_paths(was, now)):
+            same = was == now or (name not in known and was == self.gone.get(name, MISSING))
+            if same or name in ignored or (entry.option.reads and _same_paths(was, now)):
                 continue
             before = "did not exist" if was is MISSING else f"was {was}"
-            spelt = entry.spelt() if entry else "--" + name.replace("_", "-")
-            changed.append(f"{spelt} {before}, {'now gone' if now is MISSING else f'now {now}'}")
+            changed.append(f"{entry.spelt()} {before}, {'now gone' if now is MISSING else f'now {now}'}")
         return changed
 
     def settled(self, old: dict[str, Any]) -> Self:
         """With an earlier run's values where this one leaves open what that had settled."""
-        open_ = [e for e in entries(type(self)).values() if e.option and e.option.settled and e.of(self) is None]
+        open_ = [e for e in entries(type(self)).values() if e.option.settled and e.of(self) is None]
         return self.with_options(**{entry.name: old.get(entry.name) for entry in open_})
 
     def input_paths(self) -> dict[str, Path]:
         """The paths that this run reads, by option."""
         paths = {}
-        for entry in entries(type(self)).values():
-            if entry.option and entry.option.reads:
-                value = entry.of(self)
-                for path in value if isinstance(value, tuple) else (value,):
-                    if path is not None:
-                        paths[f"{entry.spelt()} {path}"] = path
+        for entry in (e for e in entries(type(self)).values() if e.option.reads):
+            value = entry.of(self)
+            for path in value if isinstance(value, tuple) else (value,):
+                if path is not None:
+                    paths[f"{entry.spelt()} {path}"] = path
         return paths
 
     def _check(self) -> None:

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RunConfig
@@ -23,7 +23,10 @@ from vintix_fast.service.files import check_writable, versions, write_json, writ
 OPTIONS_FILE = "config.json"
 
 
-class RunDirectory:
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class RunDirectory(Generic[Config]):
     """The output directory of a command: made, resumed or overwritten, and never another's.
 
     As a context, it keeps other processes out from `begin` on.
@@ -34,7 +37,7 @@ class RunDirectory:
             which a run is known, comes after them.
     """
 
-    def __init__(self, config: RunConfig, entries: tuple[str, ...]) -> None:
+    def __init__(self, config: Config, entries: tuple[str, ...]) -> None:
         self.config, self.path, self._patterns = config, config.output_dir, (*entries, OPTIONS_FILE)
         self._lock: int | None = None
 
@@ -58,9 +61,11 @@ class RunDirectory:
         """
         path, config = self.path, self.config
         check_writable(path)
+        # A directory in use is locked for a moment, to see that no other process has it.
         used = path.is_dir() and any(path.iterdir())
         if used:
             os.close(self._locked())
+        # A resumed run must be the same run: its options decide what "go on" means.
         if config.resume:
             if not self._holds_run():
                 raise UsageError(
@@ -75,6 +80,7 @@ class RunDirectory:
                     "another --output-dir"
                 )
             self.config = config.settled(options)
+        # Whatever is not a run of this command is not ours to delete.
         elif used and not self._holds_run():
             raise UsageError(
                 f"--output-dir {path} is not empty and holds no run of `vintix-fast {config.command}`, so it is left "
@@ -82,6 +88,7 @@ class RunDirectory:
             )
         elif used and not config.overwrite:
             raise UsageError(f"--output-dir {path} holds a run: --resume goes on with it, --overwrite replaces it")
+        # Nor is what this very run is to read.
         elif used:
             for option, given in config.input_paths().items():
                 if given.resolve().is_relative_to(path.resolve()):
@@ -152,7 +159,7 @@ class RunDirectory:
         return content
 
 
-class Run(RunDirectory):
+class Run(RunDirectory[AdaptConfig]):
     """The output directory of `adapt`.
 
     ``rows`` holds one dict of numbers for each finished loop (row 0: the initial policy, where it was measured).

@@ -19,9 +19,9 @@ from vintix_fast.adaptation import AdaptResult
 from vintix_fast.cli import main
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.evaluation import Evaluation
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.rollout import Episode
 from vintix_fast.rundir import Run
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.console import ConsoleProgress, evaluation_table, summary_table
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"

@@ -14,7 +14,7 @@ from vintix_fast.cli import doctor
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import open_writer
 from vintix_fast.data.schema import FIELDS
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vintix_tiny"
 

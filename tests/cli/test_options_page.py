@@ -22,7 +22,7 @@ def test_every_option_of_a_run_has_a_row_and_a_parameter():
     section = PAGE.read_text().split("\n## adapt\n")[1].split("\n## ")[0]
     parameters = {p.name: p for p in typer.main.get_command(app).commands["adapt"].params}
     for name, entry in entries(AdaptConfig).items():
-        on_the_command_line = entry.option is not None and entry.option.panel is not None
+        on_the_command_line = entry.option.panel is not None
         assert (name in parameters) == (f"`--{name.replace('_', '-')}`" in section) == on_the_command_line
         if on_the_command_line:
             assert entry.option.help and parameters[name].rich_help_panel == entry.option.panel

@@ -8,8 +8,8 @@ import torch
 from fakes import OBSERVATIONS, FakeSimulator, make_history, tiny_model
 
 from vintix_fast.model import load_checkpoint, save_checkpoint
-from vintix_fast.model.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.model.new_group import add_target
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.robot import load_robot

@@ -9,7 +9,7 @@ from fakes import ACTIONS, OBSERVATIONS, save_tiny, tiny_model
 
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.model import load_checkpoint, save_checkpoint
-from vintix_fast.model.bundled import bundled_checkpoints, checkpoint_path
+from vintix_fast.service.bundled import bundled_checkpoints, checkpoint_path
 from vintix_fast.service.errors import UsageError
 
 # Wide enough that the weights are most of the file, as in a real model.

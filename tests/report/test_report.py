@@ -12,12 +12,12 @@ from fakes import ACTIONS, FakeSimulator
 from matplotlib.figure import Figure
 from runs import read_rows, run_small, script_evaluations, tree
 
-from vintix_fast.model.bundled import bundled_models
 from vintix_fast.report import build, film
 from vintix_fast.report.film import Filmed
 from vintix_fast.report.plots import returns_by_number
 from vintix_fast.report.record import expert_return, read_run
 from vintix_fast.report.recording import NUM_ENVS, STEPS
+from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.robot import load_robot
 

@@ -20,8 +20,9 @@ from vintix_fast.service.errors import VintixFastError
 from vintix_fast.world import views
 from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.robot import load_robot
-from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.simulator import RobotState, Simulator
 from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.views import read_publicly
 
 pytestmark = pytest.mark.genesis
 NUM_ENVS = 4
@@ -108,7 +109,7 @@ def views_are_what_the_public_calls_give(task):
         for _ in range(20):
             result = short.step(torch.randn(NUM_ENVS, ACTIONS, generator=generator))
             ended += int(result.done.sum())
-            state, public = sim.state(), sim.public_state()
+            state, public = sim.state(), RobotState(*read_publicly(sim._entity, sim._dofs))
             for name in state._fields:
                 assert torch.equal(getattr(state, name), getattr(public, name)), name
             rows.append(torch.cat([result.observation, result.reward[:, None]], dim=1))

@@ -17,8 +17,9 @@ def check_scene(out):
     from test_sim import a_loop_of_adapt_runs_beside_it
 
     from vintix_fast.world.robot import load_robot
-    from vintix_fast.world.simulator import Simulator
+    from vintix_fast.world.simulator import RobotState, Simulator
     from vintix_fast.world.task import WalkingTask
+    from vintix_fast.world.views import read_publicly
 
     sim = Simulator(load_robot("minicheetah"), NUM_ENVS, "cuda")
     assert sim._views is not None, "Genesis' arrays are no longer where views.py looks for them: it runs, but slower"
@@ -28,7 +29,7 @@ def check_scene(out):
     for _ in range(20):
         result = short.step(torch.randn(NUM_ENVS, ACTIONS, generator=generator).cuda())
         ended += int(result.done.sum())
-        state, public = sim.state(), sim.public_state()
+        state, public = sim.state(), RobotState(*read_publicly(sim._entity, sim._dofs))
         for name in state._fields:
             torch.testing.assert_close(getattr(state, name), getattr(public, name), atol=1e-3, rtol=1e-3)
         rows.append(result.observation)

@@ -3,5 +3,3 @@
 from vintix_fast.data.trajectories import History, ShapeError, Trajectories, read_trajectories
 from vintix_fast.data.windows import Batch, Targets, Windows
 from vintix_fast.data.writer import open_writer
-
-__all__ = ["Batch", "History", "ShapeError", "Targets", "Trajectories", "Windows", "open_writer", "read_trajectories"]

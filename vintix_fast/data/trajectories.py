@@ -115,12 +115,9 @@ def _check_exists(path: Path) -> None:
 
 
 def _read(file: h5py.File, path: Path) -> Trajectories:
-    names = list(file)
-    if not names and not any(name in file.attrs for name in _WRITER_ATTRIBUTES):
+    if not len(file) and not any(name in file.attrs for name in _WRITER_ATTRIBUTES):
         raise InputFileError(f"{path}: holds no groups of transitions. Is it the right file?")
-    if not names:
-        raise InputFileError(f"{path}: holds no transitions: its collection ended too early. Collect it again.")
-    staged = all(_STAGING_NAME.fullmatch(name) for name in names)
+    staged = all(_STAGING_NAME.fullmatch(name) for name in file)
     histories = _read_staged(file, path) if staged else _read_final(file, path)
     if not histories:
         raise InputFileError(f"{path}: holds no transitions: its collection ended too early. Collect it again.")
@@ -172,19 +169,20 @@ def _numbered_groups(file: h5py.File, path: Path) -> Iterator[tuple[int, int, st
 
 def _group_length(group: h5py.Group, named_length: int, path: Path) -> int:
     """Transitions in a group, counted by its actions; there may be one more observation and step number."""
-    length = len(_dataset(group, "action", path))
-    surplus = len(_dataset(group, "proprio_observation", path)) - length
-    if surplus not in (0, 1):
-        raise _inconsistent(group, path)
+    lengths = {name: len(_dataset(group, name, path)) for name in REQUIRED_FIELDS}
+    length = lengths["action"]
+    surplus = lengths["proprio_observation"] - length
+    alike = lengths["reward"] == length and lengths["step_num"] in (length, length + surplus)
+    if not alike or surplus not in (0, 1):
+        raise InputFileError(
+            f"{path}: the datasets of group {_name(group)!r} differ in length: {lengths} (only proprio_observation and "
+            "step_num may have one more than action). Collect it again."
+        )
     if named_length not in (length, length + surplus):
         raise InputFileError(
             f"{path}: group {_name(group)!r} holds {length} transitions, its name promises {named_length}. "
             "Collect it again."
         )
-    if len(_dataset(group, "reward", path)) != length:
-        raise _inconsistent(group, path)
-    if len(_dataset(group, "step_num", path)) not in (length, length + surplus):
-        raise _inconsistent(group, path)
     return length
 
 
@@ -192,8 +190,8 @@ def _read_staged(file: h5py.File, path: Path) -> list[History]:
     """Groups ``env_<env>_block_<block>`` of an unfinished file; stream_length says how many rows are whole."""
     groups: dict[int, dict[int, h5py.Group]] = {}
     for name in file:
-        env, block = map(int, _STAGING_NAME.fullmatch(name).groups())
-        groups.setdefault(env, {})[block] = file[name]
+        _, env, _, block = name.split("_")
+        groups.setdefault(int(env), {})[int(block)] = file[name]
     flushed = np.atleast_1d(file.attrs.get("stream_length", []))  # [num_envs]
     histories = []
     for env in sorted(groups):
@@ -267,14 +265,6 @@ def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
             "Was it written for another kind of model?"
         )
     return dataset
-
-
-def _inconsistent(group: h5py.Group, path: Path) -> InputFileError:
-    lengths = {name: len(_dataset(group, name, path)) for name in REQUIRED_FIELDS}
-    return InputFileError(
-        f"{path}: the datasets of group {_name(group)!r} differ in length: {lengths} (only proprio_observation and "
-        "step_num may have one more than action). Collect it again."
-    )
 
 
 def _history(data: dict[str, np.ndarray], start: int, stop: int, env: int) -> History:

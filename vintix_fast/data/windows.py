@@ -6,7 +6,7 @@ Data flows histories + targets -> flat arrays -> batches [B, L, ...].  Knows not
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -129,7 +129,8 @@ class Windows:
             return Batch(*(column[token] for column in self._columns))
         filled, token = token >= 0, token.clamp_min(0)
         gathered = [column[token] for column in self._columns]
-        return Batch(*(g * filled.view(*filled.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered), first=first)
+        kept = (g * filled.view(*filled.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered)
+        return replace(Batch(*kept), first=first)
 
     def rows(self, batch_size: int, rng: np.random.Generator) -> torch.Tensor:
         """The transitions of ``batch_size`` windows, drawn as for `batch`, one after another: [n] positions."""
@@ -165,7 +166,8 @@ class Windows:
 
 def _pack(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """For each window a row, and where in it the window begins: the longest first, into the first row with room."""
-    row, begin, used = np.zeros_like(lengths), np.zeros_like(lengths), []
+    row, begin = np.zeros_like(lengths), np.zeros_like(lengths)
+    used: list[int] = []
     for window in np.argsort(-lengths, kind="stable"):
         row[window] = next((r for r, u in enumerate(used) if u + lengths[window] <= capacity), len(used))
         if row[window] == len(used):

@@ -30,6 +30,6 @@ def open_writer(
         OSError: the file cannot be made; names file and cause.
     """
     names = {"mean_action": DEMONSTRATOR} if demonstrated else {}
-    columns = [(names.get(name, name), shape, dtype.name) for name, (shape, dtype) in fields(layout).items()]
+    columns: list[Any] = [(names.get(name, name), shape, dtype.name) for name, (shape, dtype) in fields(layout).items()]
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in attributes.items()}
     return TrajectoryWriter(str(path), num_envs, columns, texts, block_len=BLOCK_LEN)

@@ -2,5 +2,3 @@
 
 from vintix_fast.improve.critic import Critic
 from vintix_fast.improve.operators import CloneImprover, CriticImprover, Improver, make_improver
-
-__all__ = ["CloneImprover", "Critic", "CriticImprover", "Improver", "make_improver"]

@@ -82,6 +82,7 @@ class Critic:
         self, data: Transitions, config: CriticConfig, generator: torch.Generator, on_step: Callable[[int, float], None]
     ) -> float:
         """Returns the mean loss of the last updates."""
+        # The target networks follow slowly, so that values are not learnt from their own latest errors.
         target = copy.deepcopy(self._twins).requires_grad_(False)
         state, next_state = self._normalise(data.state), self._normalise(data.next_state)
         device, losses = state.device, []
@@ -89,9 +90,11 @@ class Critic:
         optimiser = torch.optim.AdamW(self._twins.parameters(), lr=config.lr, weight_decay=0.0, capturable=on_cuda)
 
         def take_step(rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            # Expected SARSA: the next action is the policy's own, a deviation of little noise.
             with torch.no_grad():
                 next_value = target(next_state[rows], config.next_action_noise * noise).mean(dim=0)
                 value = data.reward[rows] + data.discount[rows] * next_value
+            # Both twins are fitted to one value, so that they differ by their initial weights alone.
             loss = (self._twins(state[rows], data.deviation[rows]) - value).square().mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -101,6 +104,7 @@ class Critic:
                 torch._foreach_lerp_(list(target.parameters()), list(self._twins.parameters()), config.polyak)
             return loss.detach()
 
+        # A step is hundreds of launches on CUDA: a graph of them.  Losses are read back only now and then.
         run = Captured(take_step) if on_cuda else take_step
         for update in range(config.updates):
             check_interrupt()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Posture:
 
     numbers: np.ndarray  # [J / 2] offsets of front hip, thigh, calf, hind hip, thigh, calf, in action units
     offset: np.ndarray  # [J] the same of all joints
-    before: float | None  # return of a trial without the offset
+    before: float  # return of a trial without the offset
     after: float  # and with it
     env_steps: int
     halved: int  # how often the next moves are halved
@@ -86,7 +87,9 @@ def leave_standing(
     started = time.perf_counter()
     search = functools.partial(find_posture, task)
     adapters = _adapters(model, task_name, task.robot, convert)
-    found = {whose: search(lambda m=m: make_actor(m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()}
+    found = {
+        whose: search(functools.partial(make_actor, m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()
+    }
     for whose, so_far in found.items():
         progress.say(f"{whose}: return of a trial {so_far.before:.2f}, {so_far.after:.2f} with {so_far.words(task)}")
     whose = max(found, key=lambda whose: found[whose].after)
@@ -142,8 +145,7 @@ def find_posture(
         start: an earlier search to go on with; none: no offset.
     """
     directions = mirrored(task.robot)  # [J / 2, J]
-    numbers, halved, steps = np.zeros(len(directions)), 0, 0
-    before = after = None
+    numbers, halved, steps, before, after = np.zeros(len(directions)), 0, 0, math.nan, math.nan
     if start is not None:
         numbers, halved, steps, before = start.numbers, start.halved, start.env_steps, start.before
     for turn in range(rounds):
@@ -153,7 +155,7 @@ def find_posture(
         returns, more = _try(task, make_actor, tried @ directions, seed + turn)
         best = int(returns.argmax())
         numbers, after, steps, halved = tried[best], float(returns[best]), steps + more, halved + (best == 0)
-        before = float(returns[0]) if before is None else before
+        before = float(returns[0]) if turn == 0 and start is None else before
     return Posture(numbers, numbers @ directions, before, after, steps, halved)
 
 
@@ -210,7 +212,9 @@ class Shifted(Actor):
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         self._actor.observe(action - self._offset, reward)
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor, standardised: None = None) -> None:
+    def begin(
+        self, observation: torch.Tensor, step_num: torch.Tensor, standardised: torch.Tensor | None = None
+    ) -> None:
         self._actor.begin(self._seen(observation), step_num)
 
     def finish(self) -> torch.Tensor:

@@ -60,12 +60,14 @@ def transitions(histories: list[History], config: Any, device: torch.device | st
         end = np.zeros(len(h), dtype=np.int64)  # where the bootstrap may be at the latest
         for first, stop in h.episodes():
             end[first:stop] = stop if fell[stop - 1] else stop - 1
+        # Discounted rewards of n steps, or of as many as there are up to there.
         length = np.minimum(config.n_steps, end - index)
         total, factor = np.zeros(len(h), np.float32), 1.0
         for k in range(config.n_steps):
             inside = length > k
             total[inside] += factor * reward[index[inside] + k]
             factor *= config.gamma
+        # A return that ends in a fall has no value after it; a start without a successor teaches nothing.
         bootstrap = np.minimum(index + length, len(h) - 1)
         fallen = (index + length == end) & fell[np.maximum(end - 1, 0)] & (end > 0)
         discount = np.where(fallen, 0.0, config.gamma**length).astype(np.float32)

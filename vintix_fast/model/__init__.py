@@ -5,16 +5,3 @@ from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.checkpoint import load_checkpoint, save_checkpoint
 from vintix_fast.model.config import ModelConfig, TaskInfo
 from vintix_fast.model.vintix import Vintix
-
-__all__ = [
-    "ContextCache",
-    "ModelConfig",
-    "TaskInfo",
-    "Vintix",
-    "add_group",
-    "fingerprint",
-    "freeze_all_but_group",
-    "load_checkpoint",
-    "move_posture",
-    "save_checkpoint",
-]

@@ -38,6 +38,7 @@ def add_group(
         UsageError: the reference is unknown, a name is taken, or ``sign`` is not [act] of +1 and -1. The model is
             then unchanged.
     """
+    # Whatever can be wrong is found first, so that a refused model is unchanged.
     if reference_task_name not in model.tasks:
         raise UsageError(f"unknown reference task {reference_task_name!r}; the model has: {', '.join(model.tasks)}")
     reference = model.tasks[reference_task_name]
@@ -48,6 +49,7 @@ def add_group(
     joint_sign = np.ones(reference.action_dim) if sign is None else np.asarray(sign, dtype=np.float64)
     if joint_sign.shape != (reference.action_dim,) or not np.isin(joint_sign, (-1.0, 1.0)).all():
         raise UsageError(f"sign must be {reference.action_dim} values of +1 or -1, got {sign!r}")
+    obs_sign = np.ones(reference.observation_dim)
     if (joint_sign < 0).any():
         layout = ObservationLayout(reference.action_dim)
         if reference.observation_dim != layout.size:
@@ -56,9 +58,8 @@ def add_group(
                 f"have, but {reference_task_name!r} has {reference.observation_dim}"
             )
         obs_sign = layout.signs(joint_sign)
-    else:
-        obs_sign = np.ones(reference.observation_dim)
 
+    # The statistics are turned, and the parts copied.
     info = dataclasses.replace(
         reference,
         group_name=new_group,
@@ -68,12 +69,13 @@ def add_group(
     old = reference.group_name
     with torch.random.fork_rng(devices=[]):  # the random parts made here are replaced at once
         model.add_task(new_task_name, info)
-    for parts in _part_dicts(model):
+    for parts in model.parts:
         parts[new_group] = copy.deepcopy(parts[old])
     # (S o - S m) / std = S (o - m) / std: undoing S in the first layer's columns is exact.
-    _scale(model.encoder.obs_encoders[new_group].layers[0].weight, obs_sign[None, :])
-    _scale(model.encoder.acs_encoders[new_group].layers[0].weight, joint_sign[None, :])
-    last = model.head.acs_decoders[new_group].layers[-1]
+    _scale(model.encoder.obs_encoders[new_group].linear(0).weight, obs_sign[None, :])
+    _scale(model.encoder.acs_encoders[new_group].linear(0).weight, joint_sign[None, :])
+    # The decoder gives actions: the same in its last layer's rows.
+    last = model.head.acs_decoders[new_group].linear(-1)
     _scale(last.weight, joint_sign[:, None])
     _scale(last.bias, joint_sign)
 
@@ -86,12 +88,9 @@ def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, posit
     old(observation, prev_action) + b, exactly, p being added to the joint positions.
 
     Args:
-        model: changed in place; no other task may use the group.
+        model: changed in place; UsageError where another task uses the group too.
         action_offset: [act], in the action's units.
         position_offset: [act], in those of the joint positions in the observation.
-
-    Raises:
-        UsageError: another task shares the group.
     """
     info = model.tasks[task_name]
     if sharing := model.sharing(task_name):
@@ -102,12 +101,12 @@ def move_posture(model: Vintix, task_name: str, action_offset: np.ndarray, posit
     if model.config.norm_obs:
         info = dataclasses.replace(info, obs_mean=tuple((np.array(info.obs_mean) + seen).tolist()))
     else:
-        _see_without(model.encoder.obs_encoders[group].layers[0], seen)
+        _see_without(model.encoder.obs_encoders[group].linear(0), seen)
     if model.config.norm_acs:  # normalises what goes in and what comes out
         info = dataclasses.replace(info, acs_mean=tuple((np.array(info.acs_mean) + action_offset).tolist()))
     else:
-        _see_without(model.encoder.acs_encoders[group].layers[0], action_offset)
-        last = model.head.acs_decoders[group].layers[-1]
+        _see_without(model.encoder.acs_encoders[group].linear(0), action_offset)
+        last = model.head.acs_decoders[group].linear(-1)
         last.bias.add_(torch.as_tensor(action_offset, dtype=last.bias.dtype, device=last.bias.device))
     model.set_task_info(task_name, info)
 
@@ -118,14 +117,7 @@ def _see_without(layer: nn.Linear, offset: np.ndarray) -> None:
 
 
 def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:
-    """Let gradients reach one group's encoders and decoder only, not the shared padding vectors.
-
-    Returns:
-        The trainable parameters.
-
-    Raises:
-        UsageError: there is no such group.
-    """
+    """Let gradients reach one group's encoders and decoder only, not the shared padding vectors; returns those."""
     trainable = [parameter for _, parameter in model.group_parameters(group)]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -136,11 +128,7 @@ def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:
 
 
 def fingerprint(model: Vintix, exclude_group: str) -> str:
-    """SHA-256 (hex) of all tensors outside a group, names and bytes, to show that training left them as they were.
-
-    Raises:
-        UsageError: there is no such group.
-    """
+    """SHA-256 (hex) of all tensors outside a group, names and bytes, to show that training left them as they were."""
     excluded = {name for name, _ in model.group_parameters(exclude_group)}
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -148,11 +136,6 @@ def fingerprint(model: Vintix, exclude_group: str) -> str:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _part_dicts(model: Vintix) -> tuple[nn.ModuleDict, ...]:
-    encoder = model.encoder
-    return encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, model.head.acs_decoders
 
 
 @torch.no_grad()

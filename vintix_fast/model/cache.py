@@ -69,15 +69,14 @@ class ContextCache:
         depth, heads = config.transformer_depth, config.transformer_heads
         vectors = (num_envs, heads, context_len)
 
-        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-            # Not uninitialised: a hidden slot gets weight 0, and 0 * NaN would be NaN.
-            return torch.zeros(shape, device=device, dtype=dtype)
+        def ring() -> Ring:
+            # Zeros, not uninitialised: a hidden slot gets weight 0, and 0 * NaN would be NaN.
+            parts = [torch.zeros(*vectors, config.head_dim, device=device, dtype=dtype) for _ in range(2)]
+            scales = [torch.zeros(vectors, device=device) for _ in range(2 * (dtype == torch.int8))]
+            return Ring(*parts, *scales)
 
-        self.rings = [Ring(*(zeros(*vectors, config.head_dim, dtype=dtype) for _ in range(2))) for _ in range(depth)]
-        if dtype == torch.int8:
-            scales = (tuple(zeros(*vectors, dtype=torch.float32) for _ in range(2)) for _ in range(depth))
-            self.rings = [Ring(ring.keys, ring.values, *pair) for ring, pair in zip(self.rings, scales, strict=True)]
-        self.length = zeros(num_envs, dtype=torch.int32)  # tokens in each history, at most C
+        self.rings = [ring() for _ in range(depth)]
+        self.length = torch.zeros(num_envs, device=device, dtype=torch.int32)  # tokens in each history, at most C
         self.spans = torch.full((depth, heads), context_len, device=device, dtype=torch.int32)
         if spans is not None:
             self.spans.copy_(torch.tensor(spans))
@@ -90,11 +89,7 @@ class ContextCache:
         return sum(part.nbytes for ring in self.rings for part in ring if part is not None)
 
     def reset(self, mask: Tensor | None = None) -> None:
-        """Forget the histories where ``mask`` ([N] bool) is true, or all of them.
-
-        Raises:
-            UsageError: ``mask`` is not [N] bool.
-        """
+        """Forget the histories where ``mask`` is true, or all of them; raises UsageError unless it is [N] bool."""
         if mask is None:
             self.length.zero_()
             self._slot.fill_(-1)

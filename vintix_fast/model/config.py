@@ -20,6 +20,7 @@ TOKEN_ORDERS = (OWNER_TOKEN_ORDER, UPSTREAM_TOKEN_ORDER)
 NORM_CLASSES = ("LayerNorm", "RMSNorm")
 MLP_CLASSES = ("GptNeoxMLP", "LLaMAMLP")
 DEFAULT_GROUP = "quadruped_locomotion"
+STATISTICS = ("obs_mean", "obs_std", "acs_mean", "acs_std")
 
 # These do not change what the model computes in eval mode, so a file may leave them out; token_order is our own key.
 _OPTIONAL_KEYS = {"attn_dropout", "residual_dropout", "token_order"}
@@ -60,7 +61,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_value(field.name, field.type, getattr(self, field.name))
+            _check_value(field.name, str(field.type), getattr(self, field.name))
         width = self.action_emb_dim + self.observation_emb_dim + self.reward_emb_dim
         if width != self.hidden_dim:
             raise InputFileError(
@@ -84,10 +85,7 @@ class ModelConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
         """Build from the contents of ``config.json``; keys that this class does not know are ignored.
 
-        ``intermediate_size: null`` means four times ``hidden_dim``.
-
-        Raises:
-            InputFileError: a key is missing or its value is unusable; the message names both.
+        ``intermediate_size: null`` means four times ``hidden_dim``.  InputFileError: a key is missing or unusable.
         """
         if not isinstance(data, Mapping):
             raise InputFileError(f"expected a JSON object of hyper-parameters, got {type(data).__name__}")
@@ -129,7 +127,7 @@ class TaskInfo:
     def __post_init__(self) -> None:
         _check_value("observation_dim", "int", self.observation_dim)
         _check_value("action_dim", "int", self.action_dim)
-        for key in ("obs_mean", "obs_std", "acs_mean", "acs_std"):
+        for key in STATISTICS:
             length = self.observation_dim if key.startswith("obs") else self.action_dim
             object.__setattr__(self, key, _statistics(key, getattr(self, key), length))
         if not _is_finite_number(self.reward_scale):
@@ -142,14 +140,10 @@ class TaskInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaskInfo:
-        """Build from one task's entry of ``metadata.json``; unknown keys are ignored.
-
-        Raises:
-            InputFileError: a key is missing or its value is unusable; the message names both.
-        """
+        """Build from one task's entry of ``metadata.json``, whose unknown keys are ignored; or raise InputFileError."""
         if not isinstance(data, Mapping):
             raise InputFileError(f"expected a JSON object describing a task, got {type(data).__name__}")
-        required = ("observation_shape", "action_dim", "reward_scale", "obs_mean", "obs_std", "acs_mean", "acs_std")
+        required = ("observation_shape", "action_dim", "reward_scale", *STATISTICS)
         missing = [key for key in required if data.get(key) is None]
         if missing:
             raise InputFileError(
@@ -168,17 +162,9 @@ class TaskInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """This task's entry of ``metadata.json``."""
-        return {
-            "group_name": self.group_name,
-            "observation_shape": {"proprio": [self.observation_dim]},
-            "action_dim": self.action_dim,
-            "action_type": self.action_type,
-            "reward_scale": self.reward_scale,
-            "obs_mean": list(self.obs_mean),
-            "obs_std": list(self.obs_std),
-            "acs_mean": list(self.acs_mean),
-            "acs_std": list(self.acs_std),
-        }
+        plain = {name: getattr(self, name) for name in ("action_dim", "action_type", "reward_scale")}
+        entry = {"group_name": self.group_name, "observation_shape": {"proprio": [self.observation_dim]}, **plain}
+        return entry | {name: list(getattr(self, name)) for name in STATISTICS}
 
 
 def _is_finite_number(value: Any) -> bool:

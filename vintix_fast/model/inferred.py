@@ -7,7 +7,6 @@ as it is and is refused later.  Knows nothing about files.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -85,7 +84,7 @@ def _add_sizes(entry: dict[str, Any], state: dict[str, Tensor]) -> list[str]:
         ("action_dim", _ACTION, "actions"),
     ):
         weight = state.get(name.format(entry.get("group_name")))
-        if entry.get(key) is None and weight is not None and weight.dim() == 2 and math.prod(weight.shape):
+        if entry.get(key) is None and weight is not None and weight.dim() == 2 and weight.numel():
             size = weight.shape[1]
             entry[key] = {"proprio": [size]} if key == "observation_shape" else size
             added.append(f"{size} {what}")

@@ -7,13 +7,14 @@ or files.  Every module here acts on the last dimension, so leading dimensions a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vintix_fast.kernels.reference import standardise
-from vintix_fast.model.config import ModelConfig, TaskInfo
+from vintix_fast.model.config import STATISTICS, ModelConfig, TaskInfo
 
 NORM_EPS = 1e-5
 MAX_EPISODE_STEPS = 10_000  # rows of the step embedding; later steps share the last row
@@ -31,6 +32,17 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + finer[: heads - power]
 
 
+Part = TypeVar("Part", bound=nn.Module)
+
+
+class PartList(nn.ModuleList, Generic[Part]):
+    """`nn.ModuleList` of modules of one type."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Part]: ...
+
+
 class Layers(nn.Module):
     """A chain of modules whose tensors are called ``layers.<index>.*`` in a checkpoint."""
 
@@ -41,6 +53,20 @@ class Layers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         return self.layers(x)
+
+    def linear(self, index: int) -> nn.Linear:
+        """One of the chain, which must be linear."""
+        layer = self.layers[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+class ByGroup(nn.ModuleDict):
+    """`nn.ModuleDict` of each group's `Layers`."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> Layers: ...
 
 
 def vector_encoder(in_dim: int, emb_dim: int) -> Layers:
@@ -71,9 +97,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.obs_encoders = nn.ModuleDict()
-        self.acs_encoders = nn.ModuleDict()
-        self.rews_encoders = nn.ModuleDict()
+        self.obs_encoders, self.acs_encoders, self.rews_encoders = ByGroup(), ByGroup(), ByGroup()
         # Stand-ins for "there was no previous step" at the first step of an episode.
         self.prev_acs_padding = nn.Parameter(torch.randn(1, config.action_emb_dim))
         self.prev_rew_padding = nn.Parameter(torch.randn(1, config.reward_emb_dim))
@@ -84,9 +108,9 @@ class Encoder(nn.Module):
 class Head(nn.Module):
     """Each group's action decoder."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.acs_decoders = nn.ModuleDict()
+        self.acs_decoders = ByGroup()
 
 
 class TaskStatistics(nn.Module):
@@ -95,23 +119,16 @@ class TaskStatistics(nn.Module):
     They belong to ``metadata.json``, hence non-persistent: a checkpoint has no tensors of these names.
     """
 
+    obs_mean: Tensor
+    obs_std: Tensor
+    acs_mean: Tensor
+    acs_std: Tensor
+
     def __init__(self, info: TaskInfo):
         super().__init__()
         self.reward_scale = info.reward_scale
-        for name in ("obs_mean", "obs_std", "acs_mean", "acs_std"):
+        for name in STATISTICS:
             self.register_buffer(name, torch.tensor(getattr(info, name), dtype=torch.float32), persistent=False)
-
-    def normalise_observation(self, observation: Tensor) -> Tensor:
-        """[..., observation_dim] in its own units -> standardised, same shape."""
-        return standardise(observation, self.obs_mean, self.obs_std)
-
-    def normalise_action(self, action: Tensor) -> Tensor:
-        """[..., action_dim] in its own units -> standardised, same shape."""
-        return standardise(action, self.acs_mean, self.acs_std)
-
-    def denormalise_action(self, action: Tensor) -> Tensor:
-        """[..., action_dim] as decoded -> in the action's own units (without the epsilon, as in training)."""
-        return action * self.acs_std + self.acs_mean
 
 
 class RMSNorm(nn.Module):

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.model import TaskInfo, Vintix, add_group
+from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.robot import Robot, find_task, joint_signs
 
-SINGLE_GROUP = "quadruped_locomotion"
 SMALLEST_STD = 1e-3
 
 
@@ -30,15 +30,15 @@ def check_sizes(task_name: str, info: TaskInfo, layout: ObservationLayout) -> No
         )
 
 
-def reference_task(model: Vintix, reference: Robot) -> str:
-    """The task whose adapter is copied.
+def task_of(model: Vintix, robot: Robot) -> str | None:
+    """The model's task for this robot, or None; that of a single-group checkpoint serves any robot."""
+    task = find_task(robot, model.tasks)
+    return next(iter(model.tasks)) if task is None and model.groups == (DEFAULT_GROUP,) else task
 
-    Raises:
-        InputFileError: neither the reference robot's group nor a single shared group is in the checkpoint.
-    """
-    task = find_task(reference, model.tasks)
-    if task is None and model.groups == (SINGLE_GROUP,):
-        task = next(iter(model.tasks))
+
+def reference_task(model: Vintix, reference: Robot) -> str:
+    """The task whose adapter is copied; raises InputFileError where the checkpoint has none for the robot."""
+    task = task_of(model, reference)
     if task is None:
         task = next((name for name, info in model.tasks.items() if info.group_name == reference.group_name), None)
     if task is None:
@@ -72,9 +72,20 @@ def add_target(
         InputFileError: the reference group is missing, or sizes do not fit.
         UsageError: the robots' joints cannot be matched.
     """
-    existing = find_task(robot, model.tasks)
     if group == "shared":
-        return _join_group(model, existing, robot, reference, say, obs_stats)
+        name = _join_group(model, robot, reference, say)
+    else:
+        name = _have_own(model, robot, reference, say, init_map, reinitialize)
+    if obs_stats is not None:
+        _set_statistics(model, name, obs_stats)
+    return name
+
+
+def _have_own(
+    model: Vintix, robot: Robot, reference: Robot, say: Callable[[str], None], init_map: str, reinitialize: bool
+) -> str:
+    """The robot's task with a group that no other uses: the one that it has, or a copy."""
+    existing = find_task(robot, model.tasks)
     if existing is not None and not reinitialize:
         check_sizes(existing, model.tasks[existing], robot.layout)
         name = model.tasks[existing].group_name
@@ -83,12 +94,12 @@ def add_target(
                 f"The checkpoint already has {robot.name}'s own group {name}: going on from it "
                 "(--reinitialize copies the reference robot's instead)."
             )
-            _set_statistics(model, existing, obs_stats)
             return existing
         # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
         say(f"{robot.name} shares the group {name} in the checkpoint: adapting a copy of it.")
-        return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)), obs_stats)
+        return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)))
 
+    # A robot that the model does not know, or is to forget, begins as a copy of the reference robot.
     source = reference_task(model, reference)
     check_sizes(source, model.tasks[source], robot.layout)
     if source == existing:
@@ -98,18 +109,12 @@ def add_target(
         f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"
         + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
     )
-    return _own_group(model, existing, robot, source, signs, obs_stats)
+    return _own_group(model, existing, robot, source, signs)
 
 
-def _join_group(
-    model: Vintix,
-    existing: str | None,
-    robot: Robot,
-    reference: Robot,
-    say: Callable[[str], None],
-    obs_stats: Path | None,
-) -> str:
+def _join_group(model: Vintix, robot: Robot, reference: Robot, say: Callable[[str], None]) -> str:
     """The robot's task in a group that others may use too: where it is, or where the reference robot's is."""
+    existing = find_task(robot, model.tasks)
     name = existing or robot.task_names[0]
     if existing is None:
         source = reference_task(model, reference)
@@ -127,13 +132,10 @@ def _join_group(
         f"{', '.join(sharing)} share it and change too; --group own changes nobody" if sharing else "no other has it"
     )
     say(f"Adapting the group {group} for {name}: {changes}.")
-    _set_statistics(model, name, obs_stats)
     return name
 
 
-def _own_group(
-    model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray, obs_stats: Path | None
-) -> str:
+def _own_group(model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray) -> str:
     """A new group copied from ``source``; a task that the robot already has gives its name up to the new one."""
     name = existing or robot.task_names[0]
     if existing is not None and existing != source:
@@ -147,14 +149,11 @@ def _own_group(
         model.rename_task(name + "_new", name)
     else:
         add_group(model, name, group, source, signs)
-    _set_statistics(model, name, obs_stats)
     return name
 
 
-def _set_statistics(model: Vintix, task_name: str, path: Path | None) -> None:
-    """Replace a task's observation statistics by those of a JSON file, if one is given."""
-    if path is None:
-        return
+def _set_statistics(model: Vintix, task_name: str, path: Path) -> None:
+    """Replace a task's observation statistics by those of a JSON file."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
         info = dataclasses.replace(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import ModelConfig
-from vintix_fast.model.layers import NORM_EPS, alibi_slopes, make_mlp, make_norm
+from vintix_fast.model.layers import NORM_EPS, PartList, alibi_slopes, make_mlp, make_norm
 from vintix_fast.service.errors import UsageError
 
 # Probability mass, relative to the softmax's sum, that decoding may leave unread; float32 rounds at 6e-8.
@@ -177,11 +177,10 @@ class Block(nn.Module):
 
     def _finish(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
         """Add the attention's result and the MLP's to the residual stream; all three [..., F]."""
-        attended = self.dropout(attended)
-        if self.parallel_residual:
-            return x + attended + self.mlp(normed if self.norm2 is None else self.norm2(x))
-        x = x + attended
-        return x + self.mlp(self.norm2(x))
+        stream = x + self.dropout(attended)
+        if self.norm2 is not None:
+            normed = self.norm2(x if self.parallel_residual else stream)
+        return stream + self.mlp(normed)
 
     def forward(self, x: Tensor, first: Tensor | None) -> Tensor:
         """x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
@@ -199,7 +198,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.transformer_depth))
+        self.blocks: PartList[Block] = PartList(Block(config) for _ in range(config.transformer_depth))
         self.ln_f = make_norm(config)
         self.slopes = alibi_slopes(config.transformer_heads)
 
@@ -207,12 +206,9 @@ class Transformer(nn.Module):
         """Tokens -> hidden states; a token sees itself and what came before it in its history.
 
         Args:
-            x: [N, T, F].
+            x: [N, T, F], like the result.
             first: [N, T] int32, where a sequence holds several histories: the token at which each token's begins. It
                 never falls along a sequence.
-
-        Returns:
-            [N, T, F].
         """
         for block in self.blocks:
             x = block(x, first)
@@ -234,10 +230,8 @@ class Transformer(nn.Module):
 
         Args:
             context_len: no span is longer.
-            dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything.
-
-        Raises:
-            UsageError: it is not from 0 to below 1.
+            dropped_mass: the most that may stay unread, relative to the softmax's sum; 0 reads everything. UsageError
+                unless it is from 0 to below 1.
         """
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vintix_fast.kernels.reference import standardise
 from vintix_fast.model.cache import ContextCache
 from vintix_fast.model.config import OWNER_TOKEN_ORDER, ModelConfig, TaskInfo
 from vintix_fast.model.layers import (
     MAX_EPISODE_STEPS,
+    ByGroup,
     Encoder,
     Head,
+    PartList,
     TaskStatistics,
     action_decoder,
     reward_encoder,
@@ -35,7 +38,7 @@ class Vintix(nn.Module):
     """An in-context reinforcement-learning model of one or more robots (tasks).
 
     Every task belongs to a group, and a group has its own encoders and action decoder; the transformer and the
-    padding vectors are shared.
+    padding vectors are shared.  What takes the name of a task or a group raises UsageError where there is none such.
 
     Raises:
         InputFileError: two tasks of one group have different dimensions, or a group's name cannot be used.
@@ -49,7 +52,7 @@ class Vintix(nn.Module):
         self.transformer = Transformer(config)
         self.head = Head()
         # By position, because a task's name may hold characters that a module's may not.
-        self._statistics = nn.ModuleList()
+        self._statistics: PartList[TaskStatistics] = PartList()
         for name, info in tasks.items():
             self.add_task(name, info)
 
@@ -72,47 +75,30 @@ class Vintix(nn.Module):
         self._statistics.append(TaskStatistics(info).to(self.device))
 
     def remove_task(self, name: str) -> None:
-        """Forget a task, and its group if no other task uses it.
-
-        Raises:
-            UsageError: unknown task.
-        """
+        """Forget a task, and its group if no other task uses it."""
         info, _ = self._task(name)
         del self._statistics[list(self.tasks).index(name)]
         del self.tasks[name]
         group = info.group_name
         if all(other.group_name != group for other in self.tasks.values()):
-            encoder = self.encoder
-            for parts in (encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, self.head.acs_decoders):
+            for parts in self.parts:
                 del parts[group]
 
     def rename_task(self, old: str, new: str) -> None:
-        """Give a task another name, which must be free.
-
-        Raises:
-            UsageError: unknown task, or the new name is taken.
-        """
+        """Give a task another name; raises UsageError where that is taken."""
         self._task(old)
         if new in self.tasks:
             raise UsageError(f"the model already has a task {new!r}")
         self.tasks = {new if name == old else name: info for name, info in self.tasks.items()}
 
     def set_task_info(self, name: str, info: TaskInfo) -> None:
-        """Replace a task's statistics; its group and sizes stay.
-
-        Raises:
-            UsageError: unknown task.
-        """
+        """Replace a task's statistics; its group and sizes stay."""
         self._task(name)
         self._statistics[list(self.tasks).index(name)] = TaskStatistics(info).to(self.device)
         self.tasks[name] = info
 
     def sharing(self, name: str) -> list[str]:
-        """Other tasks that use a task's group.
-
-        Raises:
-            UsageError: unknown task.
-        """
+        """Other tasks that use a task's group."""
         info, _ = self._task(name)
         return [other for other, known in self.tasks.items() if known.group_name == info.group_name and other != name]
 
@@ -122,16 +108,18 @@ class Vintix(nn.Module):
         return tuple(self.head.acs_decoders)
 
     @property
+    def parts(self) -> tuple[ByGroup, ByGroup, ByGroup, ByGroup]:
+        """Encoders of observation, action and reward, and action decoders, each by group."""
+        encoder = self.encoder
+        return encoder.obs_encoders, encoder.acs_encoders, encoder.rews_encoders, self.head.acs_decoders
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.encoder.prev_acs_padding.device
 
     def group_parameters(self, group: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of a group's encoders and decoder; the shared padding vectors are not among them.
-
-        Raises:
-            UsageError: there is no such group.
-        """
+        """Names and parameters of a group's encoders and decoder; the shared padding vectors are not among them."""
         if group not in self.groups:
             raise UsageError(f"unknown group {group!r}; the model has: {', '.join(self.groups)}")
         parts = ("encoder.obs_encoders", "encoder.acs_encoders", "encoder.rews_encoders", "head.acs_decoders")
@@ -141,7 +129,7 @@ class Vintix(nn.Module):
     def _task(self, name: str) -> tuple[TaskInfo, TaskStatistics]:
         if name not in self.tasks:
             raise UsageError(f"unknown task {name!r}; the model has: {', '.join(self.tasks)}")
-        return self.tasks[name], self._statistics[list(self.tasks).index(name)]
+        return self.tasks[name], list(self._statistics)[list(self.tasks).index(name)]
 
     def encode(
         self,
@@ -163,16 +151,13 @@ class Vintix(nn.Module):
 
         Returns:
             [N, T, hidden_dim]. T may be absent throughout, as in ``decode``.
-
-        Raises:
-            UsageError: unknown task.
         """
         info, statistics = self._task(task_name)
         encoder, group = self.encoder, info.group_name
         if self.config.norm_obs and not standardised:
-            observation = statistics.normalise_observation(observation)
+            observation = standardise(observation, statistics.obs_mean, statistics.obs_std)
         if self.config.norm_acs:
-            prev_action = statistics.normalise_action(prev_action)
+            prev_action = standardise(prev_action, statistics.acs_mean, statistics.acs_std)
         first = (step_num == 0)[..., None]
         o = encoder.obs_encoders[group](observation)
         a = encoder.acs_encoders[group](prev_action)
@@ -189,7 +174,8 @@ class Vintix(nn.Module):
         """The transformer's hidden states [..., hidden_dim] -> actions [..., act] in the robot's units."""
         info, statistics = self._task(task_name)
         action = self.head.acs_decoders[info.group_name](hidden)
-        return statistics.denormalise_action(action) if self.config.norm_acs else action
+        # Without the epsilon that `standardise` adds, as in training.
+        return action * statistics.acs_std + statistics.acs_mean if self.config.norm_acs else action
 
     def observation_statistics(self, task_name: str) -> tuple[Tensor, Tensor] | None:
         """Mean and deviation, both [obs], by which `encode` standardises observations; None: it takes them as given."""
@@ -207,17 +193,11 @@ class Vintix(nn.Module):
     def forward(
         self, task_name: str, observation: Tensor, prev_action: Tensor, prev_reward: Tensor, step_num: Tensor
     ) -> Tensor:
-        """Predict the action of every step of N windows; arguments as for ``encode``.
+        """Predict the action [N, T, act] of every step of N windows; arguments as for ``encode``.
 
         Windows of different lengths are padded at their END: attention is causal, so whatever finite values the pads
         hold, the actions of the real steps before them do not change, and no mask is needed. The caller leaves the
         pads' own actions out of its loss. T may exceed ``config.context_len``, since ALiBi has no fixed length.
-
-        Returns:
-            [N, T, act].
-
-        Raises:
-            UsageError: unknown task.
         """
         token = self.encode(task_name, observation, prev_action, prev_reward, step_num)
         return self.act(task_name, self.transformer(token))
@@ -233,7 +213,7 @@ class Vintix(nn.Module):
         cache: ContextCache,
         standardised: bool = False,
     ) -> Tensor:
-        """Predict the next action of N environments from one new step each and the cached history.
+        """Predict the next action [N, act] of N environments from one new step each and the cached history.
 
         Equals the last action of ``forward`` over each environment's whole history, to rounding, until the history
         is longer than the cache (see ``ContextCache``). Call it in eval mode; attention dropout is never applied.
@@ -246,11 +226,8 @@ class Vintix(nn.Module):
             step_num: [N] integers; an episode may restart at 0 while the history goes on.
             cache: the histories of the N environments; it advances by one step.
 
-        Returns:
-            [N, act].
-
         Raises:
-            UsageError: unknown task, or N is not the cache's.
+            UsageError: N is not the cache's.
         """
         if observation.shape[0] != cache.num_envs:
             raise UsageError(f"got {observation.shape[0]} observations for a cache of {cache.num_envs} environments")
@@ -281,10 +258,13 @@ class Vintix(nn.Module):
             exceed the context the model was trained with.
 
         Raises:
-            UsageError: unknown or ambiguous task, wrong shapes, or values that are not finite.
+            UsageError: no task is named but there are several, wrong shapes, or values that are not finite.
         """
-        name = self._only_task() if task_name is None else task_name
-        info, _ = self._task(name)
+        if task_name is None:
+            if len(self.tasks) != 1:
+                raise UsageError(f"task_name is needed: the model has {', '.join(self.tasks) or 'no tasks'}")
+            (task_name,) = self.tasks
+        info, _ = self._task(task_name)
         obs, action, reward, step = (
             torch.as_tensor(x, device=self.device) for x in (observation, prev_action, prev_reward, step_num)
         )
@@ -293,15 +273,10 @@ class Vintix(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            out = self(name, obs.float()[None], action.float()[None], reward.float()[None], step.long()[None])[0]
+            out = self(task_name, obs.float()[None], action.float()[None], reward.float()[None], step.long()[None])[0]
         finally:
             self.train(was_training)
         return out.to(observation.device) if isinstance(observation, Tensor) else out.cpu().numpy()
-
-    def _only_task(self) -> str:
-        if len(self.tasks) != 1:
-            raise UsageError(f"task_name is needed: the model has {', '.join(self.tasks) or 'no tasks'}")
-        return next(iter(self.tasks))
 
 
 def _check_history(info: TaskInfo, observation: Tensor, action: Tensor, reward: Tensor, step_num: Tensor) -> None:

@@ -8,9 +8,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vintix_fast.model.bundled import checkpoint_path
 from vintix_fast.options import option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
+from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
 
 if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that

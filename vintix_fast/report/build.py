@@ -10,12 +10,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vintix_fast.report.film import Filmed, film
-from vintix_fast.report.page import Page, page_html
+from vintix_fast.report.page import page_html
 from vintix_fast.report.plots import plot_by_episode, plot_lengths, plot_returns, plot_traces, returns_by_number
 from vintix_fast.report.record import RunRecord, expert_return, read_run
 from vintix_fast.report.recording import NUM_ENVS, STEPS, Recording, record
@@ -25,6 +24,7 @@ from vintix_fast.service.files import write_text
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import DT_S, Simulator
+from vintix_fast.world.task import Simulation
 
 FOLDER = "report"
 SEED = 5
@@ -46,7 +46,7 @@ def build_report(
     *,
     rollout: bool = True,
     video: bool = True,
-    simulator: Any = None,
+    simulator: Simulation | None = None,
     draw: Callable[[Robot, dict[str, Recording], Path], Filmed] = film,
     progress: Progress | None = None,
 ) -> Report:
@@ -69,11 +69,13 @@ def build_report(
     folder = out / FOLDER
     if not os.access(out, os.W_OK | os.X_OK):
         raise VintixFastError(f"no permission to write in {out}, where the report goes")
+    # A part that cannot be made leaves its reason here, and the page says it.
     skipped: dict[str, str] = {}
     robot = _robot(run, skipped)
     expert = expert_return(run.options["robot_type"], run.options.get("max_steps_per_episode", 0)) if robot else None
     folder.mkdir(exist_ok=True)
 
+    # First what needs nothing but the run's numbers, then the rollouts, then what is drawn of them.
     pngs = _plot_numbers(run, expert, folder, skipped)
     recordings, videos = {}, {}
     if robot is not None and rollout:
@@ -83,21 +85,27 @@ def build_report(
     if recordings:
         pngs["traces"] = folder / "traces.png"
         plot_traces(pngs["traces"], recordings)
-    if recordings and video:
+    if robot is not None and recordings and video:
         progress.say(f"Drawing {' and '.join(recordings)}")
         filmed = draw(robot, recordings, folder)
         videos = filmed.videos
         if filmed.skipped:
             skipped["video"] = filmed.skipped
+        # The strip compares: it takes frames of both videos.
         if {"before", "after"} <= videos.keys():
-            _strip(run, recordings, videos, folder, pngs, skipped)
+            strip = folder / "before_after.png"
+            if reason := write_strip(strip, _strip_rows(run, recordings, videos)):
+                skipped["before_after"] = reason
+            else:
+                pngs["before_after"] = strip
     else:
         skipped["video"] = skipped.get("traces", "--no-video was given")
 
+    # The page is written last, when all that it shows is there.
     _remove_old(folder, {*pngs.values(), *videos.values()})
     gaits = {name: recording.gait() for name, recording in recordings.items()}
     html = folder / "report.html"
-    write_text(html, page_html(Page(run, expert, pngs, videos, skipped, gaits)))
+    write_text(html, page_html(run, expert=expert, pngs=pngs, videos=videos, skipped=skipped, gaits=gaits))
     return Report(html, pngs, videos, skipped)
 
 
@@ -133,11 +141,11 @@ def _plot_numbers(run: RunRecord, expert: float | None, folder: Path, skipped: d
 
 
 def _record(
-    run: RunRecord, robot: Robot, simulator: Any, progress: Progress, skipped: dict[str, str]
+    run: RunRecord, robot: Robot, simulator: Simulation | None, progress: Progress, skipped: dict[str, str]
 ) -> dict[str, Recording]:
     """Recordings of the initial model (before) and of the adapted one (after), as far as they exist."""
-    models = {"before": run.initial_model, "after": run.final_model}
-    models = {name: path for name, path in models.items() if path is not None}
+    found = {"before": run.initial_model, "after": run.final_model}
+    models = {name: path for name, path in found.items() if path is not None}
     if not models:
         skipped["traces"] = f"no model is in {run.path / 'models'} yet"
         return {}
@@ -158,14 +166,7 @@ def _record(
         return {}
 
 
-def _strip(
-    run: RunRecord,
-    recordings: dict[str, Recording],
-    videos: dict[str, Path],
-    folder: Path,
-    pngs: dict[str, Path],
-    skipped: dict[str, str],
-) -> None:
+def _strip_rows(run: RunRecord, recordings: dict[str, Recording], videos: dict[str, Path]) -> list[Row]:
     """The picture of before and after: each row ends with the filmed robot's first fall, or with the film."""
     rows = []
     for name, measured in (("before", run.zero_shot), ("after", run.best)):
@@ -177,11 +178,7 @@ def _strip(
         ends = "" if fall is None else ", then it falls"
         caption = f"{name.capitalize()}: {numbers}here {walked_m:.1f} m in {last * DT_S:.1f} s{ends}"
         rows.append(Row(videos[name], caption, last * DT_S))
-    path = folder / "before_after.png"
-    if reason := write_strip(path, rows):
-        skipped["before_after"] = reason
-    else:
-        pngs["before_after"] = path
+    return rows
 
 
 def _remove_old(folder: Path, made: set[Path]) -> None:

@@ -10,14 +10,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vintix_fast.report.recording import Recording
 from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import DRAWING_REMEDY, DT_S
+
+if TYPE_CHECKING:
+    import torch
 
 SIZE = (480, 320)
 STEPS_PER_FRAME = 2
@@ -84,20 +89,18 @@ def _draw(robot_file: str, job: Path) -> None:
     """The program: a video for each file of poses."""
     import torch
 
-    from vintix_fast.world.simulator import Stage
+    from vintix_fast.world.stage import Stage
 
     stage = Stage(load_robot(robot_file), SIZE)
     for path in sorted(job.glob("*.npy")):
         poses = torch.from_numpy(np.load(path))
         beside = path.with_suffix(".part")
-        _encode(
-            beside,
-            (stage.photograph(p[:3], p[3:7], p[7:], *view) for p, view in zip(poses, _views(poses), strict=True)),
-        )
+        seen = zip(poses, _views(poses), strict=True)
+        _encode(beside, (stage.photograph(p[:3], p[3:7], p[7:], *view) for p, view in seen))
         beside.rename(path.with_suffix(".mp4"))
 
 
-def _views(poses):
+def _views(poses: torch.Tensor) -> Iterator[tuple[tuple[float, float, float], tuple[float, float, float]]]:
     """Where the camera is and looks in each frame of poses [T, 19]: it follows the robot, and keeps its direction."""
     x, y = poses[0, :2].tolist()
     for robot_x, robot_y in poses[:, :2].tolist():
@@ -108,7 +111,7 @@ def _views(poses):
         yield (x + dx, y + dy, z), (x, y, LOOK_AT_HEIGHT_M)
 
 
-def _encode(path: Path, frames) -> None:
+def _encode(path: Path, frames: Iterable[np.ndarray]) -> None:
     """Write pictures, uint8 [height, width, 3], as an H.264 video that browsers play."""
     import av
 

@@ -7,7 +7,6 @@ files, runs nothing.  What the page says and how it looks is in templates/.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,29 +28,23 @@ COLUMNS = (
 SECONDS = ("posture_seconds", "collect_seconds", "train_seconds", "eval_seconds")
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a page shows; ``skipped`` as in `build.Report`, ``gaits`` as `Recording.gait` by recording."""
+def page_html(run: RunRecord, **shown: Any) -> str:
+    """The whole page as text.  Columns of the table of loops that no row has are left out.
 
-    run: RunRecord
-    expert: float | None
-    pngs: dict[str, Path]
-    videos: dict[str, Path]
-    skipped: dict[str, str]
-    gaits: dict[str, dict[str, float]]
-
-
-def page_html(page: Page) -> str:
-    """The whole page as text.  Columns of the table of loops that no row has are left out."""
+    Args:
+        shown: ``expert``: its return, or None; ``pngs``, ``videos``, ``skipped``: as in `build.Report`; ``gaits``:
+            `Recording.gait` by recording.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"shown": format, "data_uri": _data_uri, "seconds": _seconds}
     return environment.get_template("page.html.j2").render(
-        vars(page),
+        shown,
+        run=run,
         now=f"{datetime.now():%Y-%m-%d %H:%M}",
-        columns=[column for column in COLUMNS if any(row.get(column[1]) is not None for row in page.run.rows)],
+        columns=[column for column in COLUMNS if any(row.get(column[1]) is not None for row in run.rows)],
         expert_max_steps=EXPERT_MAX_STEPS,
         inline_video_bytes=INLINE_VIDEO_BYTES,
     )

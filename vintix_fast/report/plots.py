@@ -110,7 +110,7 @@ def returns_by_number(run: RunRecord, collection: int) -> list[tuple[float, floa
 def plot_by_episode(path: Path, run: RunRecord) -> None:
     """Return by episode number within an environment, in the first and the last collection."""
     figure, axes = new_figure(size_in=(8, 4.2))
-    for collection, color in _ends(run, (GRAY, BLUE)):
+    for collection, color in {min(run.collections): GRAY, max(run.collections): BLUE}.items():  # perhaps the same
         means, stds, counts = (np.array(column) for column in zip(*returns_by_number(run, collection), strict=True))
         numbers = np.arange(1, len(means) + 1)
         axes.plot(numbers, means, "o-", color=color, label=f"collection {collection} ({counts[0]} episodes a point)")
@@ -119,11 +119,6 @@ def plot_by_episode(path: Path, run: RunRecord) -> None:
     axes.set_xlabel("episode of an environment (1: begins without any context)")
     axes.set_ylabel("return of an episode")
     _finish(figure, axes, path)
-
-
-def _ends(run: RunRecord, colors: tuple[str, str]) -> list[tuple[int, str]]:
-    first, last = min(run.collections), max(run.collections)
-    return [(first, colors[0]), (last, colors[1])] if first != last else [(first, colors[1])]
 
 
 def plot_traces(path: Path, recordings: dict[str, Recording]) -> None:

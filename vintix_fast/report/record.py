@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.model.bundled import bundled_models
 from vintix_fast.rundir import OPTIONS_FILE
+from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.robot import load_robot
 
 EXPERT_MAX_STEPS = 1000
 """The time limit of the episodes whose returns the bundled models' cards tell."""
@@ -150,8 +151,6 @@ def expert_return(robot_type: str, max_steps: int) -> float | None:
     The bundled models that were pretrained on the robot imitate its expert; their cards tell their returns, which are
     within 0.02 of it, and hold for episodes of 1000 steps from randomised starts only.
     """
-    from vintix_fast.world.robot import load_robot
-
     if robot_type.lower().endswith(".toml") or max_steps != EXPERT_MAX_STEPS:
         return None
     robot = load_robot(robot_type).name

@@ -1,7 +1,6 @@
 """How a model walks: what a robot did in a short rollout, and a few numbers of its gait.
 
-Owns the rollout for a report's traces and videos.  Needs a simulator with `foot_contact`; knows nothing about runs on
-disk or how things are drawn.
+Owns the rollout for a report's traces and videos.  Knows nothing about runs on disk or how things are drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from vintix_fast.policy import Actor, make_policy
 from vintix_fast.rollout import Episode, collect
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.simulator import DT_S
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.task import Simulation, WalkingTask
 from vintix_fast.world.task_config import DEFAULT_TASK
 
 NUM_ENVS = 4
@@ -60,34 +59,26 @@ class Recording:
         }
 
 
-def record(model_dir: Path, simulator: Any, context_len: int, seed: int, progress: Progress) -> Recording:
-    """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same.
-
-    Raises:
-        InputFileError: the checkpoint is broken or has no group for the robot.
-    """
+def record(model_dir: Path, simulator: Simulation, context_len: int, seed: int, progress: Progress) -> Recording:
+    """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same."""
     model = load_checkpoint(model_dir, str(simulator.device))
     context_len = min(context_len, model.config.context_len)
     policy = make_policy(model, task_for(model, simulator.robot), simulator.num_envs, context_len)
     return record_actor(policy, simulator, seed, progress)
 
 
-def record_actor(policy: Actor, simulator: Any, seed: int, progress: Progress, random_starts: bool = True) -> Recording:
+def record_actor(
+    policy: Actor, simulator: Simulation, seed: int, progress: Progress, random_starts: bool = True
+) -> Recording:
     """Let an actor walk for `STEPS` steps from a cold context in every environment of ``simulator``."""
     task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
     steps: list[dict[str, torch.Tensor]] = []
 
     def look(collection: Any) -> None:
         state = simulator.state()
-        steps.append(
-            {
-                "base_pos_m": state.base_pos_m,
-                "base_quat": state.base_quat,
-                "forward_speed_m_s": rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0],
-                "joint_pos_rad": state.joint_pos_rad,
-                "contact": simulator.foot_contact(),
-            }
-        )
+        speed = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0]
+        seen = {name: getattr(state, name) for name in ("base_pos_m", "base_quat", "joint_pos_rad")}
+        steps.append(seen | {"forward_speed_m_s": speed, "contact": simulator.foot_contact()})
 
     collection = collect(
         task, policy, seed=seed, random_starts=random_starts, steps_per_env=STEPS, keep=True, on_step=look

@@ -56,9 +56,9 @@ def _frames(row: Row) -> list[tuple[float, np.ndarray]]:
     import av
 
     with av.open(str(row.video)) as video:
-        rate = float(video.streams.video[0].average_rate)
+        rate = float(video.streams.video[0].average_rate or 0)
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
-    if not frames:
+    if not (frames and rate):
         raise ValueError(f"{row.video.name} holds no picture")
     last = min(int(row.seconds * rate + 1e-6), len(frames) - 1)
     return [(index / rate, frames[index]) for index in np.linspace(0, last, FRAMES).round().astype(int)]

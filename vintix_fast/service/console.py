@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -25,8 +25,7 @@ class ConsoleProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bars: Bars | None = None
-        self._task = None
+        self._shown: tuple[Bars, TaskID] | None = None
 
     def say(self, text: str) -> None:
         # A log gets its lines whole; in a terminal words wrap.
@@ -41,34 +40,34 @@ class ConsoleProgress(Progress):
         # Without a terminal a bar would leave nothing but an empty line.
         hidden = not self.console.is_terminal
         with Bars(*columns, console=self.console, transient=True, refresh_per_second=4, disable=hidden) as bars:
-            self._bars, self._task = bars, bars.add_task(what, total=total, note="")
+            self._shown = bars, bars.add_task(what, total=total, note="")
             try:
                 yield
             finally:
-                self._bars = None
+                self._shown = None
+
+    def _update(self, completed: int, note: str) -> None:
+        if self._shown is not None:
+            bars, task = self._shown
+            bars.update(task, completed=completed, note=note)
 
     def rollout(self, what: str, num_episodes: int, max_steps: int) -> contextlib.AbstractContextManager:
         return self._bar(f"{what} (episodes)", num_episodes)
 
     def on_rollout_step(self, collection: Any) -> None:
-        if self._bars is not None:
-            done = len(collection.episodes)
-            note = f"{collection.env_steps} steps, {collection.env_steps / max(collection.seconds, 1e-9):.0f}/s"
-            if done:
-                note += f", return {collection.mean_return:.2f}"
-            self._bars.update(self._task, completed=done, note=note)
+        done = len(collection.episodes)
+        note = f"{collection.env_steps} steps, {collection.env_steps / max(collection.seconds, 1e-9):.0f}/s"
+        self._update(done, note + (f", return {collection.mean_return:.2f}" if done else ""))
 
     def training(self, what: str, steps: int) -> contextlib.AbstractContextManager:
         return self._bar(what, steps)
 
     def on_training_step(self, step: int, loss: float) -> None:
-        if self._bars is not None:
-            self._bars.update(self._task, completed=step, note=f"loss {loss:.4f}")
+        self._update(step, f"loss {loss:.4f}")
 
     def on_iteration(self, iteration: int, mean_return: float, mean_length: float) -> None:
         note = f"return {mean_return:.2f}, length {mean_length:.0f}"
-        if self._bars is not None:
-            self._bars.update(self._task, completed=iteration, note=note)
+        self._update(iteration, note)
         if iteration % LOG_EVERY == 0 and not self.console.is_terminal:
             self.say(f"iteration {iteration}: {note}")
 
@@ -125,9 +124,8 @@ def evaluation_table(evaluation: Any) -> Table:
     table = Table(title=title, caption="mean ± standard error")
     for title in ("episodes", "return", "spread", "length", "fell"):
         table.add_column(title, justify="right")
-    numbers = sorted({e.number for e in evaluation.episodes})
     rows = {"all": evaluation.episodes}
-    rows |= {f"number {n + 1}": [e for e in evaluation.episodes if e.number == n] for n in numbers}
+    rows |= {f"number {episodes[0].number + 1}": episodes for episodes in evaluation.by_number()}
     for what, episodes in rows.items():
         returns = [e.return_ for e in episodes]
         table.add_row(

@@ -6,8 +6,9 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 
@@ -25,39 +26,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its final name, sync it and rename it.
-
-    Raises:
-        VintixFastError: the disk refuses; names the file and the cause.
-    """
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise VintixFastError(f"cannot write {path}: {error.strerror}") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values beside a file's final name, sync and rename; ``torch.load`` reads it safely.
-
-    Raises:
-        VintixFastError: the disk refuses; names the file and the cause.
-    """
-    import torch
-
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file beside its final name, sync it and rename it; raises VintixFastError where the disk refuses."""
     beside = path.with_name(path.name + ".tmp")
     try:
         with open(beside, "wb") as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -65,12 +39,23 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
         raise VintixFastError(f"cannot write {path}: {disk_fault(error)}") from error
 
 
-def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str, Any]:
-    """What `save_tensors` wrote.
+def write_text(path: Path, text: str) -> None:
+    _write(path, lambda file: file.write(text.encode()))
 
-    Raises:
-        InputFileError: the file is missing or broken; ``remedy`` ends the message.
-    """
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values, so that ``torch.load`` reads them safely."""
+    import torch
+
+    _write(path, lambda file: torch.save(content, file))
+
+
+def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str, Any]:
+    """What `save_tensors` wrote; raises InputFileError, whose message ``remedy`` ends, if it is missing or broken."""
     import pickle
 
     import torch
@@ -87,12 +72,7 @@ def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str,
 
 
 def check_writable(path: Path) -> None:
-    """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing.
-
-    Raises:
-        UsageError: it, or what it lies in, is no directory.
-        VintixFastError: no permission.
-    """
+    """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing."""
     existing = path
     while not os.path.lexists(existing):
         existing = existing.parent

@@ -1,8 +1,8 @@
 """What is known about a robot before any simulator runs: its file, its URDF, and how its joints turn.
 
-Owns the robot files (`*.toml` beside this module, or a user's own; docs/robots.md describes the format) and
-every check on them. Reads TOML and URDF, gives a `Robot` to the simulator, the task and the adapter. Knows nothing of
-Genesis, policies or checkpoints, and imports no robot package: those are only asked where their files are.
+Owns the bundled robot files (`*.toml` beside this module), and whether a file and its URDF agree. Gives a `Robot` to
+the simulator, the task and the adapter. Knows nothing of Genesis, policies or checkpoints, and imports no robot
+package: those are only asked where their files are.
 
 Legs come in the order FR, FL, RR, RL and joints within a leg from the base down, as hip, thigh, calf, everywhere. A
 robot file whose URDF says otherwise is refused, because the numbers would silently go to the wrong legs. All legs have
@@ -11,17 +11,17 @@ as many joints; how many is the file's to say.
 
 import math
 import os
-import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.service.errors import UsageError
 from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.robot_file import PHYSICS, RobotFile
 from vintix_fast.world.urdf import Urdf
 
 LEGS = ("FR", "FL", "RR", "RL")
@@ -31,15 +31,6 @@ PARALLEL_DOT = 0.9
 """Two joint axes with at least this |cosine| turn about the same line."""
 FREE_RANGE_RAD = math.pi / 3
 """How far from the default pose the range of a joint without limits goes, either way."""
-
-_REQUIRED = (
-    *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
-    *("joints", "default_pose_rad", "kp", "kd"),
-)
-_PHYSICS = ("armature", "friction", "damping")
-_OPTIONAL = ("aliases", "urdf_package", "feet", "base_mass_kg", *_PHYSICS)
-_RETIRED = ("mass_kg",)  # in users' older files; says nothing
-_WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
 
 ROBOTS = Path(__file__).parent / "robots"
 
@@ -142,18 +133,18 @@ def find_task(robot: Robot, task_names_in_checkpoint: Iterable[str]) -> str | No
 
 def _bundled() -> dict[str, tuple[Path, tuple[str, ...]]]:
     """Name -> (file, aliases) of every robot file beside this module."""
-    files = [_RobotFile(path) for path in sorted(ROBOTS.glob("*.toml"))]
+    files = [RobotFile(path) for path in sorted(ROBOTS.glob("*.toml"))]
     return {file.word("name"): (file.path, file.words("aliases")) for file in files}
 
 
 def _read_robot(path: Path) -> Robot:
-    file = _RobotFile(path)
+    file = RobotFile(path)
     file.check_keys()
     joints = file.texts("joints")
     if not joints or len(joints) % len(LEGS):
         raise file.error("joints", f"must have as many entries for each of the legs FR, FL, RR, RL, got {len(joints)}")
     order = f"legs FR, FL, RR, RL, each {', '.join(_joints_of_a_leg(len(joints)))}"
-    values = dict(
+    values: dict[str, Any] = dict(
         name=file.word("name"),
         aliases=file.words("aliases"),
         task_names=file.words("task_names"),
@@ -162,9 +153,8 @@ def _read_robot(path: Path) -> Robot:
         joints=joints,
         default_pose_rad=file.numbers("default_pose_rad", len(joints), order),
         feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
-        **{key: file.positive(key) for key in ("start_height_m", "target_height_m", "kp", "kd")},
-        base_mass_kg=file.positive("base_mass_kg") if "base_mass_kg" in file.table else None,
-        **{key: file.at_least_zero(key) if key in file.table else None for key in _PHYSICS},
+        **{key: file.number(key) for key in ("start_height_m", "target_height_m", "kp", "kd", "base_mass_kg")},
+        **{key: file.number(key, or_zero=True) for key in PHYSICS},
     )
     if not values["task_names"]:
         raise file.error("task_names", "is empty; name at least one task")
@@ -174,91 +164,7 @@ def _read_robot(path: Path) -> Robot:
     return Robot(**values, path=file.path, urdf_path=urdf_path, joint_axes=axes, joint_range_rad=ranges)
 
 
-class _RobotFile:
-    """A robot file as parsed, with typed access to its keys; errors name the file, the line and the value."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self.source = path.read_text(encoding="utf-8-sig")
-            self.table = tomllib.loads(self.source)
-        except OSError as error:
-            raise InputFileError(f"cannot read robot file {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputFileError(f"robot file {path} is not UTF-8 text: {error}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise InputFileError(f"robot file {path} is not valid TOML: {error}") from error
-
-    def error(self, key: str, problem: str) -> InputFileError:
-        match = re.search(rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=.]", self.source, re.MULTILINE)
-        line = f":{self.source.count(chr(10), 0, match.start()) + 1}" if match else ""
-        return InputFileError(f"{self.path}{line}: {key} {problem}")
-
-    def check_keys(self) -> None:
-        known = ", ".join((*_REQUIRED, *_OPTIONAL))
-        for key in self.table:
-            if key not in _REQUIRED + _OPTIONAL + _RETIRED:
-                raise self.error(key, f"is not a key of robot files; the keys are {known}")
-        missing = [key for key in _REQUIRED if key not in self.table]
-        if missing:
-            raise InputFileError(f"{self.path}: {', '.join(missing)} missing; docs/robots.md shows a complete file")
-
-    def text(self, key: str) -> str:
-        value = self.table.get(key)
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(key, f"must be a text that is not empty, got {value!r}")
-        return value
-
-    def word(self, key: str) -> str:
-        return self._as_word(key, self.text(key))
-
-    def texts(self, key: str, count: int | None = None) -> tuple[str, ...]:
-        values = self._list(key, count)
-        for value in values:
-            if not isinstance(value, str) or not value.strip():
-                raise self.error(key, f"must hold texts only, got {value!r}")
-            if values.count(value) > 1:
-                raise self.error(key, f"names {value!r} twice")
-        return tuple(values)
-
-    def words(self, key: str) -> tuple[str, ...]:
-        return tuple(self._as_word(key, value) for value in self.texts(key))
-
-    def numbers(self, key: str, count: int, order: str) -> tuple[float, ...]:
-        return tuple(self._as_number(key, value) for value in self._list(key, count, order))
-
-    def positive(self, key: str) -> float:
-        value = self._as_number(key, self.table[key])
-        if value <= 0:
-            raise self.error(key, f"must be greater than 0, got {value}")
-        return value
-
-    def at_least_zero(self, key: str) -> float:
-        value = self._as_number(key, self.table[key])
-        if value < 0:
-            raise self.error(key, f"must be at least 0, got {value}")
-        return value
-
-    def _list(self, key: str, count: int | None, order: str = "legs FR, FL, RR, RL") -> list:
-        value = self.table.get(key, [])
-        if not isinstance(value, list):
-            raise self.error(key, f"must be a list, got {value!r}")
-        if count is not None and len(value) != count:
-            raise self.error(key, f"must have {count} entries ({order}), got {len(value)}")
-        return value
-
-    def _as_word(self, key: str, value: str) -> str:
-        if not _WORD.fullmatch(value):
-            raise self.error(key, f"may use letters, digits, _ and - only, got {value!r}")
-        return value
-
-    def _as_number(self, key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.error(key, f"must be made of finite numbers, got {value!r}")
-        return float(value)
-
-
-def _find_urdf(file: _RobotFile) -> Path:
+def _find_urdf(file: RobotFile) -> Path:
     """The URDF's path: inside an installed distribution when `urdf_package` names one, else beside the robot file."""
     urdf = file.text("urdf")
     if "urdf_package" not in file.table:
@@ -267,7 +173,7 @@ def _find_urdf(file: _RobotFile) -> Path:
         package = file.text("urdf_package")
         remedy = f"another version of {package} may keep it elsewhere: pip install --upgrade {package}"
         try:
-            path = Path(metadata.distribution(package).locate_file(urdf))
+            path = Path(str(metadata.distribution(package).locate_file(urdf)))
         except metadata.PackageNotFoundError as error:
             hint = f"names {package!r}, which is not installed: pip install {package}"
             raise file.error("urdf_package", hint) from error
@@ -276,7 +182,7 @@ def _find_urdf(file: _RobotFile) -> Path:
     return path.resolve()
 
 
-def _joint_axes(file: _RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
+def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
     """Check that base, joints and feet are in the URDF and the legs in order; the joints' axes [J, 3]."""
     joints, base_link = values["joints"], values["base_link"]
     for key, names in (("base_link", (base_link,)), ("feet", values["feet"])):
@@ -312,7 +218,7 @@ def _joint_ranges(urdf: Urdf, values: dict) -> np.ndarray:
     return ranges
 
 
-def _check_order(file: _RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:
+def _check_order(file: RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:
     """Each leg's joints must hang from one another, and its first one lie on its side of their centre."""
     names = _joints_of_a_leg(len(joints))
     hips = origins[:: len(names)] - origins[:: len(names)].mean(axis=0)  # [4, 3]

@@ -2,7 +2,7 @@
 
 The only file that imports genesis.  It keeps here what that library does to its process: what it prints, the global
 torch state that ``gs.init`` changes, the order in which it must be imported, and what drawing needs of the system.  It
-turns joint targets into states, and states into pictures; it knows nothing about observations, rewards or episodes.
+turns joint targets into states; it knows nothing about observations, rewards or episodes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _import_genesis() -> Any:
     return importlib.import_module("genesis")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """An error's text on one line, with the remedy where OpenGL is missing: Genesis opens it in every scene."""
     text = " ".join(str(error).split())
     return f"{text}; {DRAWING_REMEDY}" if "EGL" in text or "OpenGL" in text else text
@@ -79,19 +79,19 @@ def _genesis_started() -> bool:
     return getattr(sys.modules.get("genesis"), "_initialized", False)
 
 
-def _start_genesis(device: torch.device) -> Any:
+def start_genesis(device: torch.device) -> Any:
     """Genesis, initialised; the first call in a process decides for all."""
     try:
         gs = _import_genesis()
     except ImportError as error:
-        raise VintixFastError(f"Genesis cannot be imported: {_said(error)}") from error
+        raise VintixFastError(f"Genesis cannot be imported: {said(error)}") from error
     if not _genesis_started():
         gs.init(backend=gs.cpu if device.type == "cpu" else gs.cuda, logging_level="error", precision="32")
     return gs
 
 
 @contextlib.contextmanager
-def _torch_globals_restored() -> Iterator[None]:
+def torch_globals_restored() -> Iterator[None]:
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     rng, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
@@ -136,12 +136,12 @@ class Simulator:
             expected = "a second or so where the process has built this robot before"
         say(f"Building {num_envs} x {robot.name} in Genesis: {expected} (kernel cache: {cache})")
         started = time.perf_counter()
-        with _torch_globals_restored():
-            self._gs = _start_genesis(self.device)
+        with torch_globals_restored():
+            self._gs = start_genesis(self.device)
             try:
                 self._build()
             except Exception as error:
-                raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {_said(error)}") from error
+                raise VintixFastError(f"Genesis cannot build {robot.urdf_path}: {said(error)}") from error
         if self._views is None:
             say("This Genesis keeps its state in another way: reading it through its public calls, which is slower")
         say(f"Built in {time.perf_counter() - started:.0f} s")
@@ -245,71 +245,11 @@ class Simulator:
 
     def state(self) -> RobotState:
         """The state after the last step or placement; the tensors are the caller's."""
-        return self.public_state() if self._views is None else RobotState(*self._views.read())
-
-    def public_state(self) -> RobotState:
-        """`state` through Genesis' public getters: the reference, and the way where there are no views."""
-        e = self._entity
-        return RobotState(
-            base_pos_m=e.get_pos(),
-            base_quat=e.get_quat(),
-            base_lin_vel_m_s=e.get_vel(),
-            base_ang_vel_rad_s=e.get_ang(),
-            joint_pos_rad=e.get_dofs_position(self._dofs),
-            joint_vel_rad_s=e.get_dofs_velocity(self._dofs),
-        )
+        if self._views is None:
+            return RobotState(*views.read_publicly(self._entity, self._dofs))
+        return RobotState(*self._views.read())
 
     def foot_contact(self) -> torch.Tensor:
         """Which lower legs touched something in the last step: bool [N, 4], legs FR, FL, RR, RL."""
         force_n = self._entity.get_links_net_contact_force()[:, self._feet]  # [N, 4, 3]
         return force_n.norm(dim=2) > CONTACT_N
-
-
-class Stage:
-    """A robot that is not simulated but put into poses and photographed, without a display.
-
-    Drivers can crash the process while it draws, which no exception reports: use a process of its own.
-
-    Args:
-        robot: the robot to show.
-        size: width and height of a picture in pixels.
-
-    Raises:
-        VintixFastError: nothing can be drawn here; the message says what to install.
-    """
-
-    def __init__(self, robot: Robot, size: tuple[int, int]) -> None:
-        with _torch_globals_restored():
-            gs = _start_genesis(torch.device("cpu"))
-            try:
-                self._scene = gs.Scene(
-                    vis_options=gs.options.VisOptions(
-                        background_color=(0.87, 0.91, 0.95), ambient_light=(0.45, 0.45, 0.45)
-                    ),
-                    profiling_options=gs.options.ProfilingOptions(show_FPS=False),
-                    show_viewer=False,
-                )
-                self._scene.add_entity(gs.morphs.Plane(tile_size=(0.5, 0.5)))
-                self._entity = self._scene.add_entity(gs.morphs.URDF(file=str(robot.urdf_path)))
-                self._camera = self._scene.add_camera(res=size, fov=30)
-                self._scene.build(n_envs=1)
-                self._camera.render()
-            except Exception as error:
-                raise VintixFastError(f"Genesis cannot draw {robot.name}: {_said(error)}") from error
-        self._qs = [self._entity.get_joint(name).qs_idx_local[0] for name in robot.joints]
-
-    def photograph(
-        self,
-        base_pos_m: torch.Tensor,
-        base_quat: torch.Tensor,
-        joint_pos_rad: torch.Tensor,
-        camera_m: tuple[float, float, float],
-        look_at_m: tuple[float, float, float],
-    ) -> Any:
-        """A picture of the robot in one pose of `RobotState`, from ``camera_m``: NumPy uint8 [height, width, 3]."""
-        qpos = torch.zeros(1, self._entity.n_qs)
-        qpos[0, :3], qpos[0, 3:7], qpos[0, self._qs] = base_pos_m, base_quat, joint_pos_rad
-        self._entity.set_qpos(qpos, zero_velocity=True)
-        # Without "up" the camera keeps the roll that it had in its last pose.
-        self._camera.set_pose(pos=camera_m, lookat=look_at_m, up=(0.0, 0.0, 1.0))
-        return self._camera.render(force_render=True)[0]

@@ -3,7 +3,7 @@
 Data flows simulator -> state -> (observation, reward, end of episode).  What is asked for is a `TaskConfig`, what an
 observation holds an `ObservationLayout`.  The arithmetic is done by one of two kernels, compiled for tensors on a CPU,
 Triton's on a GPU; `vintix_fast.kernels.reference` has it in plain torch.  Knows nothing about policies, files or
-Genesis; the simulator is anything with the methods of `vintix_fast.world.simulator.Simulator`.
+Genesis; the simulator is any `Simulation`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
 from vintix_fast import _core
 from vintix_fast.kernels.reference import TaskConstants
 from vintix_fast.world.robot import Robot
-from vintix_fast.world.simulator import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S
+from vintix_fast.world.simulator import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S, RobotState
 from vintix_fast.world.starts import Starts
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
@@ -46,6 +47,22 @@ class StepResult:
         return self.terminated | self.truncated
 
 
+class Simulation(Protocol):
+    """What the task, and a recording of it, need of `vintix_fast.world.simulator.Simulator`."""
+
+    robot: Robot
+    num_envs: int
+    device: torch.device
+
+    def reset_scene(self) -> None: ...
+    def place(
+        self, mask: torch.Tensor, base_quat: torch.Tensor, joint_pos_rad: torch.Tensor, base_xy_m: torch.Tensor, /
+    ) -> None: ...
+    def step(self, joint_target_rad: torch.Tensor, /) -> torch.Tensor: ...
+    def state(self) -> RobotState: ...
+    def foot_contact(self) -> torch.Tensor: ...
+
+
 def task_constants(robot: Robot, config: TaskConfig, max_steps: int) -> TaskConstants:
     """Everything that the kernels must be told."""
     return TaskConstants(
@@ -66,7 +83,7 @@ class CompiledStep:
     Standardises nothing: a CPU's policy does so while it reads an observation.
     """
 
-    statistics = None
+    statistics: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __init__(self, constants: TaskConstants) -> None:
         self._core = _core.TaskStep(constants)
@@ -75,11 +92,13 @@ class CompiledStep:
         arrays = [tensor.numpy() for tensor in (*state, action.detach(), *rest)]
         return [torch.from_numpy(array) for array in self._core.step(*arrays)]
 
-    def observe(self, state: Sequence[torch.Tensor], mask: torch.Tensor, observation: torch.Tensor, _=None) -> None:
+    def observe(
+        self, state: Sequence[torch.Tensor], mask: torch.Tensor, observation: torch.Tensor, _: object = None
+    ) -> None:
         self._core.observe(*(tensor.numpy() for tensor in (*state, mask, observation)))
 
 
-def triton_step(constants: TaskConstants, device: torch.device):
+def triton_step(constants: TaskConstants, device: torch.device) -> Any:
     """`vintix_fast.kernels.task.TaskStep`; triton is not installed everywhere."""
     from vintix_fast.kernels.task import TaskStep
 
@@ -90,7 +109,7 @@ class WalkingTask:
     """The task in ``simulator.num_envs`` environments.
 
     Args:
-        simulator: see `vintix_fast.world.simulator.Simulator`.
+        simulator: see `Simulation`.
         robot: target height and default pose.
         max_steps: an episode is truncated after this many steps.
         masked: in every step place the environments whose episode ended, be it none, so that the host need not know
@@ -100,7 +119,7 @@ class WalkingTask:
 
     def __init__(
         self,
-        simulator,
+        simulator: Simulation,
         robot: Robot,
         max_steps: int = 1000,
         masked: bool | None = None,

@@ -22,8 +22,8 @@ class Urdf:
             raise InputFileError(f"URDF {path} cannot be read: {error}") from error
         if root.tag != "robot":
             raise InputFileError(f"URDF {path} holds <{root.tag}> where <robot> is expected")
-        self.links = [link.get("name") for link in root.findall("link")]
-        self.joints = {joint.get("name"): joint for joint in root.findall("joint")}
+        self.links = [link.get("name", "") for link in root.findall("link")]
+        self.joints = {joint.get("name", ""): joint for joint in root.findall("joint")}
         self.turning = [n for n, joint in self.joints.items() if joint.get("type") in ("revolute", "continuous")]
         self.joint_above = {self._end(joint, "child"): joint for joint in self.joints.values()}
 

@@ -111,12 +111,14 @@ def bind(gs: Any, scene: Any, entity: Any, joint_dofs: torch.Tensor) -> StateVie
         return None
 
 
+def read_publicly(entity: Any, joint_dofs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What `StateViews.read` gives, through Genesis' public getters: the reference, and the way without views."""
+    joints = entity.get_dofs_position(joint_dofs), entity.get_dofs_velocity(joint_dofs)
+    return entity.get_pos(), entity.get_quat(), entity.get_vel(), entity.get_ang(), *joints
+
+
 def _read_alike(views: StateViews, entity: Any, joint_dofs: torch.Tensor) -> bool:
-    expected = (
-        entity.get_pos(), entity.get_quat(), entity.get_vel(), entity.get_ang(),
-        entity.get_dofs_position(joint_dofs), entity.get_dofs_velocity(joint_dofs),
-    )  # fmt: skip
     # A GPU rounds the base's velocity in another way.
     tolerance = 1e-5 if joint_dofs.is_cuda else 0.0
-    pairs = zip(views.read(), expected, strict=True)
+    pairs = zip(views.read(), read_publicly(entity, joint_dofs), strict=True)
     return all(torch.allclose(seen, public, rtol=tolerance, atol=tolerance) for seen, public in pairs)

@@ -1,4 +1,7 @@
-"""The bundled checkpoints: what they are called and where they lie.  Reads nothing of them but their cards."""
+"""The bundled checkpoints: what they are called and where they lie.  Reads nothing of them but their cards.
+
+Not in model/, which imports torch: options name a checkpoint, and ``--help`` must not wait for that.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,7 @@ def bundled_models() -> dict[str, dict[str, Any]]:
 
 
 def checkpoint_path(value: str | Path) -> Path:
-    """A checkpoint's directory: ``builtin:<name>`` is a bundled one, anything else a path.
-
-    Raises:
-        UsageError: no bundled checkpoint has this name.
-    """
+    """A checkpoint's directory: ``builtin:<name>`` is a bundled one, or a UsageError; anything else a path."""
     text = str(value)
     if not text.startswith(BUILTIN_PREFIX):
         return Path(value)
