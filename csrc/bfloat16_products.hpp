@@ -70,6 +70,19 @@ inline void narrow(__m512 x, std::uint16_t* to) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
 }
 
+// Rows of bfloat16 [rows][columns] -> paired [rows / 2][columns]; columns a multiple of 16.
+void pair_rows(const std::uint16_t* from, std::size_t from_stride, std::uint32_t* to, std::size_t rows,
+               std::size_t columns) {
+  for (std::size_t row = 0; row < rows; row += 2) {
+    const std::uint16_t *even = from + row * from_stride, *odd = even + from_stride;
+    for (std::size_t c = 0; c < columns; c += 16, to += 16) {
+      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + c)));
+      const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + c)));
+      _mm512_store_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+  }
+}
+
 // [rows][columns] words -> [columns][rows]; both multiples of 16.
 void transpose(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to, std::size_t to_stride,
                std::size_t rows, std::size_t columns) {

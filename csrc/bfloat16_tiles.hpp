@@ -73,18 +73,6 @@ inline void store_both(const Block<4, 4>& block, const Zipper& zipper, std::uint
   }
 }
 
-// Rows of bfloat16 [rows][columns] -> paired [rows / 2][columns]; columns a multiple of 16.
-void pair_rows(const std::uint16_t* from, std::uint32_t* to, std::size_t rows, std::size_t columns) {
-  for (std::size_t row = 0; row < rows; row += 2) {
-    const std::uint16_t *even = from + row * columns, *odd = even + columns;
-    for (std::size_t c = 0; c < columns; c += 16) {
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + c)));
-      const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + c)));
-      _mm512_storeu_si512(to + row / 2 * columns + c, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-  }
-}
-
 // ---------------------------------------------------------------------------------------------------------------- norms
 
 // A head's rows lie far apart: the processor does not see by itself which will be read next.
