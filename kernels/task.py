@@ -240,4 +240,7 @@ class TaskStep:
 
     def _standardised(self, out: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Where to write it, mean and deviation; without ``out`` what no kernel reads."""
-        return (self._default,) * 3 if out is None else (out, *self.statistics)
+        if out is None:
+            return (self._default,) * 3
+        assert self.statistics is not None  # by which else was it made?
+        return (out, *self.statistics)

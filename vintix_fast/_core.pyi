@@ -155,7 +155,7 @@ class PolicyDecoder:
         slopes: Sequence[float],
         score_bounds: Sequence[float],
         spans: Sequence[Sequence[int]],
-        cache_dtype: Literal["float32", "int8"],
+        cache_dtype: str,
         dropped_mass: float,
         threads: int,
         implementation: str = "",
@@ -167,6 +167,7 @@ class PolicyDecoder:
             slopes: ALiBi's, one for each head.
             score_bounds: of |q . k| / sqrt(head_dim), one for each layer; infinity where there is none.
             spans: [layers][heads], tokens that a head may see, the new one included.
+            cache_dtype: "float32" or "int8".
 
         Raises:
             TypeError, ValueError: an argument is not as described, a weight is missing or has another shape.
