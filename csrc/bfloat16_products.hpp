@@ -35,6 +35,15 @@ using Floats = Buffer<float>;
 template <int Rows, int Vectors>
 using Block = __m512[Rows][Vectors];  // Rows by 16 * Vectors sums
 
+// act(row, vector) for each vector of a block, unrolled: only then do all of them stay in registers.
+template <int Rows, int Vectors, typename Act>
+inline __attribute__((always_inline)) void each(const Act& act) {
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) act(r, v);
+}
+
 // block += A B: a rows of pairs (`a_stride` words apart, a pair `a_next` after the one before), b paired (`b_stride` words
 // from one pair of rows to the next).
 template <int Rows, int Vectors>

@@ -11,15 +11,9 @@ inline void accumulate_columns(std::size_t rows, const std::uint32_t* a, std::si
   for (std::size_t row = 0; row < rows; row += 4) {
     Block<4, Vectors> block;
     float* at = c + row * c_stride;
-#pragma GCC unroll 8
-    for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) block[r][v] = _mm512_loadu_ps(at + r * c_stride + 16 * v);
+    each<4, Vectors>([&](int r, int v) { block[r][v] = _mm512_loadu_ps(at + r * c_stride + 16 * v); });
     multiply<4, Vectors>(a + row * a_stride, a_stride, b, b_stride, pairs, block);
-#pragma GCC unroll 8
-    for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) _mm512_storeu_ps(at + r * c_stride + 16 * v, block[r][v]);
+    each<4, Vectors>([&](int r, int v) { _mm512_storeu_ps(at + r * c_stride + 16 * v, block[r][v]); });
   }
 }
 

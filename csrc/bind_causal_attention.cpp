@@ -84,9 +84,7 @@ class BoundAttention {
 }  // namespace
 
 void bind_causal_attention(py::module_& module) {
-  py::class_<BoundAttention>(module, "CausalAttention",
-                             "Causal attention with ALiBi in bfloat16.\n\n"
-                             "See _core.pyi for signatures; csrc/causal_attention.hpp for what it does.")
+  py::class_<BoundAttention>(module, "CausalAttention", "See _core.pyi and csrc/causal_attention.hpp.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
                     const py::object&, const py::object&, float, float, std::size_t>(),
            py::arg("qkv"), py::arg("slopes"), py::arg("q_weight"), py::arg("q_bias"), py::arg("k_weight"),

@@ -73,9 +73,7 @@ void observe_arrays(const TaskConstants& task, const State& arrays, const py::ar
 }  // namespace
 
 void bind_task(py::module_& module) {
-  py::class_<TaskConstants>(module, "TaskStep",
-                            "The walking task in one pass; see _core.pyi for signatures, csrc/task.hpp for what it "
-                            "does.")
+  py::class_<TaskConstants>(module, "TaskStep", "See _core.pyi and csrc/task.hpp.")
       .def(py::init([](const py::object& constants) {
              const py::object config = constants.attr("config"), layout = constants.attr("layout");
              TaskConstants task{constants.attr("default_pose_rad").cast<std::vector<float>>(),

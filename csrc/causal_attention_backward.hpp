@@ -86,10 +86,7 @@ class Backward {
     for (std::size_t row = 0; row < kTile; row += 4) {
       Block<4, 4> block;
       const std::size_t t = query * kTile + row;
-#pragma GCC unroll 8
-      for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < 4; ++v) block[r][v] = _mm512_set1_ps(-deltas_[t + r]);
+      each<4, 4>([&](int r, int v) { block[r][v] = _mm512_set1_ps(-deltas_[t + r]); });
       multiply<4, 4>(grads_ + t * dim_ / 2, dim_ / 2, values_ + key * kTile * dim_ / 2, kTile, dim_ / 2, block);
 #pragma GCC unroll 8
       for (int r = 0; r < 4; r += 2) {

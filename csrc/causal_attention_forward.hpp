@@ -49,10 +49,7 @@ class Forward {
       }
       multiply<4, 4>(head_.queries + (first_query + row) * dim_ / 2, dim_ / 2, keys_ + key * kTile * dim_ / 2, kTile,
                      dim_ / 2, block);
-#pragma GCC unroll 8
-      for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < 4; ++v) block[r][v] = exp2(block[r][v]);
+      each<4, 4>([&](int r, int v) { block[r][v] = exp2(block[r][v]); });
       if (!whole) hide(block, first_query + row, first_key);
 #pragma GCC unroll 8
       for (int r = 0; r < 4; ++r) {

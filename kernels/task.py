@@ -142,6 +142,7 @@ def _step_kernel(
     tl.store(terminated_ptr + env, terminated)
     tl.store(truncated_ptr + env, (step_num >= max_steps) & (terminated == 0))
 
+    # The action of this step is the next one's last action.
     is_joint = column < num_joints
     action = tl.load(action_ptr + env * num_joints + column, mask=is_joint, other=0.0)
     action = tl.where(action > action_clip, action_clip, action)  # comparisons, because NaN is to stay

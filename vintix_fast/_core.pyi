@@ -61,9 +61,7 @@ class TrajectoryWriter:
             OSError: The file cannot be created.
         """
 
-    def append(
-        self, arrays: dict[str, npt.NDArray[np.generic]], active: npt.NDArray[np.uint8] | _Bool
-    ) -> None:
+    def append(self, arrays: dict[str, npt.NDArray[np.generic]], active: npt.NDArray[np.uint8] | _Bool) -> None:
         """Copies one step of all environments; waits, without the GIL, only while the queue is full.
 
         Args:

@@ -83,7 +83,7 @@ class CompiledPolicy(Actor):
         config, info, transformer = model.config, model.tasks[task_name], model.transformer
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
-        half = dropped_mass / 2
+        half = dropped_mass / 2  # for old tokens, and for values whose scores were computed
         self._decoder = PolicyDecoder(
             decoder_weights(model, task_name),
             num_envs=num_envs,
@@ -98,6 +98,7 @@ class CompiledPolicy(Actor):
             threads=threads or torch.get_num_threads(),
             implementation=implementation or "",
         )
+        # What the model is shown beside the next observation.
         self._last_action = np.zeros((num_envs, info.action_dim), np.float32)
         self._last_reward = np.zeros(num_envs, np.float32)
 

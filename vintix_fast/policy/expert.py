@@ -48,8 +48,8 @@ class ExpertPolicy(Actor):
 
     def __init__(self, network: nn.Sequential, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._network = network.to(device).eval()
-        bias = [*network.parameters()][-1]  # of the last layer
-        self._last_action = torch.zeros(num_envs, len(bias), device=device)
+        actions: int = network[-1].out_features  # type: ignore[assignment]  # of a linear layer
+        self._last_action = torch.zeros(num_envs, actions, device=device)
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._last_action[slice(None) if mask is None else mask] = 0.0
@@ -83,6 +83,7 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         raise InputFileError(
             f"expert {path} lacks {', '.join(absent)}; give the --output-dir of a finished `vintix-fast expert`"
         )
+    # The weights' last bias says for how many joints it was trained.
     try:
         card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
         weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)

@@ -98,7 +98,11 @@ def collect(
 
 
 def _columns(
-    observation: torch.Tensor, action: torch.Tensor, mean_action: torch.Tensor, step_num: torch.Tensor, result: StepResult
+    observation: torch.Tensor,
+    action: torch.Tensor,
+    mean_action: torch.Tensor,
+    step_num: torch.Tensor,
+    result: StepResult,
 ) -> dict[str, torch.Tensor]:
     return {
         "proprio_observation": observation,

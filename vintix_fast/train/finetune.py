@@ -235,9 +235,7 @@ def _core_loss(model: Vintix, task_name: str, config: FinetuneConfig) -> compile
     return compiled.DecoderLoss(decoder, *model.action_units(task_name))
 
 
-def _eager(
-    loss_of: Loss, optimiser: torch.optim.Optimizer, config: FinetuneConfig, device: torch.device
-) -> TakeStep:
+def _eager(loss_of: Loss, optimiser: torch.optim.Optimizer, config: FinetuneConfig, device: torch.device) -> TakeStep:
     def take_step(step: int, drawn: Drawn) -> TrainingStep:
         with region("forward"), torch.autocast(device.type, torch.bfloat16, enabled=bool(config.bf16)):
             loss = loss_of(*drawn)
