@@ -61,6 +61,7 @@ def plain_finetune(
     # The group alone is trained; whether the others get gradients all the same is what is measured.
     model.eval()
     parameters = [parameter for _, parameter in model.group_parameters(model.tasks[task_name].group_name)]
+    # Without ``every_gradient`` the transformer is constant, in its own precision.
     model.requires_grad_(True)
     transformer = model.transformer if every_gradient else frozen(model.transformer, bf16=False)
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
@@ -186,6 +187,7 @@ def measure(
         fast = add_row("the trainer", finetune, steps)
     # Its steps are so short that more of them are timed.
     decoder = add_row("decoder only", finetune, 4 * steps, bf16=bf16, train="decoder")
+    # The trainer's figures on top, and every row.
     return {
         "tokens_per_s": fast["tokens_per_s"],
         "plain_tokens_per_s": plain["tokens_per_s"],

@@ -47,8 +47,8 @@ inline __attribute__((always_inline)) void each(const Act& act) {
 // block += A B: a rows of pairs (`a_stride` words apart, a pair `a_next` after the one before), b paired (`b_stride` words
 // from one pair of rows to the next).
 template <int Rows, int Vectors>
-inline void multiply(const std::uint32_t* a, std::size_t a_stride, std::size_t a_next, const std::uint32_t* b,
-                     std::size_t b_stride, std::size_t pairs, Block<Rows, Vectors>& block) {
+inline void multiply(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
+                     std::size_t pairs, Block<Rows, Vectors>& block, std::size_t a_next = 1) {
   for (std::size_t k = 0; k < pairs; ++k) {
     __m512bh right[Vectors];
 #pragma GCC unroll 8
@@ -60,12 +60,6 @@ inline void multiply(const std::uint32_t* a, std::size_t a_stride, std::size_t a
       for (int v = 0; v < Vectors; ++v) block[r][v] = _mm512_dpbf16_ps(block[r][v], left, right[v]);
     }
   }
-}
-
-template <int Rows, int Vectors>
-inline void multiply(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
-                     std::size_t pairs, Block<Rows, Vectors>& block) {
-  multiply<Rows, Vectors>(a, a_stride, 1, b, b_stride, pairs, block);
 }
 
 // ------------------------------------------------------------------------------------------------------------- layouts

@@ -223,11 +223,7 @@ void bind_trajectory_writer(py::module_& module) {
       .def_property_readonly("stats", &BoundWriter::stats)
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](BoundWriter& self, const py::object& type, const py::object&, const py::object&) {
-        if (type.is_none()) {
-          self.close();
-        } else {
-          self.abort();
-        }
+        type.is_none() ? self.close() : self.abort();
         return false;
       });
 }

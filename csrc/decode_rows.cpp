@@ -136,14 +136,13 @@ std::size_t decode_rows(const Model& m, const Step& step, int first, int rows, f
         m.cache_type == CacheType::float32 ? attend_rows<CacheType::float32> : attend_rows<CacheType::int8>;
     bytes += attend_type(m, layer, step, first, rows, projected, wide, attended, stride, scratch);
     linear(layer.out_proj, attended, stride, projected, wide, rows);
+    const auto add_attention = [&] {
+      for (int r = 0; r < rows; ++r) add(x + r * stride, projected + r * wide, stride);
+    };
     // A parallel MLP reads the residual stream as it was before attention.
-    if (!m.parallel_residual) {
-      for (int r = 0; r < rows; ++r) add(x + r * stride, projected + r * wide, stride);
-    }
+    if (!m.parallel_residual) add_attention();
     if (layer.norm2.weight != nullptr) normalise_rows(layer.norm2, x, normed, stride, rows);
-    if (m.parallel_residual) {
-      for (int r = 0; r < rows; ++r) add(x + r * stride, projected + r * wide, stride);
-    }
+    if (m.parallel_residual) add_attention();
     linear(layer.fc, normed, stride, inner, middle, rows);
     if (layer.gate.weight != nullptr) {
       linear(layer.gate, normed, stride, gate, middle, rows);

@@ -129,7 +129,7 @@ class Pass {
         float* at = sums + n * width_ + column;
         Block<kRows, 4> block;
         each<kRows, 4>([&](int r, int v) { block[r][v] = _mm512_load_ps(at + r * width_ + 16 * v); });
-        multiply<kRows, 4>(left, 1, panel, paired_ + column * pairs, kPanel, pairs, block);
+        multiply<kRows, 4>(left, 1, paired_ + column * pairs, kPanel, pairs, block, panel);
         each<kRows, 4>([&](int r, int v) { _mm512_store_ps(at + r * width_ + 16 * v, block[r][v]); });
       }
     }

@@ -109,6 +109,7 @@ def _query_gradient_kernel(
     q = _load(q_ptr, query, dim, q_token, length, DIM)
     place = (row * length + query) * heads + head
     grad_out = _load(grad_out_ptr + (row * length * heads + head) * DIM, query, dim, heads * DIM, length, DIM)
+    # What the forward pass left of each query: its softmax's sum, and output . gradient.
     log_sum = tl.load(log_sum_ptr + place, mask=query < length, other=0.0)
     delta = tl.load(delta_ptr + place, mask=query < length, other=0.0)
     grad_q = tl.zeros([QUERIES, BLOCK_DIM], tl.float32)
@@ -120,6 +121,7 @@ def _query_gradient_kernel(
         weight = tl.exp2(score - log_sum[:, None])
         v = _load(v_ptr, key, dim, v_token, length, DIM)
         grad_weight = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
+        # Rounded to the inputs' type, as the weights were in the forward pass; sums stay in float32.
         grad_score = weight * (grad_weight - delta[:, None]) * scale
         grad_q += tl.dot(grad_score.to(k.dtype), k, input_precision=PRECISION)
     tl.store(

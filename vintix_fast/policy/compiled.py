@@ -80,6 +80,7 @@ class CompiledPolicy(Actor):
         threads: int | None = None,
         implementation: str | None = None,
     ) -> None:
+        # The core knows tensors and sizes; what else shapes a step it is told.
         config, info, transformer = model.config, model.tasks[task_name], model.transformer
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")

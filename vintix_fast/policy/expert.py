@@ -77,6 +77,7 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         InputFileError: a file is missing or broken.
         UsageError: it is the expert of another robot.
     """
+    # An unfinished training has no card yet.
     path = Path(path)
     absent = [name for name in (WEIGHTS_FILE, CARD_FILE) if not (path / name).is_file()]
     if absent:
@@ -92,6 +93,7 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
+    # Joints of another robot may be as many, and turn the other way.
     if robot is not None and name != robot.name:
         raise UsageError(f"--expert {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
     return network, card

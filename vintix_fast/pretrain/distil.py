@@ -132,6 +132,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
         policy = ExpertPolicy(network, config.num_envs, config.device)
         check_interrupt()
         directory.begin()
+        # A round that is all there is passed over, so that a resumed run goes on where it stopped.
         collecting = time.perf_counter()
         try:
             for index in range(config.histories // config.num_envs):

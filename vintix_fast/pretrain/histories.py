@@ -75,6 +75,7 @@ def read_histories(
     # The choice of what is held out depends on a robot's own histories alone, not on who else is there.
     robots = []
     for task_name, (group_name, histories, skipped) in found.items():
+        # One history is for training; of several at least one is held out, and not all.
         several = held_out > 0.0 and len(histories) > 1
         kept = min(max(1, round(held_out * len(histories))), len(histories) - 1) if several else 0
         chosen = set(np.random.default_rng(seed).permutation(len(histories))[:kept].tolist())

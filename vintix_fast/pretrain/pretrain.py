@@ -55,6 +55,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     directory = run_directory(config)
     directory.check()
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
+    # A resumed training takes its state over the first model's.
     model = _first_model(config, robots, progress.say)
     training = _Training(config, directory.path, model, robots)
     if config.resume:
@@ -294,11 +295,12 @@ def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -
                 raise UsageError(
                     f"--data {other} and --data {path} have the same {label}, {of(path)}; join or rename them"
                 )
-    # All trainings are checked before the first begins; a resumed run may not have begun the later ones.
+    # All trainings are checked before the first begins.
     for left_out in config.data:
         name = f"without-{left_out.resolve().name}"
         directory = config.output_dir / name
         others = tuple(path for path in config.data if path != left_out)
+        # Where a resumed run was stopped early, later trainings begin now.
         begun = config.resume and directory.is_dir()
         trainings[name] = replace(config, data=others, output_dir=directory, resume=begun)
         run_directory(trainings[name]).check()
