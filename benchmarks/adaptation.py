@@ -168,24 +168,19 @@ def main(arguments: list[str] | None = None) -> int:
 def run_robot(robot: str, specs: list[Spec], out: Path, experts: Path) -> int:
     """A robot's runs, then their measurements; returns 1 if one of them failed, and does the others all the same."""
     scenes = functools.cache(lambda num_envs: Simulator(load_robot(robot), num_envs))
-    failures = 0
-    for spec in specs:
-        try:
-            run_spec(spec, out, scenes, experts)
-        except Interrupted:
-            raise
-        except VintixFastError as error:
-            print(f"{spec}: FAILED: {error}", file=sys.stderr, flush=True)
-            failures = 1
     known: dict[tuple[str, int], dict[str, Any]] = {}
-    for spec in specs:
-        try:
-            measure_spec(spec, out, scenes, known)
-        except Interrupted:
-            raise
-        except (VintixFastError, OSError) as error:
-            print(f"{spec}: measuring FAILED: {error}", file=sys.stderr, flush=True)
-            failures = 1
+    run = functools.partial(run_spec, out=out, scenes=scenes, experts=experts)
+    measure = functools.partial(measure_spec, out=out, scenes=scenes, known=known)
+    failures = 0
+    for label, act in (("", run), ("measuring ", measure)):
+        for spec in specs:
+            try:
+                act(spec)
+            except Interrupted:
+                raise
+            except (VintixFastError, OSError) as error:
+                print(f"{spec}: {label}FAILED: {error}", file=sys.stderr, flush=True)
+                failures = 1
     return failures
 
 

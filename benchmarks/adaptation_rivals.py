@@ -58,6 +58,7 @@ Scenes = Callable[[int], Any]
 
 def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, experts: Path) -> None:
     """Self-improvement without a pretrained model; of that it takes only the statistics of what robots sense."""
+    # Untrained, its last layer small: the robot stands still at first.
     run, task = _begin(config, scenes(config.envs))
     improver, (mean, std) = make_improver(config.improve), _statistics(config)
     with torch.random.fork_rng(devices=[]):
@@ -74,10 +75,12 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
         save_expert(run.model_dir(loop), standardised(network, mean, std), config, HIDDEN_DIMS)
         return measure(task, policy(network), config.gate.episodes, config.seed, True, Progress())
 
+    # What the first model returns is what the first loop must beat.
     evaluation = judge(0, best)
     best_return, total, replay = evaluation.mean_return, 0, []
     rows = [{"loop": 0, "accepted": True, "total_env_steps": 0} | _numbers(evaluation)]
     for loop in range(1, config.num_improvement_loops + 1):
+        # Collect as adapt does: the same ladder, seeds and numbers of steps.
         strengths = ladder(task.num_envs, config.collect.noise)
         noise = Noise(strengths, task.layout.num_joints, seed_for(config, loop - 1, "noise"))
         collection = collect(
@@ -85,6 +88,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
             random_starts=config.collect.random_starts, min_steps=config.collect.min_steps_per_loop,
             noise=noise, keep=True,
         )  # fmt: skip
+        # The critic learns of all collections since the last gain, the network of this one.
         replay.append(collection.histories)
         total += collection.env_steps
         started = time.perf_counter()
@@ -94,6 +98,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
         network = regressed(best, learn_from, targets, mean, std, seed_for(config, loop, "windows"))
         row = {"loop": loop, "total_env_steps": total, "collect_seconds": collection.seconds}
         row["train_seconds"] = time.perf_counter() - started
+        # The gate: a model that is no better is undone, and its data kept.
         evaluation = judge(loop, network)
         row["accepted"] = evaluation.mean_return > best_return
         improver.learn_of(row["accepted"])
@@ -148,6 +153,7 @@ def ppo_from_expert(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes
         make = f"vintix-fast expert --robot-type {reference.name} --output-dir {path}"
         print(f"{config.robot_type}: PPO from expert is left out, there is no expert in {path}; make one: {make}")
         return
+    # The expert as it would be for this robot's joints is the first model.
     network, card = load_expert(path, reference)
     network = converted(network, joint_signs(robot, reference))
     settings = ExpertConfig(
@@ -162,9 +168,11 @@ def ppo_from_expert(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes
     with torch.random.fork_rng(devices=[]), silence:
         torch.manual_seed(config.seed)
         runner = OnPolicyRunner(env, ppo_settings(settings), None, config.engine.device)
+        # Only the actor begins with the expert's weights; PPO's critic starts from nothing.
         actor = runner.alg.get_policy()
         actor.load_state_dict(actor.state_dict() | {f"mlp.{k}": v for k, v in network.state_dict().items()})
         for loop, limit in enumerate((limit for limit in limits if limit), start=1):
+            # As many whole iterations as fit below the limit.
             started, iterations = time.perf_counter(), limit // per_iteration - done
             try:
                 runner.learn(iterations, init_at_random_ep_len=loop == 1)

@@ -52,26 +52,17 @@ class Walk:
     step_num: torch.Tensor
 
 
-class FullContext(Actor):
-    """A policy that keeps its history when a rollout begins."""
+class FullContext:
+    """A policy that keeps its history when a rollout begins; but for that it is the policy."""
 
     def __init__(self, policy: Actor) -> None:
-        self._policy, self.statistics = policy, policy.statistics
+        self._policy = policy
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         """Nothing."""
 
-    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
-        return self._policy.act(observation, step_num)
-
-    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        self._policy.observe(action, reward)
-
-    def begin(self, *shown: torch.Tensor | None) -> None:
-        self._policy.begin(*shown)
-
-    def finish(self) -> torch.Tensor:
-        return self._policy.finish()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
 
 
 def measure(
@@ -92,6 +83,7 @@ def measure(
     """
     contexts = sorted({min(SHORT_CONTEXT, context_len), context_len})
     plain, settings, bandwidth = {}, [], 0.0
+    # The plain way has one environment, whether that is asked for or not.
     only_plain = [1] if config.plain_steps and 1 not in config.num_envs else []
     for num_envs in [*only_plain, *config.num_envs]:
         task = WalkingTask(Simulator(robot, num_envs, config.engine.device, say), robot)
@@ -100,6 +92,7 @@ def measure(
             plain = {c: plain_steps_per_s(model, task_name, task, c, config.plain_steps) for c in contexts}
         if num_envs in config.num_envs:
             policy_with = functools.partial(make_policy, model, task_name, num_envs, **config.engine.policy_options)
+            # All contexts repeat the same walk.
             walk = record_walk(task, policy_with(contexts[0]), config.steps_of(num_envs))
             for context in contexts:
                 say(f"{num_envs} environments, context {context}")
@@ -109,7 +102,9 @@ def measure(
                 if config.engine.kind == "torch":  # it reads all that it keeps
                     setting["read_bytes_per_step"] = num_envs * kept
                 settings.append(setting)
+                # The machine's best is the ceiling, however busy it was in one setting.
                 bandwidth = max(bandwidth, read_bandwidth(config.engine.device))
+    # What needs all settings: the ceiling, and the plain way's speed.
     for setting in settings:
         read = setting["read_bytes_per_step"]
         setting["bandwidth_bytes_per_s"] = bandwidth

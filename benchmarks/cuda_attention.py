@@ -32,6 +32,7 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
     slopes = torch.tensor(model.transformer.slopes, device=device)
     bound = model.transformer.blocks[0].attention.score_bound()
     kept = torch.tensor(spans_for(bound, model.transformer.slopes, length, 1e-2), dtype=torch.int32, device=device)
+    # Each way gets what it asks for: spans, a dense bias, or a mask of blocks.
     everything = torch.full_like(kept, length)
     bias = _alibi(heads, length, length, torch.bfloat16, device)[None]
     mask = create_block_mask(
@@ -54,11 +55,13 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
         "kernel, whole histories": lambda *x: causal_attention(*x, slopes, everything),
         "kernel": lambda *x: causal_attention(*x, slopes, kept),
     }
+    # Queries and keys are normalised, as the model's are.
     generator = torch.Generator(device).manual_seed(0)
     normed = torch.nn.functional.layer_norm
     q, k, v = torch.randn(3, batch_size, length, heads, dim, device=device, generator=generator)
     inputs = [x.bfloat16().requires_grad_() for x in (normed(q, (dim,)), normed(k, (dim,)), v)]
     grad = torch.randn(v.shape, device=device, generator=generator).bfloat16()
+    # The truth that errors are measured against.
     exact = [x.detach().float().requires_grad_() for x in inputs]
     truth = torch.autograd.grad(
         dense(*exact, bias=_alibi(heads, length, length, torch.float32, device)[None]), exact, grad.float()
@@ -67,6 +70,7 @@ def measure_attention(model: Vintix, batch_size: int, length: int) -> dict[str, 
     for name, attend in ways.items():
         result[f"{name}_forward_ms"] = _graph_ms(lambda attend=attend: attend(*inputs))
         result[f"{name}_ms"] = _graph_ms(lambda attend=attend: torch.autograd.grad(attend(*inputs), inputs, grad))
+        # The worst of the three gradients counts.
         found = torch.autograd.grad(attend(*inputs), inputs, grad)
         result[f"{name}_error"] = max(
             float((a.float() - b).norm() / b.norm()) for a, b in zip(found, truth, strict=True)

@@ -1,10 +1,9 @@
-"""The policy's step on a GPU, without a simulator: eager against a CUDA graph, kernels against plain torch.
+"""The policy's step on a GPU, without a simulator: eager against a CUDA graph.
 
 Measured with full histories of ``--context-len`` tokens, for every dtype of the cache that fits:
 
 - the whole policy step, launched one by one and replayed from a graph: the GPU's time, and the host's to launch it;
-- decode attention of one layer, kernel and plain version, and the kernel's share of the memory bandwidth measured here;
-- the step of the task with its observation standardised, kernel and plain version;
+- decode attention of one layer, and its share of the memory bandwidth measured here;
 - how often the host waits for the GPU in a step of the policy with a masked reset and with columns on their way to the
   host, as far as torch's synchronisation debugging notices.
 
@@ -24,21 +23,15 @@ from collections.abc import Callable
 
 import torch
 
-from vintix_fast import kernels
-from vintix_fast.kernels import reference
 from vintix_fast.model import ContextCache, Vintix, load_checkpoint
 from vintix_fast.model.cache import DTYPES
 from vintix_fast.policy import GraphPolicy
 from vintix_fast.rollout import HostCopies
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.world.layout import QUADRUPED
-from vintix_fast.world.robot import load_robot
-from vintix_fast.world.task import task_constants, triton_step
-from vintix_fast.world.task_config import DEFAULT_TASK
 
 TASK = "go2_walking_ad"
-SPARE_BYTES = 2 << 30  # left for activations, and for the plain attention of a part of the environments
-REFERENCE_SHARE = 16  # the plain attention needs the cache in float32, so it runs on one part of so many
+SPARE_BYTES = 2 << 30  # left for activations
 
 
 def times_ms(step: Callable[[], object], repeats: int = 50) -> tuple[float, float]:
@@ -94,47 +87,20 @@ def measure_policy(model: Vintix, args: argparse.Namespace, dtype: torch.dtype) 
 
 
 def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtype, gb_s: float) -> dict[str, float]:
-    """One layer's kernel over all environments; kernel and plain version over a part of them."""
+    """One layer's kernel over all environments."""
     config = model.config
     spans = model.transformer.spans(args.context_len)
-
-    def run(num_envs: int, attend: Callable[..., torch.Tensor]) -> tuple[float, ContextCache]:
-        cache = ContextCache(config, num_envs, args.context_len, model.device, dtype, spans)
-        cache.length.fill_(args.context_len)
-        cache.advance()
-        heads = (num_envs, config.transformer_heads, config.head_dim)
-        q, k, v = (torch.randn(heads, device=model.device) for _ in range(3))
-        rest = (cache._slot, cache.length, cache.spans[0], cache._slopes)
-        return times_ms(lambda: attend(q, k, v, cache.rings[0], *rest), 20)[0], cache
-
-    part = max(1, args.num_envs // REFERENCE_SHARE)
-    plain_ms, fused_part_ms = run(part, reference.attend)[0], run(part, kernels.attend)[0]
-    fused_ms, cache = run(args.num_envs, kernels.attend)
+    cache = ContextCache(config, args.num_envs, args.context_len, model.device, dtype, spans)
+    cache.length.fill_(args.context_len)
+    cache.advance()
+    q, k, v = torch.randn(3, args.num_envs, config.transformer_heads, config.head_dim, device=model.device)
+    attention_ms = times_ms(lambda: cache.attend(0, q, k, v), 20)[0]
     bytes_read = cache.nbytes / config.transformer_depth * sum(spans[0]) / len(spans[0]) / args.context_len
     return {
-        "attention_plain_part_ms": plain_ms,
-        "attention_kernel_part_ms": fused_part_ms,
-        "attention_kernel_ms": fused_ms,
-        "attention_bandwidth_fraction": bytes_read / fused_ms / 1e6 / gb_s,
+        "attention_kernel_ms": attention_ms,
+        "attention_bandwidth_fraction": bytes_read / attention_ms / 1e6 / gb_s,
         "cache_bytes_per_env": cache.nbytes / args.num_envs,
     }
-
-
-def measure_task(num_envs: int, device: torch.device) -> dict[str, float]:
-    constants = task_constants(load_robot("go2"), DEFAULT_TASK, max_steps=1000)
-    joints = QUADRUPED.num_joints
-    state = [torch.randn(num_envs, n, device=device) for n in (3, 4, 3, 3, joints, joints)]
-    action, last_action = torch.randn(2, num_envs, joints, device=device)
-    solver_failed = torch.zeros(num_envs, dtype=torch.bool, device=device)
-    step_num = torch.zeros(num_envs, dtype=torch.int32, device=device)
-    inputs = (state, action, solver_failed, last_action, step_num)
-    kernel = triton_step(constants, device)
-    kernel.statistics = (torch.zeros(QUADRUPED.size, device=device), torch.ones(QUADRUPED.size, device=device))
-
-    def plain() -> None:
-        reference.standardise(reference.task_step(constants, *inputs)[0], *kernel.statistics)
-
-    return {"task_kernel_ms": times_ms(lambda: kernel.step(*inputs))[0], "task_plain_ms": times_ms(plain)[0]}
 
 
 def host_waits_per_step(model: Vintix, args: argparse.Namespace, dtype: torch.dtype, steps: int = 20) -> float:
@@ -171,6 +137,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("error: torch finds no CUDA device here; this benchmark measures nothing else")
 
+    # The bandwidth measured here is what shares are of.
     device = torch.device("cuda")
     model = load_checkpoint(BUILTIN_CHECKPOINT).to(device)
     gb_s = bandwidth_gb_s(device)
@@ -180,9 +147,9 @@ def main() -> None:
         "num_envs": args.num_envs,
         "context_len": args.context_len,
         "bandwidth_gb_s": gb_s,
-        **measure_task(args.num_envs, device),
         "cache": {},
     }
+    # Every dtype of the cache whose histories fit beside the model.
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         size = ContextCache(model.config, 1, args.context_len, dtype=dtype).nbytes * args.num_envs
@@ -193,8 +160,8 @@ def main() -> None:
         result["cache"][name] = measure_policy(model, args, dtype) | measure_attention(model, args, dtype, gb_s)
         result["cache"][name]["host_waits_per_step"] = host_waits_per_step(model, args, dtype)
 
+    # A table for people, a line for programs.
     print(f"{result['device']}, {args.num_envs} environments, {args.context_len} tokens, {gb_s:.0f} GB/s")
-    print(f"the task: kernel {result['task_kernel_ms']:.3f} ms, plain {result['task_plain_ms']:.3f} ms")
     for name, figures in result["cache"].items():
         print(name)
         for key, value in figures.items():

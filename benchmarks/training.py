@@ -58,15 +58,19 @@ def plain_finetune(
         dense: write attention out.
         every_gradient: compute all parameters' gradients, though only the group's are used.
     """
+    # The group alone is trained; whether the others get gradients all the same is what is measured.
     model.eval()
     parameters = [parameter for _, parameter in model.group_parameters(model.tasks[task_name].group_name)]
+    # Without ``every_gradient`` the transformer is constant, in its own precision.
     model.requires_grad_(True)
     transformer = model.transformer if every_gradient else frozen(model.transformer, bf16=False)
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    # Attention is written out for this training only.
     log, attending = [], contextlib.nullcontext()
     if dense:
         attending = written_out(transformer, causal_bias(model.config.transformer_heads, windows.window_len))
     with attending:
+        # `finetune`'s own windows, in its order.
         for step in range(config.steps):
             batch = windows.batch(config.batch_size, np.random.default_rng([seed, step]))
             with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
@@ -146,6 +150,7 @@ def measure(
         ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
         ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``, and the memory.
     """
+    # What the machine multiplies at best: the rows' shares are of it.
     bf16 = multiplies_bf16(device)
     peak = matmul_peak(torch.bfloat16 if bf16 else torch.float32, device)
     tokens = batch_size * window_len
@@ -166,19 +171,23 @@ def measure(
         say(f"{name}: {step_s:.3f} s a step (median {timed['median_step_s']:.3f})")
         return timed
 
+    # From the plain trainer on, each row adds one improvement to the one before.
     blocked = functools.partial(plain_finetune, dense=False)
     constant = functools.partial(plain_finetune, dense=False, every_gradient=False)
     plain = add_row("plain: float32, dense attention, every gradient", plain_finetune, plain_steps)
     on_cuda = torch.device(device).type == "cuda"
     add_row("torch's fused attention" if on_cuda else "attention in blocks, no dense bias", blocked, plain_steps)
     add_row("transformer frozen", constant, plain_steps)
+    # Without products of bfloat16 two of them do not exist here.
     if bf16:
         add_row("bfloat16 (autocast)", constant, plain_steps, bf16=True)
         name = f"attention kernel, weights held in bfloat16{', one CUDA graph' * on_cuda}: the trainer"
         fast = add_row(name, finetune, steps, bf16=True)
     else:
         fast = add_row("the trainer", finetune, steps)
+    # Its steps are so short that more of them are timed.
     decoder = add_row("decoder only", finetune, 4 * steps, bf16=bf16, train="decoder")
+    # The trainer's figures on top, and every row.
     return {
         "tokens_per_s": fast["tokens_per_s"],
         "plain_tokens_per_s": plain["tokens_per_s"],

@@ -35,11 +35,20 @@ using Floats = Buffer<float>;
 template <int Rows, int Vectors>
 using Block = __m512[Rows][Vectors];  // Rows by 16 * Vectors sums
 
+// act(row, vector) for each vector of a block, unrolled: only then do all of them stay in registers.
+template <int Rows, int Vectors, typename Act>
+inline __attribute__((always_inline)) void each(const Act& act) {
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) act(r, v);
+}
+
 // block += A B: a rows of pairs (`a_stride` words apart, a pair `a_next` after the one before), b paired (`b_stride` words
 // from one pair of rows to the next).
 template <int Rows, int Vectors>
-inline void multiply(const std::uint32_t* a, std::size_t a_stride, std::size_t a_next, const std::uint32_t* b,
-                     std::size_t b_stride, std::size_t pairs, Block<Rows, Vectors>& block) {
+inline void multiply(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
+                     std::size_t pairs, Block<Rows, Vectors>& block, std::size_t a_next = 1) {
   for (std::size_t k = 0; k < pairs; ++k) {
     __m512bh right[Vectors];
 #pragma GCC unroll 8
@@ -53,12 +62,6 @@ inline void multiply(const std::uint32_t* a, std::size_t a_stride, std::size_t a
   }
 }
 
-template <int Rows, int Vectors>
-inline void multiply(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
-                     std::size_t pairs, Block<Rows, Vectors>& block) {
-  multiply<Rows, Vectors>(a, a_stride, 1, b, b_stride, pairs, block);
-}
-
 // ------------------------------------------------------------------------------------------------------------- layouts
 
 inline __m512 widen(const std::uint16_t* from) {
@@ -68,6 +71,19 @@ inline __m512 widen(const std::uint16_t* from) {
 
 inline void narrow(__m512 x, std::uint16_t* to) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+// Rows of bfloat16 [rows][columns] -> paired [rows / 2][columns]; columns a multiple of 16.
+void pair_rows(const std::uint16_t* from, std::size_t from_stride, std::uint32_t* to, std::size_t rows,
+               std::size_t columns) {
+  for (std::size_t row = 0; row < rows; row += 2) {
+    const std::uint16_t *even = from + row * from_stride, *odd = even + from_stride;
+    for (std::size_t c = 0; c < columns; c += 16, to += 16) {
+      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + c)));
+      const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + c)));
+      _mm512_store_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+  }
 }
 
 // [rows][columns] words -> [columns][rows]; both multiples of 16.

@@ -11,15 +11,9 @@ inline void accumulate_columns(std::size_t rows, const std::uint32_t* a, std::si
   for (std::size_t row = 0; row < rows; row += 4) {
     Block<4, Vectors> block;
     float* at = c + row * c_stride;
-#pragma GCC unroll 8
-    for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) block[r][v] = _mm512_loadu_ps(at + r * c_stride + 16 * v);
+    each<4, Vectors>([&](int r, int v) { block[r][v] = _mm512_loadu_ps(at + r * c_stride + 16 * v); });
     multiply<4, Vectors>(a + row * a_stride, a_stride, b, b_stride, pairs, block);
-#pragma GCC unroll 8
-    for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) _mm512_storeu_ps(at + r * c_stride + 16 * v, block[r][v]);
+    each<4, Vectors>([&](int r, int v) { _mm512_storeu_ps(at + r * c_stride + 16 * v, block[r][v]); });
   }
 }
 
@@ -69,18 +63,6 @@ inline void store_both(const Block<4, 4>& block, const Zipper& zipper, std::uint
       if (paired == nullptr) continue;
       store(paired + r / 2 * kTile + 16 * v, _mm512_permutex2var_epi16(even, zipper.low, odd));
       store(paired + r / 2 * kTile + 16 * v + 16, _mm512_permutex2var_epi16(even, zipper.high, odd));
-    }
-  }
-}
-
-// Rows of bfloat16 [rows][columns] -> paired [rows / 2][columns]; columns a multiple of 16.
-void pair_rows(const std::uint16_t* from, std::uint32_t* to, std::size_t rows, std::size_t columns) {
-  for (std::size_t row = 0; row < rows; row += 2) {
-    const std::uint16_t *even = from + row * columns, *odd = even + columns;
-    for (std::size_t c = 0; c < columns; c += 16) {
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + c)));
-      const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + c)));
-      _mm512_storeu_si512(to + row / 2 * columns + c, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
     }
   }
 }

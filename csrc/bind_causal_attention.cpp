@@ -42,29 +42,29 @@ class BoundAttention {
 
   void forward(const py::object& out, const py::object& sums, const py::object& stops,
                const py::object& weights) const {
-    auto* const out_data = writeable<std::uint16_t>("out", out, out_shape_);
-    auto* const sums_data = writeable<float>("sums", sums, sums_shape());
-    auto* const stops_data = writeable<std::int32_t>("stops", stops, stops_shape());
-    auto* const weights_data = weights.is_none() ? nullptr : aligned_weights(weights);
+    const AttentionResult result =
+        checked_result(out, sums, stops, weights.is_none() ? nullptr : aligned_weights(weights));
     const py::gil_scoped_release release;
-    causal_attention_forward(task_, out_data, weights_data, sums_data, stops_data);
+    causal_attention_forward(task_, result);
   }
 
   void backward(const py::object& out, const py::object& sums, const py::object& stops, const py::object& weights,
                 const py::object& grad_out, const py::object& grad_qkv) const {
-    const auto* const out_data = checked<std::uint16_t>("out", out, out_shape_);
-    const auto* const sums_data = checked<float>("sums", sums, sums_shape());
-    const auto* const stops_data = checked<std::int32_t>("stops", stops, stops_shape());
-    const auto* const weights_data = aligned_weights(weights);
+    const AttentionResult result = checked_result(out, sums, stops, aligned_weights(weights));
     const auto* const grad_out_data = checked<std::uint16_t>("grad_out", grad_out, out_shape_);
     auto* const grad_qkv_data = writeable<std::uint16_t>("grad_qkv", grad_qkv, qkv_shape_);
     const py::gil_scoped_release release;
-    causal_attention_backward(task_, out_data, weights_data, sums_data, stops_data, grad_out_data, grad_qkv_data);
+    causal_attention_backward(task_, result, grad_out_data, grad_qkv_data);
   }
 
  private:
-  Shape sums_shape() const { return {out_shape_[0], out_shape_[2], out_shape_[1]}; }
-  Shape stops_shape() const { return {out_shape_[0], out_shape_[2], static_cast<py::ssize_t>(tiles())}; }
+  AttentionResult checked_result(const py::object& out, const py::object& sums, const py::object& stops,
+                                 std::uint16_t* weights) const {
+    const py::ssize_t batch = out_shape_[0], length = out_shape_[1], heads = out_shape_[2];
+    return {writeable<std::uint16_t>("out", out, out_shape_), weights,
+            writeable<float>("sums", sums, {batch, heads, length}),
+            writeable<std::int32_t>("stops", stops, {batch, heads, static_cast<py::ssize_t>(tiles())})};
+  }
 
   std::uint16_t* aligned_weights(const py::handle& weights) const {
     const auto size = static_cast<py::ssize_t>(weights_size());
@@ -84,9 +84,7 @@ class BoundAttention {
 }  // namespace
 
 void bind_causal_attention(py::module_& module) {
-  py::class_<BoundAttention>(module, "CausalAttention",
-                             "Causal attention with ALiBi in bfloat16.\n\n"
-                             "See _core.pyi for signatures; csrc/causal_attention.hpp for what it does.")
+  py::class_<BoundAttention>(module, "CausalAttention", "See _core.pyi and csrc/causal_attention.hpp.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
                     const py::object&, const py::object&, float, float, std::size_t>(),
            py::arg("qkv"), py::arg("slopes"), py::arg("q_weight"), py::arg("q_bias"), py::arg("k_weight"),

@@ -73,9 +73,7 @@ float run(DecoderLoss& loss, const py::object& rows, const py::object& hidden, c
 }  // namespace
 
 void bind_decoder_loss(py::module_& module) {
-  py::class_<DecoderLoss>(module, "DecoderLoss",
-                          "An action decoder's loss and gradients in bfloat16.\n\n"
-                          "See _core.pyi for signatures; csrc/decoder_loss.hpp for what it does.")
+  py::class_<DecoderLoss>(module, "DecoderLoss", "See _core.pyi and csrc/decoder_loss.hpp.")
       .def(py::init(&make_loss), py::kw_only(), py::arg("layers"), py::arg("width"), py::arg("actions"),
            py::arg("slope"), py::arg("threads"))
       .def_property_readonly_static("COLUMNS", [](const py::object&) { return DecoderLoss::kColumns; })

@@ -93,9 +93,7 @@ py::array_t<float> finish(PolicyDecoder& decoder) {
 }  // namespace
 
 void bind_policy_decoder(py::module_& module) {
-  py::class_<PolicyDecoder>(module, "PolicyDecoder",
-                            "A policy's decode step for many environments on the CPU.\n\n"
-                            "See _core.pyi for signatures; csrc/policy_decoder.hpp for the design.")
+  py::class_<PolicyDecoder>(module, "PolicyDecoder", "See _core.pyi and csrc/policy_decoder.hpp.")
       .def(py::init(&make_decoder), py::arg("weights"), py::kw_only(), py::arg("num_envs"),
            py::arg("parallel_residual"), py::arg("action_first"), py::arg("reward_scale"), py::arg("slopes"),
            py::arg("score_bounds"), py::arg("spans"), py::arg("cache_dtype"), py::arg("dropped_mass"),

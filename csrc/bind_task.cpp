@@ -24,26 +24,23 @@ Rows rows(const char* name, const py::array& array, py::ssize_t num_rows, py::ss
   return {static_cast<const float*>(array.data()), array.strides(0) / size, array.strides(1) / size};
 }
 
-RobotStates states(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
-                   const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
-                   const py::array& joint_pos_rad, const py::array& joint_vel_rad_s) {
-  const py::ssize_t n = base_pos_m.ndim() > 0 ? base_pos_m.shape(0) : 0;
+using State = std::array<py::array, 6>;  // in the order of RobotStates
+
+RobotStates checked_state(const TaskConstants& task, const State& state) {
+  const py::ssize_t n = length_of(state[0]);
   const auto joints = static_cast<py::ssize_t>(task.num_joints());
   return {static_cast<std::size_t>(n),
-          rows("base_pos_m", base_pos_m, n, 3),
-          rows("base_quat", base_quat, n, 4),
-          rows("base_lin_vel_m_s", base_lin_vel_m_s, n, 3),
-          rows("base_ang_vel_rad_s", base_ang_vel_rad_s, n, 3),
-          rows("joint_pos_rad", joint_pos_rad, n, joints),
-          rows("joint_vel_rad_s", joint_vel_rad_s, n, joints)};
+          rows("base_pos_m", state[0], n, 3),
+          rows("base_quat", state[1], n, 4),
+          rows("base_lin_vel_m_s", state[2], n, 3),
+          rows("base_ang_vel_rad_s", state[3], n, 3),
+          rows("joint_pos_rad", state[4], n, joints),
+          rows("joint_vel_rad_s", state[5], n, joints)};
 }
 
-py::tuple step_arrays(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
-                      const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
-                      const py::array& joint_pos_rad, const py::array& joint_vel_rad_s, const py::array& action,
-                      const py::array& solver_failed, py::array last_action, py::array step_num) {
-  const RobotStates state =
-      states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
+py::tuple step_arrays(const TaskConstants& task, const State& arrays, const py::array& action,
+                      const py::array& solver_failed, const py::array& last_action, const py::array& step_num) {
+  const RobotStates state = checked_state(task, arrays);
   const auto n = static_cast<py::ssize_t>(state.num_envs), joints = static_cast<py::ssize_t>(task.num_joints());
   const Rows action_rows = rows("action", action, n, joints);
   const bool* const solver_failed_data = checked<bool>("solver_failed", solver_failed, {n});
@@ -53,7 +50,7 @@ py::tuple step_arrays(const TaskConstants& task, const py::array& base_pos_m, co
   py::array_t<float> observation({n, static_cast<py::ssize_t>(task.observation_dim())}), reward(n);
   py::array_t<bool> terminated(n), truncated(n), failed(n);
   const StepOutputs out{observation.mutable_data(), reward.mutable_data(), terminated.mutable_data(),
-                     truncated.mutable_data(), failed.mutable_data()};
+                        truncated.mutable_data(), failed.mutable_data()};
   {
     py::gil_scoped_release release;
     step(task, state, action_rows, solver_failed_data, last_action_data, step_num_data, out);
@@ -62,12 +59,9 @@ py::tuple step_arrays(const TaskConstants& task, const py::array& base_pos_m, co
                         std::move(failed));
 }
 
-void observe_arrays(const TaskConstants& task, const py::array& base_pos_m, const py::array& base_quat,
-                    const py::array& base_lin_vel_m_s, const py::array& base_ang_vel_rad_s,
-                    const py::array& joint_pos_rad, const py::array& joint_vel_rad_s, const py::array& mask,
-                    py::array observation) {
-  const RobotStates state =
-      states(task, base_pos_m, base_quat, base_lin_vel_m_s, base_ang_vel_rad_s, joint_pos_rad, joint_vel_rad_s);
+void observe_arrays(const TaskConstants& task, const State& arrays, const py::array& mask,
+                    const py::array& observation) {
+  const RobotStates state = checked_state(task, arrays);
   const auto n = static_cast<py::ssize_t>(state.num_envs);
   const bool* const mask_data = checked<bool>("mask", mask, {n});
   float* const out =
@@ -79,9 +73,7 @@ void observe_arrays(const TaskConstants& task, const py::array& base_pos_m, cons
 }  // namespace
 
 void bind_task(py::module_& module) {
-  py::class_<TaskConstants>(module, "TaskStep",
-                            "The walking task in one pass; see _core.pyi for signatures, csrc/task.hpp for what it "
-                            "does.")
+  py::class_<TaskConstants>(module, "TaskStep", "See _core.pyi and csrc/task.hpp.")
       .def(py::init([](const py::object& constants) {
              const py::object config = constants.attr("config"), layout = constants.attr("layout");
              TaskConstants task{constants.attr("default_pose_rad").cast<std::vector<float>>(),
@@ -102,12 +94,9 @@ void bind_task(py::module_& module) {
              return task;
            }),
            py::arg("constants"))
-      .def("step", &step_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
-           py::arg("base_ang_vel_rad_s"), py::arg("joint_pos_rad"), py::arg("joint_vel_rad_s"), py::arg("action"),
-           py::arg("solver_failed"), py::arg("last_action"), py::arg("step_num"))
-      .def("observe", &observe_arrays, py::arg("base_pos_m"), py::arg("base_quat"), py::arg("base_lin_vel_m_s"),
-           py::arg("base_ang_vel_rad_s"), py::arg("joint_pos_rad"), py::arg("joint_vel_rad_s"), py::arg("mask"),
-           py::arg("observation"));
+      .def("step", &step_arrays, py::arg("state"), py::arg("action"), py::arg("solver_failed"), py::arg("last_action"),
+           py::arg("step_num"))
+      .def("observe", &observe_arrays, py::arg("state"), py::arg("mask"), py::arg("observation"));
 }
 
 }  // namespace vintix_fast

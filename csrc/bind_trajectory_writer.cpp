@@ -213,9 +213,7 @@ void bind_trajectory_writer(py::module_& module) {
       raise_os_error(error);
     }
   });
-  py::class_<BoundWriter>(module, "TrajectoryWriter",
-                          "Writes the transitions of many environments to one HDF5 file from a thread of its own.\n\n"
-                          "See _core.pyi for signatures; csrc/trajectory_writer.hpp for the design.")
+  py::class_<BoundWriter>(module, "TrajectoryWriter", "See _core.pyi and csrc/trajectory_writer.hpp.")
       .def(py::init(&make_writer), py::arg("path"), py::arg("num_envs"), py::arg("fields"),
            py::arg("attributes_json"), py::arg("queue_capacity") = 64, py::arg("flush_every") = 100,
            py::arg("block_len") = 1000)
@@ -225,11 +223,7 @@ void bind_trajectory_writer(py::module_& module) {
       .def_property_readonly("stats", &BoundWriter::stats)
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](BoundWriter& self, const py::object& type, const py::object&, const py::object&) {
-        if (type.is_none()) {
-          self.close();
-        } else {
-          self.abort();
-        }
+        type.is_none() ? self.close() : self.abort();
         return false;
       });
 }

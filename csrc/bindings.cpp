@@ -2,20 +2,9 @@
 
 #include "bindings.hpp"
 
-#include <stdexcept>
-
-#include "cpu_features.hpp"
 #include "policy_decoder.hpp"
 
 namespace py = pybind11;
-
-namespace vintix_fast {
-
-void require_bfloat16_kernels() {
-  if (!has_bfloat16_kernels()) throw std::runtime_error("this processor or build has no bfloat16 kernels");
-}
-
-}  // namespace vintix_fast
 
 PYBIND11_MODULE(_core, module) {
   using namespace vintix_fast;

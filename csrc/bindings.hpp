@@ -12,8 +12,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "cpu_features.hpp"
 
 namespace vintix_fast {
 
@@ -74,7 +77,9 @@ inline Shape shape_of(const pybind11::array& array) { return {array.shape(), arr
 inline pybind11::ssize_t length_of(const pybind11::array& array) { return array.ndim() > 0 ? array.shape(0) : 0; }
 
 // Throws RuntimeError unless causal attention and the decoder's loss run on this processor.
-void require_bfloat16_kernels();
+inline void require_bfloat16_kernels() {
+  if (!has_bfloat16_kernels()) throw std::runtime_error("this processor or build has no bfloat16 kernels");
+}
 
 void bind_causal_attention(pybind11::module_& module);
 void bind_decoder_loss(pybind11::module_& module);

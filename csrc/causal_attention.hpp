@@ -44,14 +44,18 @@ inline std::size_t attention_weights(std::size_t length) {
   return attention_tiles(length) * (attention_tiles(length) + 1) / 2 * kTile * kTile;
 }
 
-// out [B, T, H, D] bfloat16; weights, aligned to 64 bytes, or null where no backward pass follows; sums [B, H, T], and
-// stops [B, H, tiles]: the oldest tile of keys that the backward pass needs.
-void causal_attention_forward(const CausalAttention& task, std::uint16_t* out, std::uint16_t* weights, float* sums,
-                              std::int32_t* stops);
+// What the forward pass writes and the backward pass reads.
+struct AttentionResult {
+  std::uint16_t* out;      // [B, T, H, D] bfloat16
+  std::uint16_t* weights;  // aligned to 64 bytes, or null where no backward pass follows
+  float* sums;             // [B, H, T]
+  std::int32_t* stops;     // [B, H, tiles], the oldest tile of keys that the backward pass needs
+};
 
-// grad_out [B, T, H, D] -> grad_qkv [B, T, 3, H, D], both bfloat16; the rest as `forward` left it.
-void causal_attention_backward(const CausalAttention& task, const std::uint16_t* out, const std::uint16_t* weights,
-                               const float* sums, const std::int32_t* stops, const std::uint16_t* grad_out,
-                               std::uint16_t* grad_qkv);
+void causal_attention_forward(const CausalAttention& task, const AttentionResult& result);
+
+// grad_out [B, T, H, D] -> grad_qkv [B, T, 3, H, D], both bfloat16.
+void causal_attention_backward(const CausalAttention& task, const AttentionResult& result,
+                               const std::uint16_t* grad_out, std::uint16_t* grad_qkv);
 
 }  // namespace vintix_fast

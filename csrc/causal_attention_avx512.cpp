@@ -33,12 +33,12 @@ namespace {
 #include "causal_attention_backward.hpp"
 
 // One (sequence, head) after another, in a pool; a thread makes a pass's memory once, when it takes its first head.
-template <typename Pass, typename Arrays>
-void run_heads(const CausalAttention& task, const std::vector<std::size_t>& order, const Arrays& arrays) {
+template <typename Pass, typename... Arrays>
+void run_heads(const CausalAttention& task, const std::vector<std::size_t>& order, const Arrays&... arrays) {
   WorkerPool pool(static_cast<int>(std::min(task.threads, order.size())));
   std::vector<std::unique_ptr<Pass>> passes(pool.threads());
   pool.run(static_cast<int>(order.size()), [&](int item, int thread) {
-    if (passes[thread] == nullptr) passes[thread] = std::make_unique<Pass>(task, arrays);
+    if (passes[thread] == nullptr) passes[thread] = std::make_unique<Pass>(task, arrays...);
     passes[thread]->run(order[item]);
   });
 }
@@ -61,15 +61,13 @@ static std::vector<std::size_t> longest_first(const CausalAttention& task) {
   return order;
 }
 
-void causal_attention_forward(const CausalAttention& task, std::uint16_t* out, std::uint16_t* weights, float* sums,
-                              std::int32_t* stops) {
-  run_heads<Forward>(task, longest_first(task), ForwardArrays{out, weights, sums, stops});
+void causal_attention_forward(const CausalAttention& task, const AttentionResult& result) {
+  run_heads<Forward>(task, longest_first(task), result);
 }
 
-void causal_attention_backward(const CausalAttention& task, const std::uint16_t* out, const std::uint16_t* weights,
-                               const float* sums, const std::int32_t* stops, const std::uint16_t* grad_out,
-                               std::uint16_t* grad_qkv) {
-  run_heads<Backward>(task, longest_first(task), BackwardArrays{out, weights, sums, stops, grad_out, grad_qkv});
+void causal_attention_backward(const CausalAttention& task, const AttentionResult& result,
+                               const std::uint16_t* grad_out, std::uint16_t* grad_qkv) {
+  run_heads<Backward>(task, longest_first(task), result, grad_out, grad_qkv);
 }
 
 }  // namespace vintix_fast
@@ -78,9 +76,8 @@ void causal_attention_backward(const CausalAttention& task, const std::uint16_t*
 
 namespace vintix_fast {
 
-void causal_attention_forward(const CausalAttention&, std::uint16_t*, std::uint16_t*, float*, std::int32_t*) {}
-void causal_attention_backward(const CausalAttention&, const std::uint16_t*, const std::uint16_t*, const float*,
-                               const std::int32_t*, const std::uint16_t*, std::uint16_t*) {}
+void causal_attention_forward(const CausalAttention&, const AttentionResult&) {}
+void causal_attention_backward(const CausalAttention&, const AttentionResult&, const std::uint16_t*, std::uint16_t*) {}
 
 }  // namespace vintix_fast
 

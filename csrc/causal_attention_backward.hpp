@@ -1,19 +1,12 @@
 // The backward pass of causal_attention_avx512.cpp, which includes this within its own namespace and target.
 
-struct BackwardArrays {
-  const std::uint16_t *out, *weights;
-  const float* sums;
-  const std::int32_t* stops;
-  const std::uint16_t* grad_out;
-  std::uint16_t* grad_qkv;
-};
-
 constexpr std::size_t kGroup = 4;  // tiles of keys that the backward pass goes through with one reading of the queries
 
 class Backward {
  public:
-  Backward(const CausalAttention& task, const BackwardArrays& arrays)
-      : arrays_(arrays), head_(task), dim_(head_.dim), size_(head_.padded * dim_ / 2), keys_(size_), queries_(size_),
+  Backward(const CausalAttention& task, const AttentionResult& result, const std::uint16_t* grad_out,
+           std::uint16_t* grad_qkv)
+      : result_(result), grad_out_(grad_out), grad_qkv_(grad_qkv), head_(task), dim_(head_.dim), size_(head_.padded * dim_ / 2), keys_(size_), queries_(size_),
         values_(size_), grads_(size_), turned_grads_(size_), copied_(size_), paired_rows_(size_), deltas_(head_.padded),
         grad_queries_(head_.padded * dim_), grad_keys_(kGroup * kTile * dim_), grad_values_(kGroup * kTile * dim_),
         turned_(kTile * dim_), rows_(kTile * kPairs), paired_(kPairs * kTile) {}
@@ -44,11 +37,11 @@ class Backward {
  private:
   void load(std::size_t item) {
     head_.load(item);
-    weights_ = words(arrays_.weights + item * attention_weights(head_.task.length));
-    stops_ = arrays_.stops + item * head_.count;
-    pair_rows(bf16(head_.keys), keys_, head_.padded, dim_);
+    weights_ = words(result_.weights + item * attention_weights(head_.task.length));
+    stops_ = result_.stops + item * head_.count;
+    pair_rows(bf16(head_.keys), dim_, keys_, head_.padded, dim_);
     turn(bf16(head_.queries), queries_);
-    read_gradients(arrays_.sums + item * head_.task.length);
+    read_gradients(result_.sums + item * head_.task.length);
     turn(bf16(grads_), turned_grads_);
     head_.copy_values(copied_);
     head_.transpose_tiles(copied_, values_);
@@ -57,13 +50,13 @@ class Backward {
   // The output's gradients divided by each query's sum, because weights are not; and delta = gradient . output.
   void read_gradients(const float* sums) {
     for (std::size_t t = 0; t < head_.task.length; ++t) {
-      fetch(arrays_.out + head_.out_row(t + kAhead), dim_);
-      fetch(arrays_.grad_out + head_.out_row(t + kAhead), dim_);
+      fetch(result_.out + head_.out_row(t + kAhead), dim_);
+      fetch(grad_out_ + head_.out_row(t + kAhead), dim_);
       const __m512 share = _mm512_set1_ps(1.0f / sums[t]);
       __m512 delta = _mm512_setzero_ps();
       for (std::size_t d = 0; d < dim_; d += 16) {
-        const __m512 grad = _mm512_mul_ps(widen(arrays_.grad_out + head_.out_row(t) + d), share);
-        delta = _mm512_fmadd_ps(grad, widen(arrays_.out + head_.out_row(t) + d), delta);
+        const __m512 grad = _mm512_mul_ps(widen(grad_out_ + head_.out_row(t) + d), share);
+        delta = _mm512_fmadd_ps(grad, widen(result_.out + head_.out_row(t) + d), delta);
         narrow(grad, bf16(grads_) + t * dim_ + d);
       }
       deltas_[t] = _mm512_reduce_add_ps(delta);
@@ -72,7 +65,7 @@ class Backward {
 
   // Rows [padded][dim] -> for each tile [dim][kPairs]: the left-hand side of "rows, transposed, times".
   void turn(const std::uint16_t* rows, std::uint32_t* to) {
-    pair_rows(rows, paired_rows_, head_.padded, dim_);
+    pair_rows(rows, dim_, paired_rows_, head_.padded, dim_);
     for (std::size_t i = 0; i < head_.count; ++i)
       transpose(paired_rows_ + i * kPairs * dim_, dim_, to + i * kPairs * dim_, kPairs, kPairs, dim_);
   }
@@ -93,10 +86,7 @@ class Backward {
     for (std::size_t row = 0; row < kTile; row += 4) {
       Block<4, 4> block;
       const std::size_t t = query * kTile + row;
-#pragma GCC unroll 8
-      for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < 4; ++v) block[r][v] = _mm512_set1_ps(-deltas_[t + r]);
+      each<4, 4>([&](int r, int v) { block[r][v] = _mm512_set1_ps(-deltas_[t + r]); });
       multiply<4, 4>(grads_ + t * dim_ / 2, dim_ / 2, values_ + key * kTile * dim_ / 2, kTile, dim_ / 2, block);
 #pragma GCC unroll 8
       for (int r = 0; r < 4; r += 2) {
@@ -130,10 +120,12 @@ class Backward {
   }
 
   std::uint16_t* grad_row(std::size_t t, std::size_t part) const {
-    return arrays_.grad_qkv + (head_.row(t, part) - head_.task.qkv);
+    return grad_qkv_ + (head_.row(t, part) - head_.task.qkv);
   }
 
-  const BackwardArrays arrays_;
+  const AttentionResult result_;
+  const std::uint16_t* const grad_out_;
+  std::uint16_t* const grad_qkv_;
   Head head_;
   const std::size_t dim_, size_;
   const std::uint32_t* weights_ = nullptr;    // of this head

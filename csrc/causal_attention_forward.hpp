@@ -1,15 +1,9 @@
 // The forward pass of causal_attention_avx512.cpp, which includes this within its own namespace and target.
 
-struct ForwardArrays {
-  std::uint16_t *out, *weights;
-  float* sums;
-  std::int32_t* stops;
-};
-
 class Forward {
  public:
-  Forward(const CausalAttention& task, const ForwardArrays& arrays)
-      : arrays_(arrays), head_(task), dim_(head_.dim), keys_(head_.padded * dim_ / 2),
+  Forward(const CausalAttention& task, const AttentionResult& result)
+      : result_(result), head_(task), dim_(head_.dim), keys_(head_.padded * dim_ / 2),
         values_(head_.padded * dim_ / 2), copied_(head_.padded * dim_ / 2), rows_(kTile * kPairs),
         totals_((head_.count + 1) * kTile * 16), summed_(kTile * dim_) {}
 
@@ -17,9 +11,9 @@ class Forward {
     head_.load(item);
     head_.transpose_tiles(head_.keys, keys_);
     head_.copy_values(copied_);
-    pair_rows(bf16(copied_), values_, head_.padded, dim_);
-    sums_ = arrays_.sums + item * head_.task.length;
-    weights_ = arrays_.weights == nullptr ? nullptr : words(arrays_.weights + item * attention_weights(head_.task.length));
+    pair_rows(bf16(copied_), dim_, values_, head_.padded, dim_);
+    sums_ = result_.sums + item * head_.task.length;
+    weights_ = result_.weights == nullptr ? nullptr : words(result_.weights + item * attention_weights(head_.task.length));
     for (std::size_t query = 0; query < head_.count; ++query) {
       std::memset(totals(query + 1), 0, kTile * 16 * sizeof(float));
       std::memset(summed_, 0, kTile * dim_ * sizeof(float));
@@ -30,7 +24,7 @@ class Forward {
         if (key == 0 || enough(query, key)) break;
       }
       finish(query, key);
-      arrays_.stops[item * head_.count + query] = static_cast<std::int32_t>(heavy(query, key));
+      result_.stops[item * head_.count + query] = static_cast<std::int32_t>(heavy(query, key));
     }
   }
 
@@ -55,10 +49,7 @@ class Forward {
       }
       multiply<4, 4>(head_.queries + (first_query + row) * dim_ / 2, dim_ / 2, keys_ + key * kTile * dim_ / 2, kTile,
                      dim_ / 2, block);
-#pragma GCC unroll 8
-      for (int r = 0; r < 4; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < 4; ++v) block[r][v] = exp2(block[r][v]);
+      each<4, 4>([&](int r, int v) { block[r][v] = exp2(block[r][v]); });
       if (!whole) hide(block, first_query + row, first_key);
 #pragma GCC unroll 8
       for (int r = 0; r < 4; ++r) {
@@ -108,7 +99,7 @@ class Forward {
       sums_[t] = total(row, oldest);
       const __m512 share = _mm512_set1_ps(1.0f / sums_[t]);
       for (std::size_t d = 0; d < dim_; d += 16)
-        narrow(_mm512_mul_ps(_mm512_load_ps(summed_ + row * dim_ + d), share), arrays_.out + head_.out_row(t) + d);
+        narrow(_mm512_mul_ps(_mm512_load_ps(summed_ + row * dim_ + d), share), result_.out + head_.out_row(t) + d);
     }
   }
 
@@ -118,7 +109,7 @@ class Forward {
     return _mm512_reduce_add_ps(_mm512_load_ps(totals_ + (key * kTile + row) * 16));
   }
 
-  const ForwardArrays arrays_;
+  const AttentionResult result_;
   Head head_;
   const std::size_t dim_;
   std::uint32_t* weights_ = nullptr;  // of this head

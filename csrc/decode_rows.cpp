@@ -44,18 +44,14 @@ static void encode(const Model& m, const Step& step, int first, int rows, float*
   float* y = take(scratch, static_cast<std::size_t>(rows) * m.action_dim);
   float* z = take(scratch, rows);
 
-  const float* observation = step.observation + static_cast<std::size_t>(first) * m.observation_dim;
-  const float* action = step.action + static_cast<std::size_t>(first) * m.action_dim;
-  for (int i = 0; i < rows * m.observation_dim; ++i) {
-    const int j = i % m.observation_dim;
-    x[i] = m.observation_mean == nullptr
-               ? observation[i]
-               : (observation[i] - m.observation_mean[j]) / (m.observation_std[j] + kStdEpsilon);
-  }
-  for (int i = 0; i < rows * m.action_dim; ++i) {
-    const int j = i % m.action_dim;
-    y[i] = m.action_mean == nullptr ? action[i] : (action[i] - m.action_mean[j]) / (m.action_std[j] + kStdEpsilon);
-  }
+  const auto standardise = [=](const float* from, int dim, const float* mean, const float* std, float* to) {
+    from += static_cast<std::size_t>(first) * dim;
+    for (int i = 0; i < rows * dim; ++i) {
+      to[i] = mean == nullptr ? from[i] : (from[i] - mean[i % dim]) / (std[i % dim] + kStdEpsilon);
+    }
+  };
+  standardise(step.observation, m.observation_dim, m.observation_mean, m.observation_std, x);
+  standardise(step.action, m.action_dim, m.action_mean, m.action_std, y);
   for (int i = 0; i < rows; ++i) z[i] = m.reward_scale * step.reward[first + i];
 
   encode_vector(m.observation, x, m.observation_dim, o, o_stride, between, rows);
@@ -140,14 +136,13 @@ std::size_t decode_rows(const Model& m, const Step& step, int first, int rows, f
         m.cache_type == CacheType::float32 ? attend_rows<CacheType::float32> : attend_rows<CacheType::int8>;
     bytes += attend_type(m, layer, step, first, rows, projected, wide, attended, stride, scratch);
     linear(layer.out_proj, attended, stride, projected, wide, rows);
+    const auto add_attention = [&] {
+      for (int r = 0; r < rows; ++r) add(x + r * stride, projected + r * wide, stride);
+    };
     // A parallel MLP reads the residual stream as it was before attention.
-    if (!m.parallel_residual) {
-      for (int r = 0; r < rows; ++r) add(x + r * stride, projected + r * wide, stride);
-    }
+    if (!m.parallel_residual) add_attention();
     if (layer.norm2.weight != nullptr) normalise_rows(layer.norm2, x, normed, stride, rows);
-    if (m.parallel_residual) {
-      for (int r = 0; r < rows; ++r) add(x + r * stride, projected + r * wide, stride);
-    }
+    if (m.parallel_residual) add_attention();
     linear(layer.fc, normed, stride, inner, middle, rows);
     if (layer.gate.weight != nullptr) {
       linear(layer.gate, normed, stride, gate, middle, rows);

@@ -12,16 +12,8 @@ inline std::size_t rounded_up(std::size_t count, std::size_t multiple) {
 // Rows of bfloat16 [rows][columns] -> panels; rows even.
 void pair_rows_in_panels(const std::uint16_t* from, std::size_t rows, std::size_t columns, std::uint32_t* to) {
   const std::size_t panel = std::min(columns, kPanel);
-  for (std::size_t column = 0; column < columns; column += panel) {
-    for (std::size_t row = 0; row < rows; row += 2) {
-      const std::uint16_t *even = from + row * columns + column, *odd = even + columns;
-      for (std::size_t c = 0; c < panel; c += 16, to += 16) {
-        const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + c)));
-        const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + c)));
-        _mm512_store_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-      }
-    }
-  }
+  for (std::size_t column = 0; column < columns; column += panel, to += rows / 2 * panel)
+    pair_rows(from + column, columns, to, rows, panel);
 }
 
 // A layer's weights, ready to be multiplied with.

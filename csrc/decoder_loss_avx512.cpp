@@ -77,16 +77,10 @@ class Pass {
       for (int v = 0; v < 4; ++v) bias[v] = _mm512_load_ps(layer.bias + column + 16 * v);
       for (std::size_t row = 0; row < rows; row += kRows) {
         Block<kRows, 4> block;
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-          for (int v = 0; v < 4; ++v) block[r][v] = bias[v];
+        each<kRows, 4>([&](int r, int v) { block[r][v] = bias[v]; });
         multiply<kRows, 4>(words(from) + row * width_ / 2, width_ / 2, layer.forward + column * width_ / 2, kPanel,
                            width_ / 2, block);
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-          for (int v = 0; v < 4; ++v) narrow(leaky(block[r][v]), to + (row + r) * width_ + column + 16 * v);
+        each<kRows, 4>([&](int r, int v) { narrow(leaky(block[r][v]), to + (row + r) * width_ + column + 16 * v); });
       }
     }
   }
@@ -103,8 +97,7 @@ class Pass {
     __m512 loss = _mm512_setzero_ps(), grad_bias = _mm512_load_ps(sums.biases.back());
     for (std::size_t row = 0; begin + row < end; row += kHeadRows) {
       Block<kHeadRows, 1> block;
-#pragma GCC unroll 16
-      for (std::size_t r = 0; r < kHeadRows; ++r) block[r][0] = bias;
+      each<kHeadRows, 1>([&](int r, int v) { block[r][v] = bias; });
       multiply<kHeadRows, 1>(words(activations_.back()) + row * width_ / 2, width_ / 2, layer.forward, 16, width_ / 2,
                              block);
 #pragma GCC unroll 16
@@ -135,15 +128,9 @@ class Pass {
         const std::uint32_t* left = paired_grad_ + (n - n % panel) * pairs + n % panel;
         float* at = sums + n * width_ + column;
         Block<kRows, 4> block;
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-          for (int v = 0; v < 4; ++v) block[r][v] = _mm512_load_ps(at + r * width_ + 16 * v);
-        multiply<kRows, 4>(left, 1, panel, paired_ + column * pairs, kPanel, pairs, block);
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-          for (int v = 0; v < 4; ++v) _mm512_store_ps(at + r * width_ + 16 * v, block[r][v]);
+        each<kRows, 4>([&](int r, int v) { block[r][v] = _mm512_load_ps(at + r * width_ + 16 * v); });
+        multiply<kRows, 4>(left, 1, paired_ + column * pairs, kPanel, pairs, block, panel);
+        each<kRows, 4>([&](int r, int v) { _mm512_store_ps(at + r * width_ + 16 * v, block[r][v]); });
       }
     }
   }
@@ -159,26 +146,19 @@ class Pass {
         for (int v = 0; v < 4; ++v) sum[v] = _mm512_load_ps(grad_bias + column + 16 * v);
       for (std::size_t row = 0; row < rows; row += kRows) {
         Block<kRows, 4> block;
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-          for (int v = 0; v < 4; ++v) block[r][v] = _mm512_setzero_ps();
+        each<kRows, 4>([&](int r, int v) { block[r][v] = _mm512_setzero_ps(); });
         multiply<kRows, 4>(words(grad_) + row * layer.padded / 2, layer.padded / 2,
                            layer.backward + column * layer.padded / 2, kPanel, layer.padded / 2, block);
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-          for (int v = 0; v < 4; ++v) {
-            const std::size_t at = (row + r) * width_ + column + 16 * v;
-            __m512 grad = block[r][v];
-            if (kActivated) {
-              const __mmask16 below = _mm512_cmp_ps_mask(widen(activation + at), _mm512_setzero_ps(), _CMP_LE_OQ);
-              grad = _mm512_mask_mul_ps(grad, below, grad, _mm512_set1_ps(slope_));
-              sum[v] = _mm512_add_ps(sum[v], grad);
-            }
-            narrow(grad, next_grad_ + at);
+        each<kRows, 4>([&](int r, int v) {
+          const std::size_t at = (row + r) * width_ + column + 16 * v;
+          __m512 grad = block[r][v];
+          if (kActivated) {
+            const __mmask16 below = _mm512_cmp_ps_mask(widen(activation + at), _mm512_setzero_ps(), _CMP_LE_OQ);
+            grad = _mm512_mask_mul_ps(grad, below, grad, _mm512_set1_ps(slope_));
+            sum[v] = _mm512_add_ps(sum[v], grad);
           }
-        }
+          narrow(grad, next_grad_ + at);
+        });
       }
       if (kActivated)
         for (int v = 0; v < 4; ++v) _mm512_store_ps(grad_bias + column + 16 * v, sum[v]);
@@ -247,19 +227,15 @@ struct DecoderLoss::Memory {
   }
 };
 
-}  // namespace vintix_fast
-
-#pragma GCC diagnostic pop
-#pragma GCC pop_options
-
-namespace vintix_fast {
-
 DecoderLoss::DecoderLoss(const DecoderShape& shape, std::size_t threads)
     : shape_(shape), memory_(std::make_shared<Memory>(shape, threads)) {}
 
 float DecoderLoss::run(const DecoderStep& step) { return memory_->run(step); }
 
 }  // namespace vintix_fast
+
+#pragma GCC diagnostic pop
+#pragma GCC pop_options
 
 #else
 

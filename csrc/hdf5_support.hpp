@@ -6,9 +6,11 @@
 #include <hdf5.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
-#include <utility>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 namespace vintix_fast {
@@ -20,10 +22,33 @@ class WriteError : public std::runtime_error {
   int error_number;
 };
 
-[[noreturn]] void throw_errno(int error_number);
+[[noreturn]] inline void throw_errno(int error_number) {
+  throw WriteError(std::generic_category().message(error_number), error_number);
+}
 
 // Throws what HDF5's error stack of this thread says about the call that just failed.
-[[noreturn]] void throw_hdf5_error();
+[[noreturn]] inline void throw_hdf5_error() {
+  struct Trail {
+    std::string innermost, outermost;
+    int error_number = 0;
+  } trail;
+  const H5E_walk2_t note = [](unsigned, const H5E_error2_t* error, void* trail_pointer) -> herr_t {
+    auto& told = *static_cast<Trail*>(trail_pointer);
+    const std::string_view text = error->desc != nullptr ? error->desc : "";
+    if (told.innermost.empty()) told.innermost = text;
+    told.outermost = text;
+    // The file driver reports "... errno = 28, error message = ..." in its text; there is no other way to learn it.
+    constexpr std::string_view key = "errno = ";
+    if (const auto at = text.find(key); at != text.npos && told.error_number == 0) {
+      told.error_number = std::atoi(text.data() + at + key.size());
+    }
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, note, &trail);
+  if (trail.error_number == 0) throw WriteError("HDF5: " + trail.outermost + " (" + trail.innermost + ")", 0);
+  throw WriteError(std::generic_category().message(trail.error_number) + " (HDF5: " + trail.outermost + ")",
+                   trail.error_number);
+}
 
 // Passes on the result of an HDF5 call (hid_t or herr_t) or throws.
 template <typename Result>
@@ -36,23 +61,29 @@ Result check(Result result) {
 class Handle {
  public:
   Handle(hid_t id, herr_t (*close)(hid_t)) : id_(check(id)), close_(close) {}
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)), close_(other.close_) {}
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
+  ~Handle() { close_(id_); }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   operator hid_t() const { return id_; }
 
  private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
+  const hid_t id_;
+  herr_t (*const close_)(hid_t);
 };
 
-void write_string_attribute(hid_t file, const std::string& name, const std::string& value);
+inline void write_string_attribute(hid_t file, const std::string& name, const std::string& value) {
+  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  check(H5Tset_size(type, H5T_VARIABLE));
+  check(H5Tset_cset(type, H5T_CSET_UTF8));
+  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Handle attribute(H5Acreate2(file, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  const char* text = value.c_str();
+  check(H5Awrite(attribute, type, &text));
+}
 
-// Both return the new attribute, still open.
-Handle create_int_attribute(hid_t file, const char* name, std::int64_t value);
-Handle create_int_array_attribute(hid_t file, const char* name, const std::vector<std::int64_t>& values);
+inline void write_int_attribute(hid_t file, const char* name, hid_t space, const std::int64_t* values) {
+  const Handle attribute(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  if (H5Sget_simple_extent_npoints(space) > 0) check(H5Awrite(attribute, H5T_NATIVE_INT64, values));
+}
 
 }  // namespace vintix_fast

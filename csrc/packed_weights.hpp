@@ -74,19 +74,11 @@ class Packer {
     return has(name + ".weight") ? norm(name, size) : Norm{};
   }
 
-  const float* vector(const std::string& name, int size) {
-    const Tensor& tensor = get(name, {size});
-    float* packed = take(size);
-    std::memcpy(packed, tensor.data, sizeof(float) * size);
-    return packed;
-  }
+  const float* vector(const std::string& name, int size) { return copied(get(name, {size}), size); }
 
   // [rows][columns]
   const float* matrix(const std::string& name, int rows, int columns) {
-    const Tensor& tensor = get(name, {rows, columns});
-    float* packed = take(static_cast<std::size_t>(rows) * columns);
-    std::memcpy(packed, tensor.data, sizeof(float) * rows * columns);
-    return packed;
+    return copied(get(name, {rows, columns}), static_cast<std::size_t>(rows) * columns);
   }
 
   const float* vector_if_present(const std::string& name, int size) { return has(name) ? vector(name, size) : nullptr; }
@@ -100,6 +92,12 @@ class Packer {
                                   shape_text(tensor.shape));
     }
     return tensor;
+  }
+
+  const float* copied(const Tensor& tensor, std::size_t size) {
+    float* packed = take(size);
+    std::memcpy(packed, tensor.data, sizeof(float) * size);
+    return packed;
   }
 
   // Zeros, padded so that whole panels can be read, at the start of a cache line.

@@ -20,18 +20,6 @@ namespace {
 
 constexpr int kMostRows = 16;  // environments in one item of work: enough for weights to be read seldom
 
-std::vector<Implementation> available() {
-  std::vector<Implementation> found;
-#ifdef VINTIX_FAST_avx512
-  if (cpu_features().avx512_vnni) found.push_back({"avx512", avx512::decode_rows});
-#endif
-#ifdef VINTIX_FAST_avx2
-  if (cpu_features().avx2) found.push_back({"avx2", avx2::decode_rows});
-#endif
-  found.push_back({"portable", portable::decode_rows});
-  return found;
-}
-
 std::size_t scratch_floats(const Model& m, int rows) {
   const std::size_t stride = padded(m.hidden, kPanel), wide = padded(3 * m.hidden, kPanel);
   const std::size_t encoders = 3 * (padded(m.observation_emb, kPanel) + padded(m.action_emb, kPanel)) +
@@ -53,8 +41,18 @@ Implementation implementation_of(const std::string& name) {
 }  // namespace
 
 const std::vector<Implementation>& implementations() {
-  static const std::vector<Implementation> found = available();
-  return found;
+  static const std::vector<Implementation> available = [] {
+    std::vector<Implementation> found;
+#ifdef VINTIX_FAST_avx512
+    if (cpu_features().avx512_vnni) found.push_back({"avx512", avx512::decode_rows});
+#endif
+#ifdef VINTIX_FAST_avx2
+    if (cpu_features().avx2) found.push_back({"avx2", avx2::decode_rows});
+#endif
+    found.push_back({"portable", portable::decode_rows});
+    return found;
+  }();
+  return available;
 }
 
 PolicyDecoder::PolicyDecoder(const DecoderConfig& config, const Weights& weights)

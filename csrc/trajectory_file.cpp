@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 
 namespace vintix_fast {
 namespace {
@@ -14,22 +15,17 @@ namespace {
 constexpr std::size_t kChunksPerBlock = 4;
 constexpr std::size_t kSmallestChunkRows = 64;
 
-hid_t file_type(ElementType type) {
-  switch (type) {
-    case ElementType::float32: return H5T_IEEE_F32LE;
-    case ElementType::int32: return H5T_STD_I32LE;
-    case ElementType::uint8: return H5T_STD_U8LE;
-  }
-  return H5I_INVALID_HID;
-}
+struct Hdf5Types {
+  hid_t file, memory;
+};
 
-hid_t memory_type(ElementType type) {
+Hdf5Types hdf5_types(ElementType type) {
   switch (type) {
-    case ElementType::float32: return H5T_NATIVE_FLOAT;
-    case ElementType::int32: return H5T_NATIVE_INT32;
-    case ElementType::uint8: return H5T_NATIVE_UINT8;
+    case ElementType::float32: return {H5T_IEEE_F32LE, H5T_NATIVE_FLOAT};
+    case ElementType::int32: return {H5T_STD_I32LE, H5T_NATIVE_INT32};
+    case ElementType::uint8: return {H5T_STD_U8LE, H5T_NATIVE_UINT8};
   }
-  return H5I_INVALID_HID;
+  return {H5I_INVALID_HID, H5I_INVALID_HID};
 }
 
 std::vector<hsize_t> dimensions(std::size_t rows, const std::vector<std::size_t>& shape) {
@@ -44,8 +40,7 @@ std::string block_name(std::size_t env, std::size_t block) {
   return name;
 }
 
-Handle access_properties() {
-  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+void set_access(hid_t access) {
   // The oldest format keeps no "open for writing" mark, so a killed process's file opens without repair.
   check(H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
   check(H5Pset_meta_block_size(access, 64 * 1024));
@@ -61,7 +56,6 @@ Handle access_properties() {
   cache.flash_incr_mode = H5C_flash_incr__off;
   cache.decr_mode = H5C_decr__off;
   check(H5Pset_mdc_config(access, &cache));
-  return access;
 }
 
 void sync_to_disk(const std::string& path, int flags) {
@@ -76,10 +70,8 @@ void sync_to_disk(const std::string& path, int flags) {
 
 }  // namespace
 
-std::size_t element_bytes(ElementType type) { return type == ElementType::uint8 ? 1 : 4; }
-
 std::size_t Field::row_bytes() const {
-  std::size_t bytes = element_bytes(type);
+  std::size_t bytes = type == ElementType::uint8 ? 1 : 4;
   for (const std::size_t size : shape) bytes *= size;
   return bytes;
 }
@@ -106,15 +98,14 @@ void TrajectoryFile::create_file() {
 
   const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   check(H5Pset_istore_k(creation, kChunksPerBlock / 2));  // a chunk index node holds 2k chunks: a whole block
-  const Handle access = access_properties();
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  set_access(access);
   file_ = check(H5Fcreate(partial.c_str(), H5F_ACC_TRUNC, creation, access));
 
   for (const auto& [name, value] : config_.attributes) write_string_attribute(file_, name, value);
-  create_int_attribute(file_, "closed_cleanly", 0);
   std::vector<std::int64_t> all_envs(config_.num_envs);
-  for (std::size_t env = 0; env < all_envs.size(); ++env) all_envs[env] = static_cast<std::int64_t>(env);
-  create_int_array_attribute(file_, "stream_env", all_envs);
-  create_int_array_attribute(file_, "stream_length", stream_length_);
+  std::iota(all_envs.begin(), all_envs.end(), 0);
+  write_stream_attributes(0, all_envs, stream_length_);
   flush_metadata();
 }
 
@@ -157,9 +148,16 @@ void TrajectoryFile::write_final_attributes() {
     lengths.push_back(static_cast<std::int64_t>(streams_[env].length));
   }
   for (const char* name : {"closed_cleanly", "stream_env", "stream_length"}) check(H5Adelete(file_, name));
-  create_int_attribute(file_, "closed_cleanly", 1);
-  create_int_array_attribute(file_, "stream_env", envs);
-  create_int_array_attribute(file_, "stream_length", lengths);
+  write_stream_attributes(1, envs, lengths);
+}
+
+void TrajectoryFile::write_stream_attributes(std::int64_t closed_cleanly, const std::vector<std::int64_t>& envs,
+                                             const std::vector<std::int64_t>& lengths) {
+  const hsize_t size = envs.size();
+  const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose), row(H5Screate_simple(1, &size, nullptr), H5Sclose);
+  write_int_attribute(file_, "closed_cleanly", scalar, &closed_cleanly);
+  write_int_attribute(file_, "stream_env", row, envs.data());
+  write_int_attribute(file_, "stream_length", row, lengths.data());
 }
 
 void TrajectoryFile::close_file() {
@@ -232,7 +230,7 @@ void TrajectoryFile::open_block(std::size_t env) {
     const auto full = dimensions(config_.block_len, field.shape);
     const Handle space(H5Screate_simple(static_cast<int>(empty.size()), empty.data(), full.data()), H5Sclose);
     stream.datasets.push_back(check(
-        H5Dcreate2(group, field.name.c_str(), file_type(field.type), space, H5P_DEFAULT, creation, access)));
+        H5Dcreate2(group, field.name.c_str(), hdf5_types(field.type).file, space, H5P_DEFAULT, creation, access)));
   }
 }
 
@@ -251,7 +249,7 @@ void TrajectoryFile::append_rows(std::size_t env, std::size_t source_row, std::s
     check(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr));
     const Handle memory_space(H5Screate_simple(rank, size.data(), nullptr), H5Sclose);
     const std::byte* rows = pending_[f].data() + (env * config_.flush_every + source_row) * row_bytes_[f];
-    check(H5Dwrite(dataset, memory_type(field.type), memory_space, file_space, H5P_DEFAULT, rows));
+    check(H5Dwrite(dataset, hdf5_types(field.type).memory, memory_space, file_space, H5P_DEFAULT, rows));
   }
 }
 

@@ -32,8 +32,6 @@ namespace vintix_fast {
 
 enum class ElementType { float32, int32, uint8 };
 
-std::size_t element_bytes(ElementType type);
-
 struct Field {
   std::string name;
   std::vector<std::size_t> shape;  // of one transition, without the environment axis
@@ -77,11 +75,10 @@ class TrajectoryFile {
   std::size_t steps_since_flush() const { return steps_since_flush_; }
 
  private:
-  struct Stream {                  // one environment's transitions
-    std::size_t pending = 0;       // rows in pending_, not yet in the file
-    std::size_t length = 0;        // rows in the file
-    std::size_t num_blocks = 0;    // blocks in the file; the last one may be open
-    std::vector<hid_t> datasets;   // of the open block, one per field; empty when no block is open
+  struct Stream {                 // one environment's transitions
+    std::size_t pending = 0;      // rows in pending_, not yet in the file
+    std::size_t length = 0;       // rows in the file
+    std::vector<hid_t> datasets;  // of the open block, one per field; empty when no block is open
   };
   struct NewBlock {
     hid_t group;
@@ -98,6 +95,8 @@ class TrajectoryFile {
   void close_file();
   void rename_groups();
   void write_final_attributes();
+  void write_stream_attributes(std::int64_t closed_cleanly, const std::vector<std::int64_t>& envs,
+                               const std::vector<std::int64_t>& lengths);
 
   WriterConfig config_;
   std::size_t chunk_len_;               // rows

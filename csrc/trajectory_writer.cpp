@@ -45,7 +45,7 @@ TrajectoryWriter::~TrajectoryWriter() { abort(); }
 // ------------------------------------------------------------------------------------------------- the callers' side
 
 void TrajectoryWriter::throw_failure() const {
-  throw WriteError("cannot write " + config_.partial_path() + ": " + failure_->cause, failure_->error_number);
+  throw WriteError("cannot write " + config_.partial_path() + ": " + failure_->what(), failure_->error_number);
 }
 
 void TrajectoryWriter::check_usable() const {
@@ -129,9 +129,9 @@ void TrajectoryWriter::run() {
     work_or_state_.notify_all();
     write_steps(*file);
   } catch (const WriteError& error) {
-    remember_failure(error.what(), error.error_number);
+    remember_failure(error);
   } catch (const std::exception& error) {
-    remember_failure(error.what(), 0);
+    remember_failure(WriteError(error.what(), 0));
   }
 }
 
@@ -166,10 +166,10 @@ void TrajectoryWriter::write_steps(TrajectoryFile& file) {
   }
 }
 
-void TrajectoryWriter::remember_failure(const std::string& cause, int error_number) {
+void TrajectoryWriter::remember_failure(const WriteError& error) {
   {
     const std::lock_guard lock(queue_mutex_);
-    failure_ = Failure{cause, error_number};
+    failure_ = error;
   }
   work_or_state_.notify_all();
   slot_free_.notify_all();

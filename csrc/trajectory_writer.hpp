@@ -66,10 +66,6 @@ class TrajectoryWriter {
 
  private:
   enum class Ending { none, close, abort };
-  struct Failure {
-    std::string cause;
-    int error_number;
-  };
 
   // Any thread, with queue_mutex_ held.
   void check_usable() const;
@@ -81,7 +77,7 @@ class TrajectoryWriter {
   // The writer's thread only.
   void run();
   void write_steps(TrajectoryFile& file);
-  void remember_failure(const std::string& cause, int error_number);
+  void remember_failure(const WriteError& error);
 
   const WriterConfig config_;
   std::vector<std::size_t> field_bytes_;   // of one step of all environments
@@ -97,7 +93,7 @@ class TrajectoryWriter {
   std::size_t depth_ = 0;                  // taken slots
   bool opened_ = false;
   Ending ending_ = Ending::none;
-  std::optional<Failure> failure_;
+  std::optional<WriteError> failure_;
   WriterStats stats_;
 
   std::mutex join_mutex_;  // one caller at a time waits for the thread's end

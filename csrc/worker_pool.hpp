@@ -19,18 +19,40 @@ class WorkerPool {
  public:
   // threads: who works in finish(), the caller included; with 1 nothing happens before it.  Throws std::system_error
   // where the system has no more.
-  explicit WorkerPool(int threads);
-  ~WorkerPool();
+  explicit WorkerPool(int threads) {
+    try {
+      for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work_on(thread); });
+    } catch (...) {
+      stop();
+      throw;
+    }
+  }
+  ~WorkerPool() {
+    finish();
+    stop();
+  }
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // work(item, thread) for every item from 0 to items; thread is from 0 (the caller) to threads().
-  void start(int items, std::function<void(int, int)> work);
+  void start(int items, std::function<void(int, int)> work) {
+    {
+      const std::lock_guard lock(mutex_);
+      work_ = std::move(work);
+      next_ = 0;
+      items_ = unfinished_ = items;
+    }
+    something_to_do_.notify_all();
+  }
 
   // Takes items itself until there is none left, and waits for those that the workers took.
-  void finish();
+  void finish() {
+    std::unique_lock lock(mutex_);
+    while (next_ < items_) take(lock, 0);
+    all_done_.wait(lock, [this] { return unfinished_ == 0; });
+  }
 
   // start() and finish().
   void run(int items, std::function<void(int, int)> work) {
@@ -39,9 +61,31 @@ class WorkerPool {
   }
 
  private:
-  void work_on(int thread);
-  void stop();
-  bool take(std::unique_lock<std::mutex>& lock, int thread);
+  void work_on(int thread) {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      something_to_do_.wait(lock, [this] { return stopping_ || next_ < items_; });
+      if (stopping_) return;
+      take(lock, thread);
+    }
+  }
+
+  void take(std::unique_lock<std::mutex>& lock, int thread) {
+    const int item = next_++;
+    lock.unlock();
+    work_(item, thread);
+    lock.lock();
+    if (--unfinished_ == 0) all_done_.notify_all();
+  }
+
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    something_to_do_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
 
   std::mutex mutex_;
   std::condition_variable something_to_do_, all_done_;

@@ -72,12 +72,14 @@ def _forward_kernel(
         k = _load(k_ptr, key, dim, k_token, length, DIM)
         score = _scores(q, k, query, key, first, span, slope, scale, length, PRECISION)
         before, largest = largest, tl.maximum(largest, tl.max(score, axis=1))
+        # What was summed so far fades by how much the largest score grew.
         reference = tl.where(largest == -float("inf"), 0.0, largest)  # nothing seen yet: -inf less -inf is no number
         weight = tl.exp2(score - reference[:, None])
         fading = tl.exp2(before - reference)
         total = total * fading + tl.sum(weight, axis=1)
         v = _load(v_ptr, key, dim, v_token, length, DIM)
         out = out * fading[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
+    # Rows past the end sum to nothing and are not stored.
     total = tl.where(query < length, total, 1.0)
     out = out / total[:, None]
     place = (row * length + query) * heads + head
@@ -95,6 +97,7 @@ def _query_gradient_kernel(
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     PACKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    # As in the forward pass a program takes a block of queries, and walks over the keys that they see.
     row, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     start = (tl.num_programs(0) - 1 - tl.program_id(0)) * QUERIES
     q_ptr += row * q_row + head * q_head
@@ -106,6 +109,7 @@ def _query_gradient_kernel(
     q = _load(q_ptr, query, dim, q_token, length, DIM)
     place = (row * length + query) * heads + head
     grad_out = _load(grad_out_ptr + (row * length * heads + head) * DIM, query, dim, heads * DIM, length, DIM)
+    # What the forward pass left of each query: its softmax's sum, and output . gradient.
     log_sum = tl.load(log_sum_ptr + place, mask=query < length, other=0.0)
     delta = tl.load(delta_ptr + place, mask=query < length, other=0.0)
     grad_q = tl.zeros([QUERIES, BLOCK_DIM], tl.float32)
@@ -113,9 +117,11 @@ def _query_gradient_kernel(
         key = begin + tl.arange(0, KEYS)
         k = _load(k_ptr, key, dim, k_token, length, DIM)
         score = _scores(q, k, query, key, first, span, slope, scale, length, PRECISION)
+        # The softmax again, by its stored sum; delta is what normalisation takes off each gradient.
         weight = tl.exp2(score - log_sum[:, None])
         v = _load(v_ptr, key, dim, v_token, length, DIM)
         grad_weight = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
+        # Rounded to the inputs' type, as the weights were in the forward pass; sums stay in float32.
         grad_score = weight * (grad_weight - delta[:, None]) * scale
         grad_q += tl.dot(grad_score.to(k.dtype), k, input_precision=PRECISION)
     tl.store(
@@ -144,9 +150,11 @@ def _key_gradient_kernel(
     v = _load(v_ptr, key, dim, v_token, length, DIM)
     grad_k = tl.zeros([KEYS, BLOCK_DIM], tl.float32)
     grad_v = tl.zeros([KEYS, BLOCK_DIM], tl.float32)
+    # The other way round: a block of keys, and the queries that see one of them.
     latest = tl.minimum(begin + KEYS - 1 + span, length)
     for start in range(begin // QUERIES * QUERIES, latest, QUERIES):
         query = start + tl.arange(0, QUERIES)
+        # Whole blocks of queries whose histories begin later are passed over.
         first = tl.zeros([QUERIES], tl.int32)
         reaches = True
         if PACKED:

@@ -117,10 +117,12 @@ def task_step(
     config = task.config
     action = action.clamp(-config.action_clip, config.action_clip)
     step_num += 1
+    # A robot whose state is nonsense ends its episode without a reward.
     failed = solver_failed | exploded(task, state)
     terms = reward_terms(task, state, action, last_action)
     per_second = sum(weight * term for weight, term in zip(config.weights, terms, strict=True))
     reward = torch.where(failed, 0.0, per_second * task.dt_s)
+    # Falling comes before running out of time.
     roll, pitch = tilt(state[1])
     terminated = failed | (roll.abs() > config.max_tilt_rad) | (pitch.abs() > config.max_tilt_rad)
     truncated = ~terminated & (step_num >= task.max_steps)

@@ -142,6 +142,7 @@ def _step_kernel(
     tl.store(terminated_ptr + env, terminated)
     tl.store(truncated_ptr + env, (step_num >= max_steps) & (terminated == 0))
 
+    # The action of this step is the next one's last action.
     is_joint = column < num_joints
     action = tl.load(action_ptr + env * num_joints + column, mask=is_joint, other=0.0)
     action = tl.where(action > action_clip, action_clip, action)  # comparisons, because NaN is to stay
@@ -240,4 +241,7 @@ class TaskStep:
 
     def _standardised(self, out: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Where to write it, mean and deviation; without ``out`` what no kernel reads."""
-        return (self._default,) * 3 if out is None else (out, *self.statistics)
+        if out is None:
+            return (self._default,) * 3
+        assert self.statistics is not None  # by which else was it made?
+        return (out, *self.statistics)

@@ -13,6 +13,7 @@ from vintix_fast.kernels.reference import TaskConstants
 _Float32 = npt.NDArray[np.float32]
 _Int32 = npt.NDArray[np.int32]
 _Int64 = npt.NDArray[np.int64]
+_Bool = npt.NDArray[np.bool_]
 _Bfloat16 = npt.NDArray[np.uint16]
 """Its bits, for numpy has no such type."""
 
@@ -60,9 +61,7 @@ class TrajectoryWriter:
             OSError: The file cannot be created.
         """
 
-    def append(
-        self, arrays: dict[str, npt.NDArray[np.generic]], active: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
-    ) -> None:
+    def append(self, arrays: dict[str, npt.NDArray[np.generic]], active: npt.NDArray[np.uint8] | _Bool) -> None:
         """Copies one step of all environments; waits, without the GIL, only while the queue is full.
 
         Args:
@@ -102,31 +101,17 @@ class TaskStep:
 
     def __init__(self, constants: TaskConstants) -> None: ...
     def step(
-        self,
-        base_pos_m: npt.NDArray[np.float32],
-        base_quat: npt.NDArray[np.float32],
-        base_lin_vel_m_s: npt.NDArray[np.float32],
-        base_ang_vel_rad_s: npt.NDArray[np.float32],
-        joint_pos_rad: npt.NDArray[np.float32],
-        joint_vel_rad_s: npt.NDArray[np.float32],
-        action: npt.NDArray[np.float32],
-        solver_failed: npt.NDArray[np.bool_],
-        last_action: npt.NDArray[np.float32],
-        step_num: npt.NDArray[np.int32],
-    ) -> tuple[
-        npt.NDArray[np.float32],
-        npt.NDArray[np.float32],
-        npt.NDArray[np.bool_],
-        npt.NDArray[np.bool_],
-        npt.NDArray[np.bool_],
-    ]:
+        self, state: Sequence[_Float32], action: _Float32, solver_failed: _Bool, last_action: _Float32, step_num: _Int32
+    ) -> tuple[_Float32, _Float32, _Bool, _Bool, _Bool]:
         """Returns observation ``[N, 9 + 2 J]``, reward, terminated, truncated, failed ``[N]``, all new arrays.
 
         Releases the GIL.
 
         Args:
-            base_pos_m ... action: ``[N, 3]``, ``[N, 4]`` (w, x, y, z), ``[N, 3]``, ``[N, 3]``, three of ``[N, J]``; any
-                strides that are whole elements.
+            state: base_pos_m ``[N, 3]``, base_quat ``[N, 4]`` (w, x, y, z), base_lin_vel_m_s and base_ang_vel_rad_s
+                ``[N, 3]``, joint_pos_rad and joint_vel_rad_s ``[N, J]``; these and ``action`` with any strides that are
+                whole elements.
+            action: ``[N, J]``.
             solver_failed: ``[N]``.
             last_action: C-contiguous ``[N, J]``, the action of one step before; becomes ``action``, clipped.
             step_num: ``[N]``; becomes one more.
@@ -135,17 +120,7 @@ class TaskStep:
             TypeError, ValueError: An array's dtype, shape or strides are not as described; nothing was written.
         """
 
-    def observe(
-        self,
-        base_pos_m: npt.NDArray[np.float32],
-        base_quat: npt.NDArray[np.float32],
-        base_lin_vel_m_s: npt.NDArray[np.float32],
-        base_ang_vel_rad_s: npt.NDArray[np.float32],
-        joint_pos_rad: npt.NDArray[np.float32],
-        joint_vel_rad_s: npt.NDArray[np.float32],
-        mask: npt.NDArray[np.bool_],
-        observation: npt.NDArray[np.float32],
-    ) -> None:
+    def observe(self, state: Sequence[_Float32], mask: _Bool, observation: _Float32) -> None:
         """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``step``."""
 
 class CpuFeatures(TypedDict):
@@ -178,7 +153,7 @@ class PolicyDecoder:
         slopes: Sequence[float],
         score_bounds: Sequence[float],
         spans: Sequence[Sequence[int]],
-        cache_dtype: Literal["float32", "int8"],
+        cache_dtype: str,
         dropped_mass: float,
         threads: int,
         implementation: str = "",
@@ -190,13 +165,14 @@ class PolicyDecoder:
             slopes: ALiBi's, one for each head.
             score_bounds: of |q . k| / sqrt(head_dim), one for each layer; infinity where there is none.
             spans: [layers][heads], tokens that a head may see, the new one included.
+            cache_dtype: "float32" or "int8".
 
         Raises:
             TypeError, ValueError: an argument is not as described, a weight is missing or has another shape.
             MemoryError: the cache does not fit.
         """
 
-    def reset(self, mask: npt.NDArray[np.bool_] | None = None) -> None:
+    def reset(self, mask: _Bool | None = None) -> None:
         """Forgets the histories where ``mask`` [N] is true, or all; and a step that was begun."""
 
     def begin(self, observation: _Float32, prev_action: _Float32, prev_reward: _Float32, step_num: _Int32) -> None:

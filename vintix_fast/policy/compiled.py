@@ -13,6 +13,7 @@ from vintix_fast._core import PolicyDecoder
 from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.model import Vintix
 from vintix_fast.model.config import OWNER_TOKEN_ORDER
+from vintix_fast.model.transformer import Attention
 from vintix_fast.policy.policy import Actor
 from vintix_fast.service.errors import UsageError
 
@@ -29,7 +30,7 @@ def decoder_weights(model: Vintix, task_name: str) -> dict[str, np.ndarray]:
         "encoder.trans_ep_pos_emb.weight": "step_embedding",
         "transformer.": "",
     }
-    found = {}
+    found: dict[str, torch.Tensor | tuple[float, ...]] = {}
     for name, value in model.state_dict().items():
         for prefix, ours in prefixes.items():
             if name.startswith(prefix):
@@ -37,9 +38,9 @@ def decoder_weights(model: Vintix, task_name: str) -> dict[str, np.ndarray]:
     found["first_action"] = model.encoder.prev_acs_padding[0].detach()
     found["first_reward"] = model.encoder.prev_rew_padding[0].detach()
     if model.config.norm_obs:
-        found["observation_mean"], found["observation_std"] = map(np.float32, (info.obs_mean, info.obs_std))
+        found |= {"observation_mean": info.obs_mean, "observation_std": info.obs_std}
     if model.config.norm_acs:
-        found["action_mean"], found["action_std"] = map(np.float32, (info.acs_mean, info.acs_std))
+        found |= {"action_mean": info.acs_mean, "action_std": info.acs_std}
     return {name: np.ascontiguousarray(value, np.float32) for name, value in found.items()}
 
 
@@ -79,10 +80,11 @@ class CompiledPolicy(Actor):
         threads: int | None = None,
         implementation: str | None = None,
     ) -> None:
+        # The core knows tensors and sizes; what else shapes a step it is told.
         config, info, transformer = model.config, model.tasks[task_name], model.transformer
         if not 0.0 <= dropped_mass < 1.0:
             raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
-        half = dropped_mass / 2
+        half = dropped_mass / 2  # for old tokens, and for values whose scores were computed
         self._decoder = PolicyDecoder(
             decoder_weights(model, task_name),
             num_envs=num_envs,
@@ -90,13 +92,14 @@ class CompiledPolicy(Actor):
             action_first=config.token_order == OWNER_TOKEN_ORDER,
             reward_scale=info.reward_scale,
             slopes=transformer.slopes,
-            score_bounds=[block.attention.score_bound() for block in transformer.blocks],
+            score_bounds=[part.score_bound() for part in transformer.modules() if isinstance(part, Attention)],
             spans=transformer.spans(context_len, half),
             cache_dtype=cache_dtype,
             dropped_mass=half,
             threads=threads or torch.get_num_threads(),
             implementation=implementation or "",
         )
+        # What the model is shown beside the next observation.
         self._last_action = np.zeros((num_envs, info.action_dim), np.float32)
         self._last_reward = np.zeros(num_envs, np.float32)
 
@@ -118,7 +121,9 @@ class CompiledPolicy(Actor):
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
-    def begin(self, observation: torch.Tensor, step_num: torch.Tensor, standardised: None = None) -> None:
+    def begin(
+        self, observation: torch.Tensor, step_num: torch.Tensor, standardised: torch.Tensor | None = None
+    ) -> None:
         self._decoder.begin(
             np.ascontiguousarray(observation, np.float32), self._last_action, self._last_reward,
             np.ascontiguousarray(step_num, np.int32),

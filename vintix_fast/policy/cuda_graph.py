@@ -15,25 +15,21 @@ from __future__ import annotations
 import torch
 
 from vintix_fast.kernels.reference import standardise
-from vintix_fast.model import ContextCache, Vintix
+from vintix_fast.model import Vintix
 from vintix_fast.model.transformer import NEGLIGIBLE_MASS
-from vintix_fast.policy.policy import Actor
+from vintix_fast.policy.policy import Policy
 from vintix_fast.service.errors import UsageError
 
 WARM_UP_STEPS = 3  # before a capture: kernels are compiled and libraries allocate their workspaces
 
 
-class GraphPolicy(Actor):
-    """Acts as `Policy` does.
+class GraphPolicy(Policy):
+    """Acts as `Policy` does, on the device that the model is on.
 
     Weights may be changed in place at any time.  Where they were replaced instead, `reset` captures the step anew.
 
     Args:
-        model: the model, on the device to act on; used in eval mode.
-        task_name: whose group and statistics to act with.
-        num_envs: environments side by side.
-        context_len: tokens (steps) of history that the model attends to.
-        dtype: of the cached keys and values, see `ContextCache`.
+        model, task_name, num_envs, context_len, dtype: see `Policy`.
         dropped_mass: see `Transformer.spans`.
         capture: False runs the step's hundred launches one by one on CUDA too.
 
@@ -51,19 +47,12 @@ class GraphPolicy(Actor):
         dropped_mass: float = NEGLIGIBLE_MASS,
         capture: bool = True,
     ) -> None:
-        self.model, self.task_name = model, task_name
-        self._device, self._dropped_mass = model.device, dropped_mass
-        self._cache = ContextCache(model.config, num_envs, context_len, self._device, dtype)
-        info = model.tasks[task_name]
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.zeros(num_envs, *shape, device=self._device, dtype=dtype)
-
-        self._standardised, self._step_num = zeros(info.observation_dim), zeros(dtype=torch.long)
-        self._last_action, self._last_reward = zeros(info.action_dim), zeros()
-        self._action = zeros(info.action_dim)
+        super().__init__(model, task_name, num_envs, context_len, dtype)
+        self._device, self._dropped_mass, self._capturing = model.device, dropped_mass, capture
+        self._standardised = torch.zeros(num_envs, model.tasks[task_name].observation_dim, device=self._device)
+        self._step_num = torch.zeros(num_envs, dtype=torch.long, device=self._device)
+        self._action = torch.zeros_like(self._last_action)
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._capturing = capture and self._stream is not None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: tuple[int, ...] = ()  # where the weights were then
         self.reset()
@@ -82,8 +71,8 @@ class GraphPolicy(Actor):
             self.model.eval()
             spans = self.model.transformer.spans(self._cache.context_len, self._dropped_mass)
             self._cache.spans.copy_(torch.tensor(spans))
-            if self._capturing and self._captured != self._addresses():
-                self._capture()
+            if self._stream is not None and self._capturing and self._captured != self._addresses():
+                self._capture(self._stream)
         self._cache.reset(mask)
 
     def begin(
@@ -113,14 +102,8 @@ class GraphPolicy(Actor):
         return self._action.clone()  # the next step overwrites the graph's own
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
-        """The action [N, A] for observation [N, O] at steps step_num [N] of the running episodes."""
         self.begin(observation, step_num)
         return self.finish()
-
-    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        """What was executed, action [N, A], and what came of it, reward [N]."""
-        self._last_action.copy_(action)
-        self._last_reward.copy_(reward)
 
     @torch.inference_mode()
     def _decide(self) -> None:
@@ -138,13 +121,13 @@ class GraphPolicy(Actor):
     def _addresses(self) -> tuple[int, ...]:
         return tuple(tensor.data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers()))
 
-    def _capture(self) -> None:
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+    def _capture(self, stream: torch.cuda.Stream) -> None:
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):
                 self._decide()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=self._stream):
+        with torch.cuda.graph(self._graph, stream=stream):
             self._decide()
         self._captured = self._addresses()
         self._join()

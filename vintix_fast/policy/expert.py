@@ -6,6 +6,7 @@ Owns the expert's two files and its observation.  Knows nothing about how it was
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ WEIGHTS_FILE, CARD_FILE = "expert.pth", "expert.json"
 AGAIN = "train it again with `vintix-fast expert`"
 
 
-def expert_network(hidden_dims: list[int], layout: ObservationLayout = QUADRUPED) -> nn.Sequential:
+def expert_network(hidden_dims: Sequence[int], layout: ObservationLayout = QUADRUPED) -> nn.Sequential:
     """ELU network from the expert's observation [N, O + J] to its action [N, J]; layers as rsl_rl's MLP names them."""
     widths = [layout.size + layout.num_joints, *hidden_dims]
     layers: list[nn.Module] = []
@@ -47,19 +48,18 @@ class ExpertPolicy(Actor):
 
     def __init__(self, network: nn.Sequential, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._network = network.to(device).eval()
-        self._last_action = torch.zeros(num_envs, network[-1].out_features, device=device)
+        actions: int = network[-1].out_features  # type: ignore[assignment]  # of a linear layer
+        self._last_action = torch.zeros(num_envs, actions, device=device)
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._last_action[slice(None) if mask is None else mask] = 0.0
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
-        """The action [N, J] for observation [N, O] at steps step_num [N] of the running episodes."""
         self._last_action[step_num == 0] = 0.0
         with torch.inference_mode():
             return self._network(expert_observation(observation, self._last_action))
 
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        """The action that was executed [N, J]; the reward does not matter to it."""
         self._last_action.copy_(action)
 
 
@@ -77,12 +77,14 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         InputFileError: a file is missing or broken.
         UsageError: it is the expert of another robot.
     """
+    # An unfinished training has no card yet.
     path = Path(path)
     absent = [name for name in (WEIGHTS_FILE, CARD_FILE) if not (path / name).is_file()]
     if absent:
         raise InputFileError(
             f"expert {path} lacks {', '.join(absent)}; give the --output-dir of a finished `vintix-fast expert`"
         )
+    # The weights' last bias says for how many joints it was trained.
     try:
         card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
         weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)
@@ -91,6 +93,7 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
+    # Joints of another robot may be as many, and turn the other way.
     if robot is not None and name != robot.name:
         raise UsageError(f"--expert {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
     return network, card

@@ -16,8 +16,10 @@ from vintix_fast.model import ContextCache, Vintix
 class Actor(ABC):
     """What a rollout drives: N environments' actions, decided between `begin` and `finish`."""
 
-    statistics: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Mean and deviation, [O] each, of an actor that gains where observations come standardised by them too."""
+    @property
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean and deviation, [O] each, of an actor that gains where observations come standardised by them too."""
+        return None
 
     @abstractmethod
     def reset(self, mask: torch.Tensor | None = None) -> None:
@@ -55,26 +57,29 @@ class Policy(Actor):
         task_name: whose group and statistics to act with.
         num_envs: environments side by side.
         context_len: tokens (steps) of history that the model attends to.
+        dtype: of the cached keys and values, see `ContextCache`.
+
+    Raises:
+        UsageError: see `ContextCache`.
     """
 
-    def __init__(self, model: Vintix, task_name: str, num_envs: int, context_len: int) -> None:
+    def __init__(
+        self, model: Vintix, task_name: str, num_envs: int, context_len: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.model, self.task_name = model.eval(), task_name
-        device = next(model.parameters()).device
-        self._cache = ContextCache(model.config, num_envs, context_len, device)
-        self._last_action = torch.zeros(num_envs, model.tasks[task_name].action_dim, device=device)
-        self._last_reward = torch.zeros(num_envs, device=device)
+        self._cache = ContextCache(model.config, num_envs, context_len, model.device, dtype)
+        self._last_action = torch.zeros(num_envs, model.tasks[task_name].action_dim, device=model.device)
+        self._last_reward = torch.zeros(num_envs, device=model.device)
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self._cache.reset(mask)
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
-        """The model's action [N, A] for observation [N, O] at steps step_num [N] of the running episodes."""
         with torch.inference_mode():
             return self.model.decode(
                 self.task_name, observation, self._last_action, self._last_reward, step_num, self._cache
             )
 
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
-        """What was executed, action [N, A], and what came of it, reward [N]."""
         self._last_action.copy_(action)
         self._last_reward.copy_(reward)

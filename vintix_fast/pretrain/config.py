@@ -179,6 +179,7 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
         InputFileError: the file is missing or broken.
         UsageError: an option is unknown or out of range, or the architecture contradicts itself.
     """
+    # The file first: what the command line says goes over it.
     table: dict[str, Any] = {}
     if config is not None:
         try:
@@ -190,11 +191,13 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
     architecture = table.pop("model", {})
     if not isinstance(architecture, dict):
         raise UsageError(f"--config {config}: model is {architecture!r}; it must be a table, [model]")
+    # Its table of the architecture, with what the command line changes of that.
     for pair in model or ():
         key, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--model is {pair!r}; it must be KEY=VALUE, such as transformer_depth=4")
         architecture[key] = _value(value)
+    # Data and folders are the command line's: a file that names them is refused.
     _check_known(table, PretrainConfig, f"--config {config}:")
     return PretrainConfig.from_options(**(table | options | {"model": architecture}))
 

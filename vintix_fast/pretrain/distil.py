@@ -111,6 +111,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
         VintixFastError: the disk failed; finished files stay.
         Interrupted: Ctrl-C; the run can be resumed.
     """
+    # Everything that can be wrong is found before anything is written.
     progress = progress or Progress()
     check_device(config.device)
     directory = RunDirectory(config, ("trajectories_env_*", folder_file(config.output_dir).name, CARD_FILE, CURVE_FILE))
@@ -123,6 +124,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     robot = load_robot(config.robot_type) if config.robot_type else None
     network, expert = load_expert(config.expert, robot)
     robot = robot or load_robot(expert["robot"])
+    # Building the scene takes longest; what is written comes after it.
     started = time.perf_counter()
     with directory, stop_on_interrupt(progress.say):
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
@@ -130,12 +132,14 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
         policy = ExpertPolicy(network, config.num_envs, config.device)
         check_interrupt()
         directory.begin()
+        # A round that is all there is passed over, so that a resumed run goes on where it stopped.
         collecting = time.perf_counter()
         try:
             for index in range(config.histories // config.num_envs):
                 _round(config, directory.path, index, task, policy, progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted("stopped; the same command with --resume goes on from the last finished round") from stop
+    # The report reads all rounds, also those of earlier runs.
     seconds = {"collect_seconds": time.perf_counter() - collecting, "seconds": time.perf_counter() - started}
     return _report(config, directory.path, robot, seconds)
 
@@ -150,9 +154,11 @@ def _round(
     if all(file.is_file() for file in files):
         progress.say(f"Histories {envs[0]} to {envs[-1]} were finished before")
         return
+    # Each round has starts and random actions of its own.
     robot, seed = task.robot, int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
-    about = {"robot": robot.name, "task_name": robot.task_names[0], "seed": config.seed}
-    about |= {"task": task.config.to_json()} | versions()
+    about: dict[str, Any] = {"robot": robot.name, "task_name": robot.task_names[0], "seed": config.seed}
+    about |= {"task": task.config.to_json(), **versions()}
+    # A file for each environment: all are closed in place when the round is whole, or left partial.
     with contextlib.ExitStack() as stack:
         what = f"{robot.name}: histories {envs[0]} to {envs[-1]}"
         stack.enter_context(progress.rollout(what, 0, config.steps_per_env))
@@ -170,6 +176,7 @@ def _round(
             writer=_HistoryFiles(writers),
             on_step=progress.on_rollout_step,
         )
+    # What says that a history is finished comes after it.
     write_json(folder_file(directory), _task_info(robot))
     for env in envs:
         episodes = [(e.return_, e.length, e.terminated) for e in collection.episodes if e.env == env - first]

@@ -38,8 +38,8 @@ class ExpertTask(VecEnv):
 
     def __init__(self, task: WalkingTask, seed: int) -> None:
         self.num_envs, self.num_actions, self.max_episode_length = task.num_envs, task.layout.num_joints, task.max_steps
-        self.device, self.cfg = task.device, {}
-        self._task = task
+        self.device, self._task = task.device, task
+        self.cfg: dict[str, Any] = {}
         self._last_action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         self._observation = task.reset(seed, random_starts=True)
 
@@ -146,6 +146,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
         VintixFastError: the disk or the training failed; what was saved stays.
         Interrupted: Ctrl-C; the run can be resumed.
     """
+    # Everything that can be wrong is found before anything is written.
     progress = progress or Progress()
     check_device(config.device)
     directory = RunDirectory(config, (WEIGHTS_FILE, CARD_FILE, STATE_FILE, "tensorboard"))
@@ -156,10 +157,11 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     with directory, stop_on_interrupt(progress.say):
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode)
-        check_interrupt()
+        check_interrupt()  # the scene took a while; nothing is written yet
         directory.begin()
         try:
             runner = _train(config, directory.path, state, task, progress)
+            # The actor's own layers, without its noise, are the expert.
             network = expert_network(config.hidden_dims, task.layout)
             actor = runner.alg.get_policy().state_dict()
             network.load_state_dict({k.removeprefix("mlp."): v for k, v in actor.items() if k.startswith("mlp.")})
@@ -170,6 +172,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
                 evaluation = measure(task, policy, config.eval_episodes, config.seed, True, progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted("stopped; the same command with --resume goes on from the last saved iteration") from stop
+    # The card comes last: where it is, the expert is whole.
     save_tensors(directory.path / WEIGHTS_FILE, network.state_dict())
     card = {
         "robot": robot.name,

@@ -40,14 +40,13 @@ class RobotHistories:
 
     def statistics(self, group_name: str) -> TaskInfo:
         """Mean and standard deviation of the training histories; 1 for what never varies, such as the command."""
-        columns = {}
+        columns: dict[str, Any] = {"observation_dim": self.layout.size, "action_dim": self.layout.num_joints}
         for key, name in (("obs", "observation"), ("acs", "action")):
             values = np.concatenate([getattr(history, name) for history in self.train])
             std = values.std(axis=0, dtype=np.float64)
             columns[f"{key}_mean"] = tuple(values.mean(axis=0, dtype=np.float64).tolist())
             columns[f"{key}_std"] = tuple(np.where(std < SMALLEST_STD, 1.0, std).tolist())
-        sizes = {"observation_dim": self.layout.size, "action_dim": self.layout.num_joints}
-        return TaskInfo(**sizes, group_name=group_name, **columns)
+        return TaskInfo(group_name=group_name, **columns)
 
 
 def read_histories(
@@ -66,14 +65,17 @@ def read_histories(
         InputFileError: a directory is missing, holds no usable file, or mixes robots; or a file's sizes are not the
             walking task's.
     """
+    # By task: a robot's directories under its older and newer names are one.
     found: dict[str, tuple[str, list[History], list[str]]] = {}
     for directory in directories:
         task_name, group_name, histories, skipped = _read_directory(directory, say)
         _, so_far, left_out = found.setdefault(task_name, (group_name, [], []))
         so_far += histories
         left_out += skipped
+    # The choice of what is held out depends on a robot's own histories alone, not on who else is there.
     robots = []
     for task_name, (group_name, histories, skipped) in found.items():
+        # One history is for training; of several at least one is held out, and not all.
         several = held_out > 0.0 and len(histories) > 1
         kept = min(max(1, round(held_out * len(histories))), len(histories) - 1) if several else 0
         chosen = set(np.random.default_rng(seed).permutation(len(histories))[:kept].tolist())

@@ -28,7 +28,7 @@ from vintix_fast.service.files import load_tensors, save_tensors, versions, writ
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.metrics import write_losses
 from vintix_fast.service.progress import Progress
-from vintix_fast.train.finetune import TrainingStep, descend
+from vintix_fast.train.finetune import TrainingStep, descend, weighted_error
 
 STATE_FILE, CARD_FILE, CURVE_FILE = "training.pth", "pretrain.json", "loss.png"
 MODEL_DIR = "model"
@@ -49,15 +49,18 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
         VintixFastError: the disk or the training failed; the last saved state stays.
         Interrupted: Ctrl-C; the run can be resumed, and then equals an unbroken one bit for bit.
     """
+    # Everything that can be wrong is found before anything is written.
     progress = progress or Progress()
     check_device(config.device)
     directory = run_directory(config)
     directory.check()
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
+    # A resumed training takes its state over the first model's.
     model = _first_model(config, robots, progress.say)
     training = _Training(config, directory.path, model, robots)
     if config.resume:
         training.go_on()
+    # From here on the directory is ours; Ctrl-C stops between two steps.
     with directory, stop_on_interrupt(progress.say):
         directory.begin()
         try:
@@ -65,6 +68,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
                 training.run(progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted("stopped; the same command with --resume goes on from the last saved step") from stop
+    # The card comes last: where it is, the model is whole.
     save_checkpoint(model, directory.path / MODEL_DIR)
     card = {
         "robots": {
@@ -171,12 +175,10 @@ def mixed_loss(model: Vintix, batches: dict[str, Batch], bf16: bool) -> dict[str
             tokens.append(torch.nn.functional.pad(token, (0, 0, 0, longest - token.shape[1])))
         hidden = model.transformer(torch.cat(tokens)).split([len(token) for token in tokens])
         predicted = {name: model.act(name, part) for name, part in zip(batches, hidden, strict=True)}
-    losses = {}
-    for task_name, batch in batches.items():
-        action = predicted[task_name][:, : batch.weight.shape[1]].float()
-        error = (action - batch.target).square().mean(dim=-1)  # [B, L]
-        losses[task_name] = (error * batch.weight).sum() / batch.weight.sum()
-    return losses
+    return {
+        name: weighted_error(predicted[name][:, : batch.weight.shape[1]], batch.target, batch.weight)
+        for name, batch in batches.items()
+    }
 
 
 class _Training:
@@ -224,7 +226,8 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(dropout_seed)
             losses = mixed_loss(self._model.train(), batches, config.bf16)
-        loss = sum(weight * value for weight, value in zip(weights, losses.values(), strict=True))
+        weighted = (weight * value for weight, value in zip(weights, losses.values(), strict=True))
+        loss = sum(weighted, start=torch.tensor(0.0))
         return descend(loss, self._optimiser, step, config)
 
     def _evaluate(self, recent: list[TrainingStep], progress: Progress) -> None:
@@ -283,6 +286,7 @@ def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -
     if len(config.data) < 2:
         raise UsageError("--data names one robot; leave-one-out needs at least two")
     trainings = {}
+    # Directories of one name would share a training; those of one robot would let the model see the one left out.
     for label, of in (("name", lambda path: path.resolve().name), ("robot", directory_task)):
         seen: dict[str, Path] = {}
         for path in config.data:
@@ -291,10 +295,12 @@ def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -
                 raise UsageError(
                     f"--data {other} and --data {path} have the same {label}, {of(path)}; join or rename them"
                 )
+    # All trainings are checked before the first begins.
     for left_out in config.data:
         name = f"without-{left_out.resolve().name}"
         directory = config.output_dir / name
         others = tuple(path for path in config.data if path != left_out)
+        # Where a resumed run was stopped early, later trainings begin now.
         begun = config.resume and directory.is_dir()
         trainings[name] = replace(config, data=others, output_dir=directory, resume=begun)
         run_directory(trainings[name]).check()

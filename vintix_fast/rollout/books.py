@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -79,6 +79,14 @@ def episodes_per_env(num_episodes: int, num_envs: int) -> np.ndarray:
     return np.diff(np.arange(num_envs + 1) * num_episodes // num_envs)
 
 
+class StepWriter(Protocol):
+    """Where a rollout's transitions go."""
+
+    def append(self, arrays: dict[str, np.ndarray], active: np.ndarray) -> None:
+        """Take one step of all environments; ``active``, bool [N], tells whose transitions belong to an episode."""
+        ...
+
+
 class Books:
     """Which environment runs which of its episodes, and what came of them.
 
@@ -88,11 +96,18 @@ class Books:
     """
 
     def __init__(
-        self, num_envs: int, num_episodes: int, min_steps: int, steps_per_env: int, writer: Any, keep: bool
+        self,
+        num_envs: int,
+        num_episodes: int,
+        min_steps: int,
+        steps_per_env: int,
+        writer: StepWriter | None,
+        keep: bool,
     ) -> None:
         self.collection, self.steps = Collection(), 0
         self._min_steps, self._steps_per_env = min_steps, steps_per_env
-        self._writer, self._keep, self._kept = writer, keep, []
+        self._writer, self._keep = writer, keep
+        self._kept: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
         self._share = episodes_per_env(num_episodes, num_envs)
         self._quota, self._finished = self._share.copy(), np.zeros(num_envs, dtype=np.int64)
         self._returns = np.zeros(num_envs)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 
 from vintix_fast.policy.policy import Actor
-from vintix_fast.rollout.books import Books, Collection
+from vintix_fast.rollout.books import Books, Collection, StepWriter
 from vintix_fast.rollout.host_copies import HostCopies
+from vintix_fast.rollout.noise import ActionNoise
 from vintix_fast.service.interrupt import check_interrupt
 from vintix_fast.service.regions import region
 from vintix_fast.world.task import StepResult, WalkingTask
@@ -28,8 +29,8 @@ def collect(
     random_starts: bool,
     min_steps: int = 0,
     steps_per_env: int = 0,
-    noise=None,
-    writer=None,
+    noise: ActionNoise | None = None,
+    writer: StepWriter | None = None,
     keep: bool = False,
     on_step: Callable[[Collection], None] = lambda collection: None,
 ) -> Collection:
@@ -45,9 +46,8 @@ def collect(
             with a cold context: those that were done early went on unrecorded meanwhile. In its history it follows
             the earlier ones all the same, so that fine-tuning sees those before it.
         steps_per_env: run so many steps in every environment instead, whatever the episodes; the last may be cut.
-        noise: has `apply(action [N, A], step) -> [N, A]`, the policy's action to the executed one, given that ``step``
-            steps went before; None for none.
-        writer: has `append(arrays, active)`; gets whole steps of all environments.
+        noise: makes the executed action of the policy's.
+        writer: gets whole steps of all environments.
         keep: keep the transitions in memory as histories.
         on_step: called for every step with the collection so far; may raise to stop. On CUDA the simulator is a step
             further by then.
@@ -60,29 +60,34 @@ def collect(
     """
     books = Books(task.num_envs, num_episodes, min_steps, steps_per_env, writer, keep)
     copies = HostCopies(task.device)
+    # All contexts begin cold; on a GPU the task may hand out observations as the policy wants them.
     policy.reset()
     task.standardise_by(policy.statistics)
     observation, standardised = task.reset(seed, random_starts), None
     step = 0
     while books.active.any():
         check_interrupt()
+        # The policy decides while the simulator executes an earlier action.
         step_num = task.step_num.clone()
         with region("decode"):
             policy.begin(observation, step_num, standardised)
         with region("simulate"):
-            task.begin()  # beside the policy: it executes an earlier action
+            task.begin()
         with region("wait"):
             mean_action = policy.finish()
+        # What is executed, and what came of it, is what the policy is shown next.
         action = mean_action if noise is None else noise.apply(mean_action, step)
         with region("observe"):
             result = task.finish(action)
         policy.observe(action, result.reward)
 
+        # The books hear of whole steps on the host, on CUDA of the one before.
         for arrived in copies.push(_columns(observation, action, mean_action, step_num, result)):
             books.enter(arrived)
             on_step(books.collection)
         observation, standardised = result.observation, result.standardised
         step += 1
+        # Episodes so short that more are needed: all environments start anew, cold.
         if books.ask_for_more():
             copies.flush()  # where steps arrive late, one more was made: it belongs to no episode
             step = books.steps
@@ -92,7 +97,13 @@ def collect(
     return books.close()
 
 
-def _columns(observation, action, mean_action, step_num, result: StepResult) -> dict[str, torch.Tensor]:
+def _columns(
+    observation: torch.Tensor,
+    action: torch.Tensor,
+    mean_action: torch.Tensor,
+    step_num: torch.Tensor,
+    result: StepResult,
+) -> dict[str, torch.Tensor]:
     return {
         "proprio_observation": observation,
         "action": action,

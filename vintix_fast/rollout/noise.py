@@ -6,6 +6,8 @@ both the careful and the bold.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 
@@ -29,6 +31,14 @@ def ladder(num_envs: int, largest: float) -> torch.Tensor:
     return sigma
 
 
+class ActionNoise(Protocol):
+    """What a rollout makes of the policy's actions."""
+
+    def apply(self, action: torch.Tensor, step: int) -> torch.Tensor:
+        """The policy's action [N, A] -> the one to execute, given that ``step`` steps went before."""
+        ...
+
+
 class Noise:
     """Adds noise, stationary, with standard deviation ``sigma`` of each environment.
 
@@ -44,6 +54,7 @@ class Noise:
         self._sigma, self._action_dim = sigma[:, None], action_dim
         self._generators = [np.random.default_rng([seed, env]) for env in range(len(sigma))]
         self._blocks_drawn = 0
+        self._block, self._last = torch.empty(0), torch.empty(0)
 
     def apply(self, action: torch.Tensor, step: int) -> torch.Tensor:
         """The policy's action [N, A] -> the one to execute.

@@ -114,22 +114,27 @@ class _CausalAttention(torch.autograd.Function):
 # -- the action decoder's loss -----------------------------------------------------------------------------------------
 
 
+def _layers(decoder: nn.Sequential) -> tuple[list[nn.Linear], list[float]]:
+    """The linear layers in every other place, and the slopes of the leaky ReLUs in those between."""
+    layers = list(decoder)
+    linear = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)]
+    return linear, [layer.negative_slope for layer in layers[1::2] if isinstance(layer, nn.LeakyReLU)]
+
+
 def fits_decoder(decoder: nn.Sequential) -> bool:
     """Whether `DecoderLoss` runs here, for a decoder of this structure on this device."""
-    linear, activations = list(decoder[::2]), list(decoder[1::2])
-    if not _compiled_here() or len(decoder) < 3 or len(decoder) % 2 == 0:
+    linear, slopes = _layers(decoder)
+    if not _compiled_here() or len(linear) < 2 or len(decoder) != len(linear) + len(slopes):
         return False
-    if not all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linear):
-        return False
-    if not all(isinstance(activation, nn.LeakyReLU) for activation in activations):
-        return False
-    slopes, width = {activation.negative_slope for activation in activations}, linear[0].in_features
+    width = linear[0].in_features
     return (
-        all(layer.weight.shape == (width, width) for layer in linear[:-1])
+        len(linear) == len(slopes) + 1
+        and all(layer.bias is not None for layer in linear)
+        and all(layer.weight.shape == (width, width) for layer in linear[:-1])
         and width % _core.DecoderLoss.COLUMNS == 0
         and linear[-1].out_features <= _core.DecoderLoss.ACTIONS
-        and len(slopes) == 1
-        and slopes.pop() > 0.0  # the sign of what an activation function gives must be that of what it got
+        and len(set(slopes)) == 1
+        and slopes[0] > 0.0  # the sign of what an activation function gives must be that of what it got
         and all(p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in decoder.parameters())
     )
 
@@ -148,11 +153,11 @@ class DecoderLoss:
     def __init__(self, decoder: nn.Sequential, scale: Tensor, shift: Tensor) -> None:
         if not fits_decoder(decoder):
             raise ValueError("DecoderLoss: the compiled core does not compute this decoder here")
-        self._linear: list[nn.Linear] = list(decoder[::2])
+        self._linear, slopes = _layers(decoder)
         self._units = {"scale": _array(scale.contiguous()), "shift": _array(shift.contiguous())}
         self._core = _core.DecoderLoss(
             layers=len(self._linear) - 1, width=self._linear[0].in_features, actions=self._linear[-1].out_features,
-            slope=decoder[1].negative_slope, threads=torch.get_num_threads(),
+            slope=slopes[0], threads=torch.get_num_threads(),
         )  # fmt: skip
 
     def __call__(self, hidden: Tensor, target: Tensor, weight: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -103,7 +103,7 @@ def action_loss(
         transformer: in the model's place, see `frozen`; None: the model's.
     """
     hidden = _hidden(model, task_name, batch, transformer or model.transformer)
-    return _weighted_error(model.act(task_name, hidden), batch.target, batch.weight)
+    return weighted_error(model.act(task_name, hidden), batch.target, batch.weight)
 
 
 def _hidden(model: Vintix, task_name: str, batch: Batch, transformer: torch.nn.Module) -> torch.Tensor:
@@ -111,7 +111,7 @@ def _hidden(model: Vintix, task_name: str, batch: Batch, transformer: torch.nn.M
     return transformer(token, batch.first)
 
 
-def _weighted_error(action: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def weighted_error(action: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """action, target [..., A], weight [...] -> scalar."""
     error = (action.float() - target).square().mean(dim=-1)
     return (error * weight).sum() / weight.sum().clamp_min(1e-8)
@@ -139,6 +139,7 @@ def finetune(
         VintixFastError: the loss is not finite, or the disk refuses.
         InputFileError: the state file is broken.
     """
+    # Only the group's parameters, or its decoder's, get gradients.
     keep_freed_memory()
     config = with_precision(config, model.device)
     model.eval()
@@ -147,19 +148,22 @@ def finetune(
     if config.train == "decoder":
         parameters = list(model.head.acs_decoders[group].parameters())
         model.encoder.requires_grad_(False)
+    # On CUDA the whole step is one graph, and the learning rate a tensor that it reads.
     on_cuda = model.device.type == "cuda"
     lr = torch.tensor(config.lr, device=model.device) if on_cuda else config.lr
     optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=True, capturable=on_cuda)
     log = _go_on(state_file, parameters, optimiser)
+    # What is drawn for a step depends on its number alone, so that a resumed training equals an unbroken one.
     make_loss = _decoder_loss if config.train == "decoder" else _adapter_loss
     draw, loss_of = make_loss(model, task_name, windows, config)
-    take_step = (_captured if on_cuda else _eager)(loss_of, parameters, optimiser, config, model.device)
+    take_step = (_captured if on_cuda else _eager)(loss_of, optimiser, config, model.device)
 
     saved = time.monotonic()
     for step in range(len(log), config.steps):
         with region("load"):
             drawn = draw(np.random.default_rng([seed, step]))
         log.append(take_step(step, drawn))
+        # Whoever stops the training leaves the state that it goes on from.
         try:
             on_step(log[-1])
             check_interrupt()
@@ -173,12 +177,15 @@ def finetune(
 
 
 Drawn = tuple[torch.Tensor | None, ...]
-Draw, Loss = Callable[[np.random.Generator], Drawn], Callable[..., torch.Tensor]
-"""What a step is about, on the CPU, and its loss once that is where the model is."""
+"""What a step is about, on the CPU; on CUDA always of the same shapes."""
+Draw = Callable[[np.random.Generator], Drawn]
+Loss = Callable[..., torch.Tensor]
+"""Of what was drawn, once that is where the model is."""
+TakeStep = Callable[[int, Drawn], TrainingStep]
 
 
 def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
-    transformer = frozen(model.transformer, config.bf16)
+    transformer = frozen(model.transformer, bool(config.bf16))
     one_shape = model.device.type == "cuda"
 
     def draw(rng: np.random.Generator) -> Drawn:
@@ -199,7 +206,7 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
 
 def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
     """The decoder sees constants: the transformer runs once over everything."""
-    hidden = hidden_states(model, task_name, windows, config.bf16)
+    hidden = hidden_states(model, task_name, windows, bool(config.bf16))
     one_shape = model.device.type == "cuda"
 
     def draw(rng: np.random.Generator) -> Drawn:
@@ -215,7 +222,7 @@ def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
         if core_loss is not None:
             return core_loss(hidden, windows.target, windows.weight, rows)
         weight = windows.weight[rows] * (rows >= 0)  # -1 is a transition too
-        return _weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], weight)
+        return weighted_error(model.act(task_name, hidden[rows]), windows.target[rows], weight)
 
     return draw, loss
 
@@ -228,25 +235,28 @@ def _core_loss(model: Vintix, task_name: str, config: FinetuneConfig) -> compile
     return compiled.DecoderLoss(decoder, *model.action_units(task_name))
 
 
-def _eager(loss_of: Loss, parameters, optimiser, config, device) -> Callable[[int, Drawn], TrainingStep]:
+def _eager(loss_of: Loss, optimiser: torch.optim.Optimizer, config: FinetuneConfig, device: torch.device) -> TakeStep:
     def take_step(step: int, drawn: Drawn) -> TrainingStep:
-        with region("forward"), torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with region("forward"), torch.autocast(device.type, torch.bfloat16, enabled=bool(config.bf16)):
             loss = loss_of(*drawn)
         return descend(loss, optimiser, step, config)
 
     return take_step
 
 
-def _captured(loss_of: Loss, parameters, optimiser, config, device) -> Callable[[int, Drawn], TrainingStep]:
+def _captured(
+    loss_of: Loss, optimiser: torch.optim.Optimizer, config: FinetuneConfig, device: torch.device
+) -> TakeStep:
     """`_eager` on CUDA, from one graph, which spoils the weights before anybody can see that the loss is not finite."""
+    (group,) = optimiser.param_groups
 
     def descend_once(lr: torch.Tensor, *drawn: torch.Tensor) -> torch.Tensor:
-        optimiser.param_groups[0]["lr"].copy_(lr)
-        with torch.autocast("cuda", torch.bfloat16, enabled=config.bf16, cache_enabled=False):
+        group["lr"].copy_(lr)
+        with torch.autocast("cuda", torch.bfloat16, enabled=bool(config.bf16), cache_enabled=False):
             loss = loss_of(*drawn)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        grad_norm = torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
         optimiser.step()
         return torch.stack([loss.detach(), grad_norm])
 
@@ -255,7 +265,7 @@ def _captured(loss_of: Loss, parameters, optimiser, config, device) -> Callable[
     def take_step(step: int, drawn: Drawn) -> TrainingStep:
         lr = learning_rate(step, config)
         with region("step"):
-            loss, grad_norm = run(*(upload(tensor, device) for tensor in (torch.tensor(lr), *drawn))).tolist()
+            loss, grad_norm = run(*(upload(x, device) for x in (torch.tensor(lr), *drawn) if x is not None)).tolist()
         return _finite(TrainingStep(step, loss, grad_norm, lr), config)
 
     return take_step

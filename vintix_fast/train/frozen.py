@@ -29,16 +29,16 @@ def frozen(transformer: Transformer, bf16: bool) -> nn.Module:
     """
     constant = copy.deepcopy(transformer).eval().requires_grad_(False)
     on_cuda = next(transformer.parameters()).device.type == "cuda"
+    if not bf16:
+        return constant
     for block in constant.blocks:
-        if bf16 and on_cuda:
-            block.attention = _TritonAttention(block.attention, constant.slopes)
-        elif (
-            bf16
-            and block.attention.normalize_qk
-            and compiled.fits_attention(block.attention.head_dim, block.attention.score_bound())
-        ):
-            block.attention = _CompiledAttention(block.attention, constant.slopes)
-    return _InBfloat16(constant) if bf16 else constant
+        attention = block.attention
+        assert isinstance(attention, Attention)
+        if on_cuda:
+            block.attention = _TritonAttention(attention, constant.slopes)
+        elif attention.normalize_qk and compiled.fits_attention(attention.head_dim, attention.score_bound()):
+            block.attention = _CompiledAttention(attention, constant.slopes)
+    return _InBfloat16(constant)
 
 
 class _InBfloat16(nn.Module):

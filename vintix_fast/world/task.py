@@ -89,13 +89,13 @@ class CompiledStep:
         self._core = _core.TaskStep(constants)
 
     def step(self, state: Sequence[torch.Tensor], action: torch.Tensor, *rest: torch.Tensor) -> list[torch.Tensor]:
-        arrays = [tensor.numpy() for tensor in (*state, action.detach(), *rest)]
-        return [torch.from_numpy(array) for array in self._core.step(*arrays)]
+        arrays = [tensor.numpy() for tensor in (action.detach(), *rest)]
+        return [torch.from_numpy(array) for array in self._core.step([tensor.numpy() for tensor in state], *arrays)]
 
     def observe(
         self, state: Sequence[torch.Tensor], mask: torch.Tensor, observation: torch.Tensor, _: object = None
     ) -> None:
-        self._core.observe(*(tensor.numpy() for tensor in (*state, mask, observation)))
+        self._core.observe([tensor.numpy() for tensor in state], mask.numpy(), observation.numpy())
 
 
 def triton_step(constants: TaskConstants, device: torch.device) -> Any:
