@@ -67,7 +67,8 @@ def test_output_tree(finished):
 def test_the_policies_have_the_engine_that_was_asked_for(tmp_path, tiny_checkpoint, monkeypatch):
     seen = spy_on_policies(monkeypatch, "adaptation")
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1, **ENGINE_OPTIONS)
-    assert seen == [ENGINE_OPTIONS] * 3  # the initial model's evaluation, the loop's collection and evaluation
+    assert len(seen) >= 3  # the initial model's evaluation, the loop's collection and evaluations
+    assert all(options == ENGINE_OPTIONS for options in seen)
     assert json.loads((tmp_path / "run/config.json").read_text())["options"].items() >= ENGINE_OPTIONS.items()
 
 
@@ -299,7 +300,7 @@ def test_failures_of_the_simulation_are_counted_and_survived(tmp_path, tiny_chec
     ids=str,
 )
 def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, options, loops):
-    script_evaluations(monkeypatch, [5.0, 4.0, 6.0, 7.0])
+    script_evaluations(monkeypatch, [5.0, 4.0, 4.0, 4.0, 6.0, 7.0])
     used, learnt = [], []
 
     class Spy(adaptation.Windows):

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from runs import SMALL, TASK, assert_same_model, run_small, script_evaluations
+import torch
+from runs import SMALL, TASK, assert_same_model, read_state, run_small, script_evaluations
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.model import load_checkpoint
@@ -31,11 +32,13 @@ def acted_by(model_dir, trajectories):
 
 
 def test_the_gate_undoes_a_worse_loop_and_keeps_the_best(monkeypatch, tmp_path, tiny_checkpoint):
-    script_evaluations(monkeypatch, [5.0, 3.0, 6.0, 5.5])
+    script_evaluations(monkeypatch, [5.0, 3.0, 4.0, 3.5, 6.0, 5.5, 5.5, 5.5])
     out = tmp_path / "run"
     result = run_small(out, tiny_checkpoint, num_improvement_loops=3)
     assert [row["accepted"] for row in result.rows] == [True, False, True, False]
-    assert [row["eval_return"] for row in result.rows] == [5.0, 3.0, 6.0, 5.5]
+    assert [row["kept_share"] for row in result.rows] == [1.0, 0.0, 1.0, 0.0]
+    assert [row["eval_return"] for row in result.rows] == [5.0, 4.0, 6.0, 5.5]  # of the best share
+    assert [row["eval_env_steps"] for row in result.rows] == [14, 42, 14, 42]
     assert_same_model(out / "models/best", out / "models/loop_02")
     models, data = out / "models", "trajectories.h5"
     assert acted_by(models / "initial", out / "loop_00" / data)
@@ -55,8 +58,23 @@ def test_the_steps_become_smaller_once_the_robot_walks(monkeypatch, tmp_path, ti
     assert [row["improvement_step"] for row in result.rows[1:]] == pytest.approx([0.2, 0.2, 0.14])
 
 
+def test_a_step_that_is_too_long_is_shortened(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 3.0, 3.0, 5.5])
+    result = run_small(tmp_path / "quarter", tiny_checkpoint, num_improvement_loops=1)
+    assert result.rows[1]["accepted"] and result.rows[1]["kept_share"] == 0.25
+    assert_same_model(result.best_model, result.last_model)
+    script_evaluations(monkeypatch, [5.0, 5.5])
+    whole = run_small(tmp_path / "whole", tiny_checkpoint, num_improvement_loops=1)
+    before, quarter, all_ = (
+        read_state(path) for path in (tmp_path / "quarter/models/initial", result.best_model, whole.best_model)
+    )
+    for name, weight in quarter.items():
+        torch.testing.assert_close(weight - before[name], 0.25 * (all_[name] - before[name]), atol=1e-6, rtol=1e-3)
+    assert any(not torch.equal(quarter[name], before[name]) for name in quarter)
+
+
 def test_a_tie_is_no_improvement(monkeypatch, tmp_path, tiny_checkpoint):
-    script_evaluations(monkeypatch, [5.0, 5.0])
+    script_evaluations(monkeypatch, [5.0] * 4)
     result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
     assert [row["accepted"] for row in result.rows] == [True, False]
     assert_same_model(result.best_model, tmp_path / "run/models/initial")

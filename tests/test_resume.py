@@ -103,12 +103,12 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(unbroken, tmp_path, ti
 
 def test_a_resumed_run_remembers_that_a_loop_was_rejected(monkeypatch, tmp_path, tiny_checkpoint):
     whole, out = tmp_path / "whole", tmp_path / "run"
-    script_evaluations(monkeypatch, [5.0, 3.0, 4.0, 6.0])
+    script_evaluations(monkeypatch, [5.0, 3.0, 3.0, 3.0, 4.0, 4.0, 4.0, 6.0])
     run_small(whole, tiny_checkpoint, num_improvement_loops=3)
-    script_evaluations(monkeypatch, [5.0, 3.0])
+    script_evaluations(monkeypatch, [5.0, 3.0, 3.0, 3.0])
     with pytest.raises(Interrupted):
         run_small(out, tiny_checkpoint, num_improvement_loops=3, progress=Stopper("loop 2: fine-tuning"))
-    script_evaluations(monkeypatch, [4.0, 6.0])
+    script_evaluations(monkeypatch, [4.0, 4.0, 4.0, 6.0])
     result = run_small(out, tiny_checkpoint, num_improvement_loops=3, resume=True)
     assert [row["accepted"] for row in result.rows] == [True, False, False, True]
     assert_same_run(out, whole)
@@ -121,7 +121,7 @@ def test_a_finished_collection_is_not_made_again(tmp_path, tiny_checkpoint):
     before = (out / "loop_01/trajectories.h5").stat().st_mtime_ns
     watcher = Stopper("nowhere")
     run_small(out, tiny_checkpoint, progress=watcher, resume=True)
-    assert watcher.parts == ["loop 2: critic", "loop 2: fine-tuning", "loop 2: evaluating"]
+    assert list(dict.fromkeys(watcher.parts)) == ["loop 2: critic", "loop 2: fine-tuning", "loop 2: evaluating"]
     assert (out / "loop_01/trajectories.h5").stat().st_mtime_ns == before
     assert any("Collection 01 was finished before" in line for line in watcher.said)
 

@@ -16,7 +16,7 @@ import torch
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
-from vintix_fast.evaluation import check_context_len, measure, task_for
+from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
@@ -39,6 +39,8 @@ from vintix_fast.world.task import Simulation, WalkingTask
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
+SHARES = (1.0, 0.5, 0.25)
+"""Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
 PURPOSES = ("starts", "noise", "critic", "windows", "posture")
 
 
@@ -152,15 +154,16 @@ class Adaptation:
                 replay = {}  # was collected in another stance
             with region("collect"):
                 replay[loop - 1], collected = self.collect(loop - 1, model)
+            before = self._weights(model)
             with region("train"):
                 trained, steps = self.finetune(loop, model, replay)
             if self._fingerprint(model) != constant:
                 raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
-            save_checkpoint(model, self.run.model_dir(loop))
             row = {"loop": loop} | moved | collected | trained
             if self.config.gate.on:
                 with region("gate"):
-                    row |= self.gate(loop, model)
+                    row |= self.gate(loop, model, before)
+            save_checkpoint(model, self.run.model_dir(loop))
             model, replay = self._finish(loop, row, steps, model, replay)
 
     def leave_standing(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
@@ -262,20 +265,45 @@ class Adaptation:
         }
         return metrics | self.improver.metrics(), steps
 
-    def gate(self, loop: int, model: Vintix) -> dict[str, Any]:
-        """Evaluate, always from the same randomised starts, and keep the model if it is the best so far; its metrics.
+    def gate(self, loop: int, model: Vintix, before: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
+        """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
 
-        An environment's first episode has a cold context, its later ones the episodes before; the mean of all decides.
+        A step that was too long, which is common, is shortened: where the model became worse, half and then a quarter
+        of its change are tried (a backtracking line search).  An environment's first episode has a cold context, its
+        later ones the episodes before; the mean of all decides.
+
+        Args:
+            model: what fine-tuning made; left with the share of its change that was tried last.
+            before: the group's weights before that; None: there is nothing to shorten.
+
+        Returns:
+            The loop's metrics: of the best share, with the steps and seconds of all.
         """
-        config, run = self.config, self.run
+        config, run, after = self.config, self.run, self._weights(model)
         what = f"loop {loop}: evaluating" if loop else "evaluating the initial policy"
-        with self.progress.rollout(what, config.gate.episodes, config.max_steps_per_episode):
-            evaluation = measure(self.task, self._policy(model), config.gate.episodes, config.seed, True, self.progress)
-        accepted = evaluation.mean_return > run.best_return
-        if accepted:
-            run.best = {"loop": loop, "return": evaluation.mean_return}
-            save_checkpoint(model, run.best_dir)
-        return {"accepted": accepted} | evaluation.gate_metrics()
+        tried: list[tuple[float, Evaluation]] = []
+        accepted = False
+        for share in SHARES if before else SHARES[:1]:
+            for name, weight in self._group(model):
+                weight.data.copy_(torch.lerp(before[name], after[name], share) if before else after[name])
+            with self.progress.rollout(what, config.gate.episodes, config.max_steps_per_episode):
+                evaluation = measure(
+                    self.task, self._policy(model), config.gate.episodes, config.seed, True, self.progress
+                )
+            tried.append((share, evaluation))
+            accepted = evaluation.mean_return > run.best_return
+            if accepted:
+                run.best = {"loop": loop, "return": evaluation.mean_return}
+                save_checkpoint(model, run.best_dir)
+                break
+        share, evaluation = max(tried, key=lambda pair: pair[1].mean_return)
+        return {
+            "accepted": accepted,
+            "kept_share": share if accepted else 0.0,
+            **evaluation.gate_metrics(),
+            "eval_env_steps": sum(one.env_steps for _, one in tried),
+            "eval_seconds": sum(one.seconds for _, one in tried),
+        }
 
     # -- around the verbs --------------------------------------------------------------------------------------------
 
@@ -335,6 +363,14 @@ class Adaptation:
         """``model`` with a cold context, acting in the task's environments."""
         options = self.config.engine.policy_options
         return make_policy(model, self.task_name, self.task.num_envs, self.config.context_len, **options)
+
+    def _group(self, model: Vintix) -> list[tuple[str, torch.nn.Parameter]]:
+        """What is trained, by name."""
+        return list(model.group_parameters(model.tasks[self.task_name].group_name))
+
+    def _weights(self, model: Vintix) -> dict[str, torch.Tensor]:
+        """A copy of what is trained."""
+        return {name: weight.detach().clone() for name, weight in self._group(model)}
 
     def _fingerprint(self, model: Vintix) -> str:
         """Of everything but the group that is trained."""

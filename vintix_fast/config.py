@@ -144,6 +144,11 @@ class ImproveConfig(Options):
     )  # fmt: skip
     """current may be more than one collection, after an undone loop."""
     gradient_steps: int = 4
+    smoothing: float = 0.3
+    """The critic's gradient is a mean over actions around, at this standard deviation, in action units: exploration's.
+    At one action alone it is mostly the fit's error where the robot is about to fall."""
+    smoothing_pairs: int = 4
+    """How many are averaged in each of the gradient steps, each with its opposite."""
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
     step_anneal: float = 0.7

@@ -35,9 +35,9 @@ def test_a_loops_time_is_told_by_region(profile, tmp_path):
     regions = {r["region"]: r for r in summary["regions"]}
     for inner in ("simulate", "observe", "decode", "wait"):
         # 4 episodes in 3 environments, of which the last runs two (13 and 9 steps); the gate's 3, of 14, take one
-        # pass, before and after the loop.
+        # pass before the loop, and after it one for each share of the change that it tries.
         assert regions[f"collect/{inner}"]["calls"] == 22
-        assert regions[f"gate/{inner}"]["calls"] == 28
+        assert regions[f"gate/{inner}"]["calls"] in (28, 42, 56)
     assert regions["collect/write"]["calls"] == 22 and "gate/write" not in regions
     for inner in ("load", "forward", "backward", "optimise"):
         assert regions[f"train/{inner}"]["calls"] == 5

@@ -30,7 +30,7 @@ def finished(tmp_path_factory, tiny_checkpoint) -> Path:
     """A run of two loops; the first is kept, the second rejected.  Not to be written to."""
     out = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        script_evaluations(patch, [1.25, 3.75, 2.5])
+        script_evaluations(patch, [1.25, 3.75, 2.5, 2.5, 2.5])
         run_small(out, tiny_checkpoint, episodes_per_loop=6)
     return out
 
@@ -119,7 +119,7 @@ def test_the_page_tells_the_runs_numbers(report, out):
     assert re.search(rf" 1 6 {collected} 3\.75 0\.50 (3\.75 )?7 {first['loss']:.4f} yes ", text)
     assert re.search(r" 2 6 \d+ -?[\d.]+ [\d.]+ \d+ 2\.50 0\.50 (2\.50 )?7 [\d.]+ no ", text)
     collected = rows[1]["env_steps"] + rows[2]["env_steps"]
-    assert f"{collected:,} environment steps. The evaluations took 42 more" in text
+    assert f"{collected:,} environment steps. The evaluations took 70 more" in text
     options = json.loads((out / "config.json").read_text())
     for name, value in (options["options"] | options["versions"]).items():
         assert f" {name} {'' if value is None else f'{value} '}" in text

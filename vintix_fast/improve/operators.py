@@ -22,6 +22,7 @@ from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
 from vintix_fast.improve.critic import Critic
 from vintix_fast.improve.transitions import transitions
+from vintix_fast.service.upload import upload
 
 OnStep = Callable[[int, float], None]
 
@@ -91,26 +92,42 @@ class CriticImprover(Improver):
         critic = Critic(transitions(replay, settings, self.device), settings, seed, on_step)
         self.last_loss = critic.loss
         state = torch.cat([critic.states(h) for h in histories])
-        deviation = self._climb(critic, state, histories[0].action.shape[1]).cpu().numpy()
+        generator = torch.Generator().manual_seed(seed)
+        deviation = self._climb(critic, state, histories[0].action.shape[1], generator).cpu().numpy()
         moves = np.split(deviation, np.cumsum([len(h) for h in histories])[:-1])
         return [
             Targets(h.extras["mean_action"] + move, np.ones(len(h), np.float32))
             for h, move in zip(histories, moves, strict=True)
         ]
 
-    def _climb(self, critic: Critic, state: torch.Tensor, action_dim: int) -> torch.Tensor:
+    def _climb(self, critic: Critic, state: torch.Tensor, action_dim: int, generator: torch.Generator) -> torch.Tensor:
         """Deviations [M, A] in states [M, S]: from none, ``gradient_steps`` steps up the value's gradient."""
         cfg = self.config
         deviation = torch.zeros(len(state), action_dim, device=state.device)
         for _ in range(cfg.gradient_steps):
-            gradient = torch.cat([
-                _gradient(critic, s, a) for s, a in zip(state.split(CHUNK), deviation.split(CHUNK), strict=True)
-            ])  # fmt: skip
+            chunks = zip(state.split(CHUNK), deviation.split(CHUNK), strict=True)
+            gradient = torch.cat([self._gradient(critic, s, a, generator) for s, a in chunks])
             length = gradient.square().mean(dim=1, keepdim=True).sqrt()  # [M, 1]
             longest = cfg.largest_gradient * length.median()
             gradient = gradient * (longest / length.clamp_min(1e-12)).clamp_max(1.0)
             deviation = deviation + (self.step / cfg.gradient_steps) * gradient / length.median().clamp_min(1e-12)
         return deviation
+
+    def _gradient(
+        self, critic: Critic, state: torch.Tensor, deviation: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The value's gradient [M, A], a mean over actions around; without smoothing, at the action itself.
+
+        Smoothing as in evolution strategies, with antithetic pairs (arXiv 1703.03864), but of a known gradient.
+        """
+        cfg = self.config
+        if cfg.smoothing == 0.0:
+            return _gradient(critic, state, deviation)
+        total = torch.zeros_like(deviation)
+        for _ in range(cfg.smoothing_pairs):
+            aside = upload(cfg.smoothing * torch.randn(deviation.shape, generator=generator), deviation.device)
+            total += _gradient(critic, state, deviation + aside) + _gradient(critic, state, deviation - aside)
+        return total / (2 * cfg.smoothing_pairs)
 
     def learn_of(self, accepted: bool, walks: bool = True) -> None:
         if not accepted:
