@@ -178,8 +178,9 @@ def test_a_critic_needs_exploration():
         adapt_config(improver="critic", noise=0.0)
 
 
-def test_an_option_that_an_older_run_did_not_have_is_called_so():
+def test_an_option_that_an_older_run_did_not_have_was_as_by_default():
     old = adapt_config().to_json()
     del old["replay"]
-    assert adapt_config().changed_options(old) == ["--replay did not exist, now current"]
+    assert adapt_config().changed_options(old) == []
+    assert adapt_config(replay="all").changed_options(old) == ["--replay was current, now all"]
     assert adapt_config(seed=6).changed_options(adapt_config(seed=4).to_json()) == ["--seed was 4, now 6"]

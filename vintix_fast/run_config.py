@@ -55,7 +55,10 @@ class RunConfig(Options):
         return {name: _plain(values[name]) for name in written}
 
     def changed_options(self, old: dict[str, Any]) -> list[str]:
-        """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`."""
+        """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`.
+
+        What an earlier run does not name, since it had no such option, was as it is by default.
+        """
         known, new = entries(type(self)), self.to_json()
         ignored = set(without_effect(type(self), self.options()))
         for name, entry in known.items():
@@ -64,13 +67,11 @@ class RunConfig(Options):
         changed = []
         for name in dict.fromkeys([*new, *old]):
             entry = known.get(name, Entry(name, (), Any, MISSING, Option(None, "")))  # one that is gone
-            unsaid = entry.default if entry.plain else MISSING
-            was, now = old.get(name, unsaid), new.get(name, unsaid)
+            was, now = old.get(name, _plain(entry.default)), new.get(name, entry.default)
             same = was == now or (name not in known and was == self.gone.get(name, MISSING))
             if same or name in ignored or (entry.option.reads and _same_paths(was, now)):
                 continue
-            before = "did not exist" if was is MISSING else f"was {was}"
-            changed.append(f"{entry.spelt()} {before}, {'now gone' if now is MISSING else f'now {now}'}")
+            changed.append(f"{entry.spelt()} was {was}, {'now gone' if now is MISSING else f'now {now}'}")
         return changed
 
     def settled(self, old: dict[str, Any]) -> Self:
