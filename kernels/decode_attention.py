@@ -105,8 +105,8 @@ def attend(
     num_envs, heads, dim = q.shape
     for tensor in (q, k, v):
         assert tensor.stride(2) == 1, tensor.stride()
-    for tensor in (slot, length, span, slopes, *ring):
-        assert tensor is None or tensor.is_contiguous()
+    for part in (slot, length, span, slopes, *ring):
+        assert part is None or part.is_contiguous()
     quantised = ring.key_scales is not None
     out = torch.empty(num_envs, heads, dim, device=q.device, dtype=q.dtype)
     _attend_kernel[(num_envs, heads)](

@@ -94,7 +94,7 @@ class _CausalAttention(torch.autograd.Function):
         stops = torch.empty(n, heads, task.tiles, dtype=torch.int32)
         ctx.weights = _memory(task.weights_size) if ctx.needs_input_grad[0] else None
         weights = None if ctx.weights is None else _array(ctx.weights)
-        task.forward(*map(_array, (out, sums, stops)), weights)
+        task.forward(_array(out), _array(sums), _array(stops), weights)
         ctx.save_for_backward(qkv, out, sums, stops)
         return out
 

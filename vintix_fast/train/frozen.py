@@ -35,9 +35,9 @@ def frozen(transformer: Transformer, bf16: bool) -> nn.Module:
         attention = block.attention
         assert isinstance(attention, Attention)
         if on_cuda:
-            block.attention = _TritonAttention(attention, constant.slopes)
+            block.add_module("attention", _TritonAttention(attention, constant.slopes))
         elif attention.normalize_qk and compiled.fits_attention(attention.head_dim, attention.score_bound()):
-            block.attention = _CompiledAttention(attention, constant.slopes)
+            block.add_module("attention", _CompiledAttention(attention, constant.slopes))
     return _InBfloat16(constant)
 
 
