@@ -1,12 +1,16 @@
 """The pages: what they name exists, and the README stays short."""
 
 import re
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from vintix_fast.cli import app
+from vintix_fast.config import AdaptConfig
+from vintix_fast.options import entries
+from vintix_fast.service.bundled import checkpoint_path
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -48,3 +52,18 @@ def test_the_readme_is_short_and_both_languages_agree():
     assert re.findall(numbers, english, re.MULTILINE) == re.findall(numbers, japanese, re.MULTILINE)
     commands = [re.findall(r"^(?:make|vintix-fast) .*?(?=\s+#|$)", text, re.MULTILINE) for text in (english, japanese)]
     assert commands[0] == commands[1] and len(commands[0]) > 9
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md"])
+def test_the_readmes_defaults_are_those_of_the_options(page):
+    rows = re.findall(r"^\| `--([a-z-]+)` \| `?([^`|]+?)`? \|", words(ROOT / page), re.MULTILINE)
+    known = entries(AdaptConfig)
+    assert len(rows) >= 10
+    for name, shown in rows:
+        default = known[name.replace("-", "_")].default
+        if shown in ("required", "必須"):
+            assert default is MISSING
+        elif shown.startswith("builtin:"):
+            assert default == checkpoint_path(shown)
+        else:
+            assert type(default)(shown) == default, name
