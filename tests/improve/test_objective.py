@@ -34,7 +34,7 @@ def climber(n_steps=5, **options):
     ids=["falls at once", "never falls"],
 )
 def test_targets_move_towards_the_best_action_by_the_step(history):
-    improver = climber(n_steps=2, step=0.2, gradient_steps=1)
+    improver = climber(n_steps=2, step=0.2, gradient_steps=1, smoothing=0.0)
     (targets,) = improver.targets([history], [history], 0, silent)
     moved = targets.action - history.extras["mean_action"]
     far = np.sqrt((moved**2).mean(axis=1))
@@ -45,6 +45,33 @@ def test_targets_move_towards_the_best_action_by_the_step(history):
     assert np.mean(cosine) > 0.7, np.mean(cosine)
     nearer = ((targets.action - BEST) ** 2).sum(axis=1) < (BEST**2).sum()
     assert nearer.mean() > 0.95
+
+
+class RippledCritic:
+    """Joint 0 pays evenly; joint 1 not at all, but for ripples that are steeper than that."""
+
+    loss = 0.0
+
+    def __init__(self, *_):
+        pass
+
+    def states(self, history):
+        return torch.zeros(len(history), 3)
+
+    def values(self, state, deviation):
+        return deviation[:, 0] + 0.2 * torch.sin(40.0 * deviation[:, 1])
+
+
+@pytest.mark.parametrize(("smoothing", "follows"), [(0.0, 1), (0.3, 0)])
+def test_what_pays_around_an_action_counts_not_a_ripple_at_it(monkeypatch, smoothing, follows):
+    monkeypatch.setattr("vintix_fast.improve.operators.Critic", RippledCritic)
+    history = make_history([200])
+    improver = CriticImprover(ImproveConfig(smoothing=smoothing, smoothing_pairs=64, gradient_steps=1))
+    (targets,) = improver.targets([history], [history], 0, silent)
+    moved = targets.action - history.extras["mean_action"]
+    assert np.abs(moved).mean(axis=0).argmax() == follows
+    (again,) = improver.targets([history], [history], 0, silent)
+    np.testing.assert_array_equal(targets.action, again.action)
 
 
 def test_an_action_is_not_blamed_for_the_situation_that_it_was_chosen_in():
