@@ -83,7 +83,8 @@ class ConsoleProgress(Progress):
             )
             parts.append(f"loss {row['loss']:.4f}")
         if "eval_return" in row:
-            verdict = "" if row["accepted"] else ", rejected"
+            share = row.get("kept_share", 1.0)
+            verdict = ", rejected" if not row["accepted"] else f", with {share:g} of the change" if share < 1.0 else ""
             parts.append(f"evaluated: return {row['eval_return']:.2f}, length {row['eval_length']:.0f}{verdict}")
         if row.get("failures"):
             parts.append(f"{row['failures']} episodes ended by a simulation failure")
