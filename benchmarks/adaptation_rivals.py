@@ -191,7 +191,9 @@ def converted(network: nn.Sequential, sign: np.ndarray) -> nn.Sequential:
     """An expert for joints that turn by ``sign`` [J]: new(S * observation, s * last action) = s * old(both)."""
     network = copy.deepcopy(network)
     joint = torch.as_tensor(sign, dtype=torch.float32)
-    sensed = torch.as_tensor(np.concatenate([ObservationLayout(len(sign)).signs(sign), sign]), dtype=torch.float32)
+    sensed = torch.as_tensor(
+        np.concatenate([ObservationLayout.extended(np.diag(sign)).diagonal(), sign]), dtype=torch.float32
+    )
     with torch.no_grad():
         network[0].weight.mul_(sensed)
         network[-1].weight.mul_(joint[:, None])

@@ -177,8 +177,8 @@ class Adaptation:
             progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
             return model, {}
         progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
-        convert, seed = config.init_map == "convert", seed_for(config, loop, "posture")
-        return leave_standing(model, self.task_name, self.task, self._policy, convert, seed, progress)
+        seed = seed_for(config, loop, "posture")
+        return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""

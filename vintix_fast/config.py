@@ -14,6 +14,7 @@ from vintix_fast.options import GIVEN, Options, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
+from vintix_fast.world.joint_map import MAPS
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 DEFAULT_CACHE_DTYPE = "int8"
@@ -32,7 +33,7 @@ def checkpoint_option(default: Any, panel: str, help: str, shown: str = "the bun
 
 
 def init_map_option(panel: str, help: str, **how: Any) -> Any:
-    return option("convert", panel, help, words=("convert", "none"), **how)
+    return option("convert", panel, help, words=MAPS, **how)
 
 
 def token_order_option() -> Any:
@@ -222,7 +223,9 @@ class AdaptConfig(RunConfig):
     seed: int = seed_option(MAIN)
     engine: EngineConfig = EngineConfig()
     init_map: str = init_map_option(
-        LEARNING, "convert: turn the copied adapter's joints to the robot's axes; none: plain copy"
+        LEARNING,
+        "convert: turn the copied adapter's joints to the robot's axes; kinematic: feet move as the reference's; "
+        "none: plain copy",
     )
     group: str = option(
         "own", LEARNING,
@@ -275,7 +278,7 @@ class EvalConfig(Options):
         None, MAIN, "evaluate a copy of its adapter on a robot that the checkpoint has not seen"
     )
     init_map: str = init_map_option(
-        MAIN, "convert or none: how that copy is made, as in adapt", only_with={"reference_robot": GIVEN}
+        MAIN, "convert, kinematic or none: how that copy is made, as in adapt", only_with={"reference_robot": GIVEN}
     )
     num_envs: int = option(100, MAIN, "environments side by side", least=1, most=MAX_ENVS)
     max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)

@@ -27,8 +27,9 @@ from vintix_fast.policy import Actor
 from vintix_fast.rollout import collect
 from vintix_fast.service.errors import UsageError
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.robot import LEGS, Robot, find_task, joint_signs, load_robot, robot_names
+from vintix_fast.world.robot import LEGS, Robot, find_task, load_robot, robot_names
 from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.transplant import joint_map
 
 SIZES = np.array([1.0, 2.0])
 """How far one of the six numbers is moved, in action units (0.25 rad); halved whenever nothing was better."""
@@ -69,7 +70,7 @@ def leave_standing(
     task_name: str,
     task: WalkingTask,
     make_actor: Callable[[Vintix], Actor],
-    convert: bool,
+    init_map: str,
     seed: int,
     progress: Progress,
 ) -> tuple[Vintix, dict[str, Any]]:
@@ -78,7 +79,7 @@ def leave_standing(
     Args:
         model: stands still; its task has a group of its own.
         make_actor: makes a model, with a cold context, act in the task's environments.
-        convert: turn copied adapters to the robot's joints.
+        init_map: how other robots' adapters are copied, see `joint_map.MAPS`.
         seed: of the starts.
 
     Returns:
@@ -86,7 +87,7 @@ def leave_standing(
     """
     started = time.perf_counter()
     search = functools.partial(find_posture, task)
-    adapters = _adapters(model, task_name, task.robot, convert)
+    adapters = _adapters(model, task_name, task.robot, init_map)
     found = {
         whose: search(functools.partial(make_actor, m), seed, rounds=FIRST_ROUNDS) for whose, m in adapters.items()
     }
@@ -109,7 +110,7 @@ def same_sizes(one: TaskInfo, other: TaskInfo) -> bool:
     return (one.observation_dim, one.action_dim) == (other.observation_dim, other.action_dim)
 
 
-def _adapters(model: Vintix, task_name: str, robot: Robot, convert: bool) -> dict[str, Vintix]:
+def _adapters(model: Vintix, task_name: str, robot: Robot, init_map: str) -> dict[str, Vintix]:
     """The model as it is, and with a copy of the adapter of each other robot that it knows, by whose it is."""
     adapters = {"its own adapter": model}
     for name in robot_names():
@@ -118,12 +119,12 @@ def _adapters(model: Vintix, task_name: str, robot: Robot, convert: bool) -> dic
         if source in (None, task_name) or not same_sizes(model.tasks[source], model.tasks[task_name]):
             continue
         try:
-            signs = joint_signs(robot, other) if convert else np.ones(len(robot.joints))
-        except UsageError:  # joints that no sign relates
+            joints = joint_map(robot, other, init_map)
+        except UsageError:  # joints that the map cannot relate
             continue
         group, candidate = model.tasks[task_name].group_name, copy.deepcopy(model)
         candidate.remove_task(task_name)
-        add_group(candidate, task_name, group, source, signs)
+        add_group(candidate, task_name, group, source, joints)
         adapters[f"{name}'s adapter"] = candidate
     return adapters
 

@@ -1,7 +1,7 @@
-"""A new robot's own parts: copied from a reference robot, turned to its joints' directions, trained alone.
+"""A new robot's own parts: copied from a reference robot, seen through a map of its joints, trained alone.
 
 Owns which tensors are a group's, how they are converted, and the proof that nothing else changed.  Knows nothing
-about robots beyond one sign for each joint, nor about optimisers and data.
+about robots beyond that map, nor about optimisers and data.
 """
 
 from __future__ import annotations
@@ -9,33 +9,37 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vintix_fast.kernels.reference import STD_EPS
 from vintix_fast.model.vintix import Vintix
 from vintix_fast.service.errors import UsageError
+from vintix_fast.world.joint_map import JointMap
 from vintix_fast.world.layout import ObservationLayout
 
 
 def add_group(
-    model: Vintix, new_task_name: str, new_group: str, reference_task_name: str, sign: np.ndarray | None = None
+    model: Vintix, new_task_name: str, new_group: str, reference_task_name: str, joints: JointMap | None = None
 ) -> None:
-    """Give ``model`` a new task with a group of its own, copied from the reference task's.
+    """Give ``model`` a new task with a group of its own, copied from the reference task's and seen through a joint map.
 
-    With s = ``sign`` and S its extension to observations, the new task's actions are those of the reference, seen in
-    the new robot's joint directions: new(S * observation, s * prev_action) = s * reference(observation, prev_action).
-    The statistics are the reference's too, because the copied encoder expects them.
+    With M = ``joints.to_target``, and A its extension to observations, new(A observation, M prev_action) =
+    M reference(observation, prev_action) wherever the map has an inverse.  The map is folded into the first layers
+    of the encoders, the last of the decoder, and the statistics, which are those that the reference's observations
+    would have through it if their numbers were independent.
 
     Args:
         model: changed in place.
         new_task_name, new_group: must not exist yet.
         reference_task_name: whose encoders, decoder and statistics are copied.
-        sign: [act] of +1 and -1; -1 where the joint turns the other way than the reference's. ``None``: all +1.
+        joints: from the reference's R joints to the new robot's J; ``None``: a plain copy.
 
     Raises:
-        UsageError: the reference is unknown, a name is taken, or ``sign`` is not [act] of +1 and -1. The model is
+        UsageError: the reference is unknown, a name is taken, or the map is not from so many joints.  The model is
             then unchanged.
     """
     # Whatever can be wrong is found first, so that a refused model is unchanged.
@@ -46,38 +50,74 @@ def add_group(
         raise UsageError(f"the model already has a task {new_task_name!r}")
     if new_group in model.groups:
         raise UsageError(f"the model already has a group {new_group!r}; it has: {', '.join(model.groups)}")
-    joint_sign = np.ones(reference.action_dim) if sign is None else np.asarray(sign, dtype=np.float64)
-    if joint_sign.shape != (reference.action_dim,) or not np.isin(joint_sign, (-1.0, 1.0)).all():
-        raise UsageError(f"sign must be {reference.action_dim} values of +1 or -1, got {sign!r}")
-    obs_sign = np.ones(reference.observation_dim)
-    if (joint_sign < 0).any():
+    if joints is None:
+        joints = JointMap.of_signs(np.ones(reference.action_dim))
+    if joints.to_target.shape[1] != reference.action_dim:
+        raise UsageError(
+            f"the joint map is from {joints.to_target.shape[1]} joints, but {reference_task_name!r} has "
+            f"{reference.action_dim}"
+        )
+    seen = JointMap(np.eye(reference.observation_dim), np.eye(reference.observation_dim))
+    if not joints.is_identity:
         layout = ObservationLayout(reference.action_dim)
         if reference.observation_dim != layout.size:
             raise UsageError(
-                f"joints can only be turned in observations of {layout.size} entries, which {layout.num_joints} joints "
+                f"joints can only be mapped in observations of {layout.size} entries, which {layout.num_joints} joints "
                 f"have, but {reference_task_name!r} has {reference.observation_dim}"
             )
-        obs_sign = layout.signs(joint_sign)
+        seen = JointMap(layout.extended(joints.to_target), layout.extended(joints.to_reference))
 
-    # The statistics are turned, and the parts copied.
+    # Statistics go through the map, and the parts are copied.
     info = dataclasses.replace(
         reference,
         group_name=new_group,
-        obs_mean=tuple((obs_sign * reference.obs_mean).tolist()),
-        acs_mean=tuple((joint_sign * reference.acs_mean).tolist()),
+        observation_dim=len(seen.to_target),
+        action_dim=len(joints.to_target),
+        **_mapped("obs", seen, reference.obs_mean, reference.obs_std),
+        **_mapped("acs", joints, reference.acs_mean, reference.acs_std),
     )
     old = reference.group_name
     with torch.random.fork_rng(devices=[]):  # the random parts made here are replaced at once
         model.add_task(new_task_name, info)
     for parts in model.parts:
         parts[new_group] = copy.deepcopy(parts[old])
-    # (S o - S m) / std = S (o - m) / std: undoing S in the first layer's columns is exact.
-    _scale(model.encoder.obs_encoders[new_group].linear(0).weight, obs_sign[None, :])
-    _scale(model.encoder.acs_encoders[new_group].linear(0).weight, joint_sign[None, :])
-    # The decoder gives actions: the same in its last layer's rows.
+
+    # What the copied encoders read is brought back to the reference's numbers, what its decoder says to the new ones.
+    units = {"obs": (reference.obs_mean, reference.obs_std, info.obs_mean, info.obs_std)}
+    units["acs"] = (reference.acs_mean, reference.acs_std, info.acs_mean, info.acs_std)
+    for key, norm, layers, there in (
+        ("obs", model.config.norm_obs, model.encoder.obs_encoders[new_group], seen),
+        ("acs", model.config.norm_acs, model.encoder.acs_encoders[new_group], joints),
+    ):
+        matrix, offset = there.to_reference, np.zeros(len(there.to_reference))
+        if norm:
+            mean, std, new_mean, new_std = (np.array(values) for values in units[key])
+            matrix = matrix * (new_std + STD_EPS) / (std + STD_EPS)[:, None]
+            offset = (there.to_reference @ new_mean - mean) / (std + STD_EPS)
+        first = layers.linear(0)
+        weight = first.weight.detach().double()
+        first.weight = nn.Parameter((weight @ _like(matrix, weight)).to(first.weight.dtype))
+        first.in_features = matrix.shape[1]
+        if offset.any():
+            first.bias.data += (weight @ _like(offset, weight)).to(first.bias.dtype)
+    matrix = joints.to_target
+    if model.config.norm_acs:
+        matrix = matrix * np.array(reference.acs_std) / np.array(info.acs_std)[:, None]
     last = model.head.acs_decoders[new_group].linear(-1)
-    _scale(last.weight, joint_sign[:, None])
-    _scale(last.bias, joint_sign)
+    for name in ("weight", "bias"):
+        value = getattr(last, name).detach()
+        setattr(last, name, nn.Parameter((_like(matrix, value.double()) @ value.double()).to(value.dtype)))
+    last.out_features = len(matrix)
+
+
+def _mapped(key: str, through: JointMap, mean: Sequence[float], std: Sequence[float]) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of independent numbers seen through a map, by their names in `TaskInfo`."""
+    new_std = np.sqrt(through.to_target**2 @ np.square(std))
+    return {f"{key}_mean": tuple((through.to_target @ mean).tolist()), f"{key}_std": tuple(new_std.tolist())}
+
+
+def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
+    return torch.as_tensor(array, dtype=tensor.dtype, device=tensor.device)
 
 
 @torch.no_grad()
@@ -136,8 +176,3 @@ def fingerprint(model: Vintix, exclude_group: str) -> str:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-@torch.no_grad()
-def _scale(tensor: Tensor, factor: np.ndarray) -> None:
-    tensor.mul_(torch.as_tensor(factor, dtype=tensor.dtype, device=tensor.device))

@@ -15,8 +15,10 @@ import numpy as np
 from vintix_fast.model import TaskInfo, Vintix, add_group
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.world.joint_map import JointMap
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.robot import Robot, find_task, joint_signs
+from vintix_fast.world.transplant import joint_map
 
 SMALLEST_STD = 1e-3
 
@@ -97,19 +99,17 @@ def _have_own(
             return existing
         # The other robots of a shared group must stay as they are, so this robot leaves with a copy of it.
         say(f"{robot.name} shares the group {name} in the checkpoint: adapting a copy of it.")
-        return _own_group(model, existing, robot, existing, np.ones(len(robot.joints)))
+        return _own_group(model, existing, robot, existing, JointMap.of_signs(np.ones(len(robot.joints))))
 
     # A robot that the model does not know, or is to forget, begins as a copy of the reference robot.
     source = reference_task(model, reference)
-    check_sizes(source, model.tasks[source], robot.layout)
+    check_sizes(source, model.tasks[source], reference.layout)
     if source == existing:
         raise UsageError(f"--reference-robot is {robot.name} itself, of which a copy changes nothing; give another")
-    signs = joint_signs(robot, reference) if init_map == "convert" else np.ones(len(robot.joints))
-    say(
-        f"New group for {robot.name}: a copy of {model.tasks[source].group_name}"
-        + (f", {int((signs < 0).sum())} of {len(signs)} joints turned the other way." if (signs < 0).any() else ".")
-    )
-    return _own_group(model, existing, robot, source, signs)
+    joints = joint_map(robot, reference, init_map)
+    how = f", {joints.words()}" if joints.words() else ""
+    say(f"New group for {robot.name}: a copy of {model.tasks[source].group_name}{how}.")
+    return _own_group(model, existing, robot, source, joints)
 
 
 def _join_group(model: Vintix, robot: Robot, reference: Robot, say: Callable[[str], None]) -> str:
@@ -135,7 +135,7 @@ def _join_group(model: Vintix, robot: Robot, reference: Robot, say: Callable[[st
     return name
 
 
-def _own_group(model: Vintix, existing: str | None, robot: Robot, source: str, signs: np.ndarray) -> str:
+def _own_group(model: Vintix, existing: str | None, robot: Robot, source: str, joints: JointMap) -> str:
     """A new group copied from ``source``; a task that the robot already has gives its name up to the new one."""
     name = existing or robot.task_names[0]
     if existing is not None and existing != source:
@@ -144,11 +144,11 @@ def _own_group(model: Vintix, existing: str | None, robot: Robot, source: str, s
     while group in model.groups:
         group += "_adapted"
     if existing == source:
-        add_group(model, name + "_new", group, source, signs)
+        add_group(model, name + "_new", group, source, joints)
         model.remove_task(name)
         model.rename_task(name + "_new", name)
     else:
-        add_group(model, name, group, source, signs)
+        add_group(model, name, group, source, joints)
     return name
 
 

@@ -48,9 +48,15 @@ class ObservationLayout:
         """How many numbers there are: 9 + 2 J."""
         return self.command.stop + 2 * self.num_joints
 
-    def signs(self, joint_sign: np.ndarray) -> np.ndarray:
-        """Signs [9 + 2 J] of an observation's numbers for a robot whose joints turn by ``joint_sign`` [J] of +-1."""
-        return np.concatenate([np.ones(self.command.stop), joint_sign, joint_sign])
+    @classmethod
+    def extended(cls, joints: np.ndarray) -> np.ndarray:
+        """A map of joints [J', J] as one of observations [9 + 2 J', 9 + 2 J]: the base's numbers stay as they are."""
+        to, of = (cls(count) for count in joints.shape)
+        whole = np.zeros((to.size, of.size))
+        whole[: cls.command.stop, : cls.command.stop] = np.eye(cls.command.stop)
+        whole[to.joint_pos, of.joint_pos] = joints
+        whole[to.joint_vel, of.joint_vel] = joints
+        return whole
 
 
 QUADRUPED = ObservationLayout(num_joints=12)
