@@ -83,6 +83,25 @@ class Kinematics:
         """Of the whole robot."""
         return float(self.model.body_mass.sum())
 
+    def common_body(self, bodies: list[int]) -> str | None:
+        """The lowest link that all of these are or hang from; None if that is the world."""
+        paths = []
+        for body in bodies:
+            path = [body]
+            while path[-1] > 0:
+                path.append(self.parent(path[-1]))
+            paths.append(path)
+        lowest = next(body for body in paths[0] if all(body in path for path in paths))
+        return self.model.body(lowest).name if lowest > 0 else None
+
+    def radius_m(self, body: int, otherwise: float) -> float:
+        """Of the ball at the end of a leg; ``otherwise`` where the end is none."""
+        balls = (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE)
+        found = [
+            i for i in range(self.model.ngeom) if self.model.geom_bodyid[i] == body and self.model.geom_type[i] in balls
+        ]
+        return float(self.model.geom_size[found[-1]][0]) if found else otherwise
+
     def pose(self, joint_pos_rad: dict[str, float], base: str) -> Pose:
         """All links with these joint positions, others at their zero, seen from the base link."""
         mujoco.mj_resetData(self.model, self._data)
@@ -167,7 +186,13 @@ def _urdf_without_meshes(path: Path) -> str:
     for old in root.findall("mujoco"):
         root.remove(old)
     # Links and joints as they are written: nothing is merged, and impossible inertias are another's to refuse.
-    options = {"fusestatic": "false", "balanceinertia": "true", "boundmass": "1e-9", "boundinertia": "1e-12"}
+    options = {
+        "fusestatic": "false",
+        "inertiafromgeom": "false",
+        "balanceinertia": "true",
+        "boundmass": "1e-9",
+        "boundinertia": "1e-12",
+    }
     ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", options)
     return ElementTree.tostring(root, encoding="unicode")
 

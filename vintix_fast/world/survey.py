@@ -1,0 +1,338 @@
+"""A quadruped's robot file from its URDF or MJCF alone.
+
+Owns what is read off the file (legs, sides, joints, stance, masses) and what is scaled from a known robot (gains,
+armature, heights).  Knows nothing of simulators: how high the stance settles is the caller's to measure.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.kinematics import Kinematics, Pose
+from vintix_fast.world.robot import LEG_SIDES, LEGS
+
+GO2_MASS_KG, GO2_LEG_M, GO2_KP, GO2_KD, GO2_ARMATURE = 15.0, 0.426, 20.0, 0.5, 0.1
+"""The reference's proportions: the models know how soft its legs are in its own scale."""
+BEND = 0.732
+"""A standing leg from hip to foot, of its length stretched: go2's stance."""
+DROP = 0.2
+"""How far above its stance a robot starts, in leg lengths: go2's 9 cm."""
+LEVEL = 0.1
+"""Feet of a stance are level when their heights differ by less than this, in leg lengths."""
+GUESSED_FOOT_RADIUS_M = 0.02
+_SCAN_RAD = 1e-3
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One leg: its joints from the base down, and where it ends."""
+
+    joints: tuple[str, ...]
+    tip_body: int
+    tip_point: np.ndarray  # [3] in that body's frame, m
+    foot: str | None  # the link's name, where the foot is one
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a robot file holds, with where each value comes from."""
+
+    path: Path
+    name: str
+    base_link: str
+    legs: tuple[Leg, ...]  # FR, FL, RR, RL
+    extra_joints: tuple[str, ...]  # that turn and are no leg's
+    pose_rad: tuple[float, ...]  # [J] in the order of the legs' joints
+    pose_source: str
+    mass_kg: float
+    leg_m: float  # thigh and calf
+    standing_m: float  # base above the feet's soles in the stance
+    target_m: float | None = None  # where the stance settles in simulation; None: not yet known
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        return tuple(name for leg in self.legs for name in leg.joints)
+
+    @property
+    def kp(self) -> float:
+        """Nm/rad: go2's stiffness in units of weight times leg length."""
+        return _rounded(GO2_KP * self.mass_kg * self.leg_m / (GO2_MASS_KG * GO2_LEG_M))
+
+    @property
+    def kd(self) -> float:
+        """Nm s/rad: go2's damping in the robot's own time, which goes with the root of its leg length."""
+        return _rounded(self.kp * GO2_KD / GO2_KP * (self.leg_m / GO2_LEG_M) ** 0.5)
+
+    @property
+    def armature(self) -> float:
+        """kg m2: go2's in units of mass times leg length squared."""
+        return _rounded(GO2_ARMATURE * self.mass_kg * self.leg_m**2 / (GO2_MASS_KG * GO2_LEG_M**2))
+
+    @property
+    def start_m(self) -> float:
+        return self.standing_m + DROP * self.leg_m
+
+    def settled(self, height_m: float) -> Survey:
+        """The same, knowing where the stance settles."""
+        return replace(self, target_m=height_m)
+
+    def robot_file(self) -> str:
+        """The robot file's text, with a comment on where each value comes from."""
+        per_leg = len(self.legs[0].joints)
+
+        def rows(words: Sequence[str]) -> list[str]:
+            return [f"    {', '.join(words[i : i + per_leg])}," for i in range(0, len(words), per_leg)]
+
+        feet = [str(leg.foot) for leg in self.legs if leg.foot]
+        target, settled = self.target_m, "where the stance settles in simulation"
+        if target is None:
+            target, settled = self.standing_m, "the stance's geometry"
+        scale = f"{self.mass_kg:.3g} kg on legs of {self.leg_m:.3g} m"
+        lines = [
+            f"# Made from {self.path.name} by `vintix-fast robot`; docs/robots.md describes the format.",
+            f"# Legs FR, FL, RR, RL: the four chains of joints below {self.base_link}, by where they begin.",
+            "",
+            f'name = "{self.name}"',
+            f'task_names = ["{self.name}_walking_ad"]',
+            f'group_name = "{self.name}_locomotion"',
+            "",
+            f"urdf = {_quoted(str(self.path.resolve()))}",
+            f"base_link = {_quoted(self.base_link)}  # the link that all legs hang from",
+        ]
+        if len(set(feet)) == len(LEGS):
+            lines.append(f"feet = [{', '.join(map(_quoted, feet))}]  # the links farthest from the last joints")
+        lines += [
+            "",
+            f"start_height_m = {self.start_m:.3f}  # {DROP:g} leg lengths above the stance ({self.standing_m:.3f} m)",
+            f"target_height_m = {target:.3f}  # {settled}",
+            "",
+            "joints = [",
+            *rows([_quoted(name) for name in self.joints]),
+            "]",
+            f"default_pose_rad = [  # {self.pose_source}",
+            *rows([f"{angle:.3f}" for angle in self.pose_rad]),
+            "]",
+            f"kp = {self.kp:g}  # Nm/rad: go2's {GO2_KP:g} scaled by weight times leg length ({scale})",
+            f"kd = {self.kd:g}  # Nm s/rad: go2's {GO2_KD:g}, likewise, times the root of the leg length",
+            f"armature = {self.armature:g}  # kg m2: go2's {GO2_ARMATURE:g} scaled by mass times leg length squared",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def survey(path: Path) -> Survey:
+    """Find a quadruped in a URDF or MJCF.
+
+    Raises:
+        InputFileError: the file cannot be read, or holds no quadruped that can stand.
+    """
+    if not path.is_file():
+        raise InputFileError(f"{path}: no such file; give a URDF or an MJCF")
+    kinematics = Kinematics(path)
+    base, legs = _find_legs(kinematics)
+    _check_reach(kinematics, base, legs)
+    joints = [name for leg in legs for name in leg.joints]
+    pose_rad, source = _stance(kinematics, base, legs)
+    pose = kinematics.pose(dict(zip(joints, pose_rad, strict=True)), base)
+    feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
+    lengths = [_leg_length(pose, leg) for leg in legs]
+    return Survey(
+        path=path,
+        name=_name(path),
+        base_link=base,
+        legs=tuple(legs),
+        extra_joints=tuple(name for name in kinematics.hinges if name not in joints),
+        pose_rad=tuple(pose_rad),
+        pose_source=source,
+        mass_kg=kinematics.mass_kg(),
+        leg_m=float(np.mean(lengths)),
+        standing_m=float(-feet[:, 2].mean() + kinematics.radius_m(legs[0].tip_body, GUESSED_FOOT_RADIUS_M)),
+    )
+
+
+def _find_legs(kinematics: Kinematics) -> tuple[str, list[Leg]]:
+    """The base link, and four legs in the order FR, FL, RR, RL."""
+    where = kinematics.path
+    above = {name: kinematics.hinges_above(kinematics.body_of(name)) for name in kinematics.hinges}
+    ends = [name for name in above if not any(name in chain[1:] for chain in above.values())]
+    # A leg hangs from the base: no joint that turns lies above it but its own.
+    shared = {name for name in above if sum(name in above[end] for end in ends) > 1}
+    chains = [tuple(reversed(above[end])) for end in ends if not shared & set(above[end])]
+    candidates = [chain for chain in chains if len(chain) in (2, 3)]
+    if len(candidates) != len(LEGS):
+        found = ", ".join(f"{'-'.join(chain)}" for chain in chains) or "none"
+        raise InputFileError(
+            f"{where}: a quadruped has four legs of two or three joints each, and this file has {len(candidates)} such "
+            f"chains (chains of joints that turn: {found}). Joints that are not to move can be made fixed"
+        )
+    if len({len(chain) for chain in candidates}) > 1:
+        raise InputFileError(
+            f"{where}: legs have unlike numbers of joints: {', '.join('-'.join(c) for c in candidates)}"
+        )
+    base = kinematics.common_body([kinematics.parent(kinematics.body_of(chain[0])) for chain in candidates])
+    if base is None:
+        raise InputFileError(f"{where}: the legs hang from no common link; a robot has one base")
+    # Sides are those of the first joints, seen from their centre.
+    pose = kinematics.pose({}, base)
+    hips = np.array([pose.anchor(chain[0]) for chain in candidates])
+    corners = [tuple(int(s) for s in np.sign(at[:2])) for at in hips - hips.mean(axis=0)]
+    by_corner = dict(zip(corners, candidates, strict=True))
+    if set(by_corner) != set(LEG_SIDES):
+        places = ", ".join(f"{c[0]} at x {h[0]:.2f} y {h[1]:.2f}" for c, h in zip(candidates, hips, strict=True))
+        raise InputFileError(
+            f"{where}: the legs are not at the four corners of link {base!r} (x forward, y left): {places} m. "
+            "Turn the base link so that x points forward"
+        )
+    return base, [Leg(by_corner[side], *kinematics.tip(by_corner[side][-1])) for side in LEG_SIDES]
+
+
+def _check_reach(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> None:
+    """Each foot must be moved by its knee, and the knee must have a range to bend in."""
+    pose = kinematics.pose({}, base)
+    for leg in legs:
+        foot, knee = pose.point(leg.tip_body, leg.tip_point), leg.joints[-1]
+        arm = float(np.linalg.norm(pose.jacobian((knee,), foot)))
+        if arm < 0.01:
+            raise InputFileError(
+                f"{kinematics.path}: joint {knee!r} does not move its leg's end (lever {arm:.3f} m); it turns like a "
+                "wheel, not like a knee"
+            )
+        limits = kinematics.limits(knee)
+        if limits is not None and limits[1] - limits[0] < 0.2:
+            raise InputFileError(
+                f"{kinematics.path}: knee {knee!r} can only turn from {limits[0]:.2f} to {limits[1]:.2f} rad; a leg "
+                "that walks needs 0.2 rad at least. Correct its <limit>"
+            )
+
+
+def _stance(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> tuple[list[float], str]:
+    """Joint positions in the order of the legs' joints (rad), and where they come from."""
+    for source, angles in (*_keyframes(kinematics), *_group_states(kinematics.path)):
+        wanted = [angles.get(name) for leg in legs for name in leg.joints]
+        if all(angle is not None for angle in wanted) and _can_stand(kinematics, base, legs, angles):
+            return [round(float(angle), 3) for angle in wanted if angle is not None], source
+    pose = [angle for leg in legs for angle in _bent(kinematics, base, leg)]
+    return pose, f"feet below the hips, legs bent to {BEND:g} of their length as go2's"
+
+
+def _keyframes(kinematics: Kinematics) -> list[tuple[str, dict[str, float]]]:
+    model = kinematics.model
+    keys = [model.key(i) for i in range(model.nkey)]
+    keys.sort(key=lambda key: _likeness(key.name))
+    address = {name: model.jnt_qposadr[index] for name, index in kinematics.hinges.items()}
+    return [(f"keyframe {key.name!r}", {name: float(key.qpos[at]) for name, at in address.items()}) for key in keys]
+
+
+def _group_states(path: Path) -> list[tuple[str, dict[str, float]]]:
+    """States of the SRDFs beside the URDF and in the folder srdf next to its own; that of the same name first."""
+    found = []
+    files = {*path.parent.glob("*.srdf"), *path.parent.parent.glob("srdf/*.srdf")}
+    for file in sorted(files, key=lambda file: (file.stem != path.stem, file)):
+        try:
+            root = ElementTree.parse(file).getroot()
+        except (OSError, ElementTree.ParseError):
+            continue  # it is not asked for, and a stance can be had without
+        for state in root.iter("group_state"):
+            angles = {}
+            for joint in state.findall("joint"):
+                value = joint.get("value", "").split()
+                if len(value) == 1 and re.fullmatch(r"[-+.\deE]+", value[0]):
+                    angles[joint.get("name", "")] = float(value[0])
+            found.append((f"group_state {state.get('name')!r} of {file.name}", angles))
+    return sorted(found, key=lambda state: _likeness(state[0]))
+
+
+def _likeness(name: str) -> int:
+    """Names of stances first."""
+    words = ("stand", "home", "nominal", "default")
+    return next((i for i, word in enumerate(words) if word in name.lower()), len(words))
+
+
+def _can_stand(kinematics: Kinematics, base: str, legs: Sequence[Leg], angles: dict[str, float]) -> bool:
+    """Whether joints are within limits, legs bent, and feet level below the base."""
+    joints = [name for leg in legs for name in leg.joints]
+    for name in joints:
+        limits = kinematics.limits(name)
+        if limits is not None and not limits[0] <= angles[name] <= limits[1]:
+            return False
+    pose = kinematics.pose({name: angles[name] for name in joints}, base)
+    feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
+    length = np.mean([_leg_length(pose, leg) for leg in legs])
+    drops = [np.linalg.norm(foot - pose.anchor(leg.joints[-2])) for leg, foot in zip(legs, feet, strict=True)]
+    level = np.ptp(feet[:, 2]) < LEVEL * length
+    return bool(level and (feet[:, 2] < 0).all() and 0.4 * length < min(drops) and max(drops) < 0.97 * length)
+
+
+def _bent(kinematics: Kinematics, base: str, leg: Leg) -> list[float]:
+    """A leg's joint positions: the foot below the thigh's joint at `BEND` of the length, the knee behind if it may."""
+    *hip, thigh, calf = leg.joints
+    zero = {name: _nearest(kinematics.limits(name), 0.0) for name in leg.joints}
+    pose = kinematics.pose(zero, base)
+    top, knee, foot = pose.anchor(thigh), pose.anchor(calf), pose.point(leg.tip_body, leg.tip_point)
+    wanted = BEND * (np.linalg.norm(knee - top) + np.linalg.norm(foot - knee))
+    # The knee's angles at which the foot is so far from the hip; then the thigh's that bring it below.
+    bends = _range(kinematics.limits(calf), zero[calf])
+    feet = knee + _turned(foot - knee, pose.axis(calf), bends - zero[calf])
+    distance = np.linalg.norm(feet - top, axis=1) - wanted
+    solutions = []
+    for at in np.flatnonzero(np.diff(np.sign(distance))):
+        swings = _range(kinematics.limits(thigh), zero[thigh])
+        axis = pose.axis(thigh)
+        tips = _turned(feet[at] - top, axis, swings - zero[thigh])
+        best = int((np.abs(tips[:, 0]) + 10.0 * (tips[:, 2] > 0)).argmin())
+        bent_knee = _turned(knee - top, axis, swings[best : best + 1] - zero[thigh])[0]
+        if abs(tips[best, 0]) < 0.02 and tips[best, 2] < 0:
+            solutions.append((float(bent_knee[0]), float(swings[best]), float(bends[at])))
+    if not solutions:
+        raise InputFileError(
+            f"{kinematics.path}: the leg {'-'.join(leg.joints)} cannot be bent so that its foot stands {wanted:.3f} m "
+            f"below {thigh!r} within the limits {_shown(kinematics, thigh)} and {_shown(kinematics, calf)}. Correct "
+            "the limits, or write the robot file by hand (docs/robots.md)"
+        )
+    _, swing, bend = min(solutions)
+    return [round(angle, 3) for angle in (*(zero[name] for name in hip), swing, bend)]
+
+
+def _leg_length(pose: Pose, leg: Leg) -> float:
+    thigh, calf = (pose.anchor(name) for name in leg.joints[-2:])
+    return float(np.linalg.norm(calf - thigh) + np.linalg.norm(pose.point(leg.tip_body, leg.tip_point) - calf))
+
+
+def _turned(vector: np.ndarray, axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """A vector [3] turned about a unit axis by each of the angles [K]: [K, 3] (Rodrigues)."""
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    return vector * cos + np.cross(axis, vector) * sin + axis * (axis @ vector) * (1.0 - cos)
+
+
+def _range(limits: tuple[float, float] | None, around: float) -> np.ndarray:
+    """Angles within limits, at most half a turn from one of them, `_SCAN_RAD` apart."""
+    low, high = limits or (-np.pi, np.pi)
+    return np.arange(max(low, around - np.pi), min(high, around + np.pi) + _SCAN_RAD / 2, _SCAN_RAD)
+
+
+def _nearest(limits: tuple[float, float] | None, angle: float) -> float:
+    return angle if limits is None else float(np.clip(angle, *limits))
+
+
+def _shown(kinematics: Kinematics, joint: str) -> str:
+    limits = kinematics.limits(joint)
+    return f"of {joint!r}, " + ("none" if limits is None else f"{limits[0]:.2f} to {limits[1]:.2f} rad")
+
+
+def _name(path: Path) -> str:
+    """A robot's name from its file's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_") or "robot"
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
