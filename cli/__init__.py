@@ -19,6 +19,7 @@ from vintix_fast.cli import (
     pretrain,
     profile,
     report,
+    robot,
 )
 from vintix_fast.cli.common import Command, fold_name
 
@@ -39,6 +40,7 @@ app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
 app.command("report", cls=Command)(report.report)
 app.command("bench", cls=Command)(bench.bench)
 app.command("profile", cls=Command)(profile.profile)
+app.command("robot", cls=Command)(robot.robot)
 app.command("models", cls=Command)(models.models)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("doctor", cls=Command)(doctor.doctor)

@@ -79,6 +79,24 @@ class Kinematics:
         lower, upper = self.model.jnt_range[index]
         return float(lower), float(upper)
 
+    def effort_nm(self, joint: str) -> float | None:
+        """The largest torque of a joint's motor; None where the file does not say."""
+        model, index = self.model, self.hinges[joint]
+        if model.jnt_actfrclimited[index]:
+            return float(model.jnt_actfrcrange[index, 1])
+        for i in range(model.nu):
+            if model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_JOINT and model.actuator_trnid[i, 0] == index:
+                if model.actuator_forcelimited[i]:
+                    return float(model.actuator_forcerange[i, 1])
+                if model.actuator_ctrllimited[i] and model.actuator_biastype[i] == mujoco.mjtBias.mjBIAS_NONE:
+                    return float(model.actuator_gear[i, 0] * model.actuator_ctrlrange[i, 1])
+        return None
+
+    def inertia(self, joint: str) -> float:
+        """Of all that hangs below a joint, about its axis, kg m2; the motor's own is not counted."""
+        at = self.model.jnt_dofadr[self.hinges[joint]]
+        return float(self.model.dof_M0[at] - self.model.dof_armature[at])
+
     def mass_kg(self) -> float:
         """Of the whole robot."""
         return float(self.model.body_mass.sum())

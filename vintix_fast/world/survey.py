@@ -1,7 +1,7 @@
 """A quadruped's robot file from its URDF or MJCF alone.
 
 Owns what is read off the file (legs, sides, joints, stance, masses) and what is scaled from a known robot (gains,
-armature, heights).  Knows nothing of simulators: how high the stance settles is the caller's to measure.
+armature, heights).  Knows nothing of simulators.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,9 @@ BEND = 0.732
 """A standing leg from hip to foot, of its length stretched: go2's stance."""
 DROP = 0.2
 """How far above its stance a robot starts, in leg lengths: go2's 9 cm."""
+WALKING = 0.9
+"""The height that is asked for, of the stance's: go2's 0.30 of 0.332 m.  Legs give way: not even go2 stands by itself
+in its default pose under its own gains."""
 LEVEL = 0.1
 """Feet of a stance are level when their heights differ by less than this, in leg lengths."""
 GUESSED_FOOT_RADIUS_M = 0.02
@@ -54,7 +57,6 @@ class Survey:
     mass_kg: float
     leg_m: float  # thigh and calf
     standing_m: float  # base above the feet's soles in the stance
-    target_m: float | None = None  # where the stance settles in simulation; None: not yet known
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -79,9 +81,9 @@ class Survey:
     def start_m(self) -> float:
         return self.standing_m + DROP * self.leg_m
 
-    def settled(self, height_m: float) -> Survey:
-        """The same, knowing where the stance settles."""
-        return replace(self, target_m=height_m)
+    @property
+    def target_m(self) -> float:
+        return WALKING * self.standing_m
 
     def robot_file(self) -> str:
         """The robot file's text, with a comment on where each value comes from."""
@@ -91,9 +93,6 @@ class Survey:
             return [f"    {', '.join(words[i : i + per_leg])}," for i in range(0, len(words), per_leg)]
 
         feet = [str(leg.foot) for leg in self.legs if leg.foot]
-        target, settled = self.target_m, "where the stance settles in simulation"
-        if target is None:
-            target, settled = self.standing_m, "the stance's geometry"
         scale = f"{self.mass_kg:.3g} kg on legs of {self.leg_m:.3g} m"
         lines = [
             f"# Made from {self.path.name} by `vintix-fast robot`; docs/robots.md describes the format.",
@@ -111,7 +110,7 @@ class Survey:
         lines += [
             "",
             f"start_height_m = {self.start_m:.3f}  # {DROP:g} leg lengths above the stance ({self.standing_m:.3f} m)",
-            f"target_height_m = {target:.3f}  # {settled}",
+            f"target_height_m = {self.target_m:.3f}  # {WALKING:g} of the stance's height, as go2's",
             "",
             "joints = [",
             *rows([_quoted(name) for name in self.joints]),
