@@ -24,10 +24,12 @@ class Made:
 def make_robot(file: Path, output: Path) -> Made:
     """Write the robot file of a URDF or MJCF, and the picture of its stance beside it.
 
+    The robot's name is that of ``output``.
+
     Raises:
         InputFileError: the file cannot be read, or holds no quadruped.
     """
-    found = survey(file)
+    found = survey(file, output.stem)
     draft = output.with_name(f".{output.stem}.draft.toml")
     write_text(draft, found.robot_file())
     try:

@@ -1,0 +1,145 @@
+"""A robot file from a URDF or MJCF alone: legs, sides, stance and gains of robots that nobody described."""
+
+import xml.etree.ElementTree as ElementTree
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.make_robot import make_robot
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.survey import survey
+
+DATA = Path(
+    str(metadata.distribution("example-robot-data").locate_file("cmeel.prefix/share/example-robot-data/robots"))
+)
+ANYMAL = DATA / "anymal_c_simple_description/urdf/anymal.urdf"
+SOLO = DATA / "solo_description/robots/solo.urdf"
+LAIKAGO = DATA / "laikago_description/urdf/laikago.urdf"
+
+LEG = """<body name="{leg}_thigh" pos="{x} {y} 0"><inertial pos="0 0 -0.1" mass="0.5" diaginertia="1e-3 1e-3 1e-3"/>
+  <joint name="{leg}_hip" axis="1 0 0" range="-0.8 0.8"/>
+  <body name="{leg}_leg" pos="0 {out} 0"><inertial pos="0 0 -0.1" mass="0.5" diaginertia="1e-3 1e-3 1e-3"/>
+   <joint name="{leg}_swing" axis="0 1 0" range="-2 2"/>
+   <body name="{leg}_shank" pos="0 0 -0.2"><inertial pos="0 0 -0.1" mass="0.2" diaginertia="1e-3 1e-3 1e-3"/>
+    <joint name="{leg}_knee" axis="0 1 0" range="{knee}"/><geom type="sphere" size="0.02" pos="0 0 -0.2"/>
+   </body></body></body>"""
+
+
+def mjcf(folder: Path, places=((0.2, -0.1), (0.2, 0.1), (-0.2, -0.1), (-0.2, 0.1)), knee="-2.5 -0.2", key="") -> Path:
+    """A quadruped of capsules and balls, legs at these places, whose knees bend as ``knee`` lets them."""
+    legs = "".join(
+        LEG.format(leg=f"leg{i}", x=x, y=y, out=np.sign(y) * 0.05, knee=knee) for i, (x, y) in enumerate(places)
+    )
+    path = folder / "made.xml"
+    path.write_text(
+        f'<mujoco><compiler angle="radian"/><worldbody><body name="torso" pos="0 0 0.4"><freejoint/>'
+        f'<inertial pos="0 0 0" mass="6" diaginertia="0.1 0.1 0.1"/>{legs}</body></worldbody>{key}</mujoco>'
+    )
+    return path
+
+
+def test_a_stance_of_the_srdf_is_taken_and_joints_are_ordered_by_place():
+    found = survey(ANYMAL)
+    assert found.base_link == "base" and found.pose_source == "group_state 'standing' of anymal.srdf"
+    assert found.joints[:3] == ("RF_HAA", "RF_HFE", "RF_KFE") and found.joints[-1] == "LH_KFE"
+    assert [leg.foot for leg in found.legs] == ["RF_FOOT", "LF_FOOT", "RH_FOOT", "LH_FOOT"]
+    assert found.pose_rad[:3] == (0.1, 0.7, -1.0) and found.pose_rad[6:9] == (0.1, -0.7, 1.0)
+    assert found.mass_kg == pytest.approx(52.13, abs=0.01)
+
+
+def test_without_one_feet_stand_below_the_hips_with_knees_behind():
+    found = survey(LAIKAGO)
+    np.testing.assert_allclose(np.reshape(found.pose_rad, (4, 3)), [[0.0, 0.75, -1.5]] * 4, atol=2e-3)
+    assert "feet below the hips" in found.pose_source
+    assert found.kp == pytest.approx(20.0 * 25.43 * 0.5 / (15.0 * 0.426), rel=0.01)
+
+
+def test_knees_bend_where_their_limits_let_them(tmp_path):
+    back, forward = (survey(mjcf(tmp_path, knee=knee)).pose_rad[2] for knee in ("-2.5 -0.2", "0.2 2.5"))
+    assert back == pytest.approx(-forward) and back == pytest.approx(-2 * np.arccos(0.732), abs=5e-3)
+
+
+def test_a_keyframe_gives_the_stance_and_names_say_which(tmp_path):
+    stand = "0 0 .3 1 0 0 0 " + "0 .6 -1.2 " * 4
+    down = stand.replace(".6 -1.2", "1 -2.4")
+    keys = f'<key name="down" qpos="{down}"/><key name="home" qpos="{stand}"/>'
+    found = survey(mjcf(tmp_path, key=f"<keyframe>{keys}</keyframe>"))
+    assert found.pose_source == "keyframe 'home'" and found.pose_rad[:3] == (0.0, 0.6, -1.2)
+
+
+def test_legs_of_two_joints_and_a_light_robot():
+    found = survey(SOLO)
+    assert len(found.joints) == 8
+    # The springs are as soft in the robot's own scale as go2's.
+    assert found.kp == pytest.approx(2.2, abs=0.1) and found.armature == pytest.approx(0.0084, abs=0.0005)
+
+
+def test_the_written_file_is_a_robot(tmp_path):
+    made = make_robot(ANYMAL, tmp_path / "rex.toml")
+    robot = load_robot(tmp_path / "rex.toml")
+    assert robot.joints == survey(ANYMAL).joints and robot.urdf_path == ANYMAL.resolve()
+    assert robot.target_height_m == pytest.approx(0.9 * 0.552, abs=2e-3)
+    assert made.picture.read_bytes().startswith(b"\x89PNG") and all(check.sound for check in made.stance.checks)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "value"),
+    [
+        ({"lower": "0.5"}, "pose within limits", "RF_HAA"),
+        ({"effort": "3"}, "torque at stance", "of 3.0 Nm"),
+    ],
+)
+def test_a_stance_that_cannot_be_held_is_said(tmp_path, change, name, value):
+    urdf = ElementTree.parse(ANYMAL)
+    for joint in urdf.getroot().iter("joint"):
+        if joint.get("name") == "RF_HAA":
+            joint.find("limit").attrib.update(change)
+    toml = make_robot(ANYMAL, tmp_path / "rex.toml").robot_file
+    urdf.write(tmp_path / "changed.urdf")
+    toml.write_text(toml.read_text().replace(str(ANYMAL.resolve()), "changed.urdf"))
+    from vintix_fast.world.stance import stance_of
+
+    checks = {check.name: check for check in stance_of(load_robot(toml)).checks}
+    assert not checks[name].sound and value in checks[name].value and checks[name].remedy
+
+
+BIPED = ((0.0, -0.1), (0.0, 0.1))
+HEXAPOD = tuple((x, y) for x in (0.3, 0.0, -0.3) for y in (-0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: mjcf(folder, BIPED), "four legs.*this file has 2"),
+        (lambda folder: mjcf(folder, HEXAPOD), "four legs.*this file has 6"),
+        (lambda folder: mjcf(folder, ((0.3, 0.0), (0.0, 0.2), (-0.3, 0.0), (0.0, -0.2))), "four corners.*x forward"),
+        (lambda folder: mjcf(folder, knee="-0.1 0.05"), "knee 'leg0_knee' can only turn from -0.10 to 0.05"),
+        (lambda folder: mjcf(folder, knee="-0.5 0.2"), "leg0_hip-leg0_swing-leg0_knee cannot be bent.*0.293 m"),
+        (lambda folder: folder / "none.urdf", "no such file"),
+        (lambda folder: _text(folder, ""), "cannot be read"),
+        (lambda folder: _text(folder, "<robot name='x'><link name='a'/></robot>"), "this file has 0"),
+        (lambda folder: _text(folder, CAR), "a quadruped has four legs of two or three joints.*wheel0"),
+    ],
+    ids=["biped", "hexapod", "corners", "stiff knees", "straight legs", "missing", "empty", "no links", "car"],
+)
+def test_what_is_no_quadruped_is_refused_in_words(tmp_path, make, message):
+    with pytest.raises(InputFileError, match=message):
+        survey(make(tmp_path))
+
+
+def _text(folder: Path, text: str) -> Path:
+    path = folder / "given.urdf"
+    path.write_text(text)
+    return path
+
+
+_INERTIAL = '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
+CAR = f'<robot name="car"><link name="body">{_INERTIAL}</link>' + "".join(
+    f'<link name="rim{i}">{_INERTIAL}</link><joint name="wheel{i}" type="continuous"><parent link="body"/>'
+    f'<child link="rim{i}"/><origin xyz="{x} {y} 0"/><axis xyz="0 1 0"/></joint>'
+    for i, (x, y) in enumerate(((1, -1), (1, 1), (-1, -1), (-1, 1)))
+) + "</robot>"  # fmt: skip
