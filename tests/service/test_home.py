@@ -123,7 +123,7 @@ def test_a_named_part_of_no_use_gives_way_to_the_usual_place(tmp_path, closed, o
     assert nowhere.stdout.strip() == str(own / ".cache" / usual)
 
 
-@pytest.mark.parametrize("shut", [KERNELS, "python_side_cache", "python_side_cache/another's"])
+@pytest.mark.parametrize("shut", [KERNELS, "python_side_cache", "python_side_cache/another's.txt"])
 def test_a_kernel_cache_that_can_only_be_read_is_copied(tmp_path, shut):
     baked = tmp_path / "baked"
     for name in (f"{KERNELS}/qdcache.qdb", f"{KERNELS}/qdcache.lock", f"{KERNELS}/T1.qdc", "python_side_cache/1.txt"):
@@ -135,7 +135,7 @@ access = os.access
 def shut(path, mode): return access(path, mode) and not (os.fspath(path).endswith({shut!r}) and mode & os.W_OK)
 os.access = shut
 """
-    (baked / "python_side_cache/another's").touch()
+    (baked / "python_side_cache/another's.txt").touch()
     found = python(f"{before}import vintix_fast; print(os.environ['QD_OFFLINE_CACHE_FILE_PATH'])", tmp_path,
                    HOME=str(tmp_path / "home"), QD_OFFLINE_CACHE_FILE_PATH=str(baked))  # fmt: skip
     cache = tmp_path / "home/.cache/quadrants/qdcache"
@@ -147,8 +147,8 @@ os.access = shut
 def test_a_way_to_draw_that_there_is_not_is_left_out(monkeypatch, capsys):
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     monkeypatch.setattr(sys, "platform", "linux")
-    for variable, left in (("PYOPENGL_PLATFORM", ["egl"]), ("MUJOCO_GL", ["egl", "glfw"])):
-        for way in ("osmesa", "bogus", "egl", "glfw"):
+    for variable, left in (("PYOPENGL_PLATFORM", ["egl"]), ("MUJOCO_GL", ["egl", "glfw", "off"])):
+        for way in ("osmesa", "egl", "glfw", "off"):
             monkeypatch.setenv(variable, way)
             choose_opengl()
             assert os.environ.get(variable) == (way if way in left else None)

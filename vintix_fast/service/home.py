@@ -16,14 +16,14 @@ from vintix_fast.service.kernel_cache import KERNELS, copy_kernels, kernel_cache
 
 SOURCES = "python_side_cache"
 """Beside the kernels; Quadrants opens its files for writing where it reads them."""
-CACHES = (
+CACHES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("XDG_CACHE_HOME", ".cache", ("quadrants", "genesis", "numba")),
     ("MPLCONFIGDIR", ".config/matplotlib", ("",)),
     ("TRITON_CACHE_DIR", ".triton/cache", ("",)),
     ("CUDA_CACHE_PATH", ".nv/ComputeCache", ("",)),
 )
 """Variable, its default below the home folder, and what is made in it, which may be another user's already."""
-PARTS = (
+PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("QD_OFFLINE_CACHE_FILE_PATH", "quadrants/qdcache", (KERNELS, SOURCES)),
     ("GS_CACHE_FILE_PATH", "genesis", ("",)),
     ("NUMBA_CACHE_DIR", "numba", ("",)),
@@ -86,17 +86,19 @@ def choose_opengl() -> None:
     To be called before Genesis is imported, which then draws through EGL.  Says so on standard error.  MuJoCo's users
     set these; Genesis imports it, for its file format alone.
     """
-    for variable, ways in (("PYOPENGL_PLATFORM", ("egl",)), ("MUJOCO_GL", ("egl", "glfw", "glx", "disable"))):
-        given = os.environ.get(variable)
-        if sys.platform != "linux" or given is None or given.lower() in ways:
+    for variable in ("PYOPENGL_PLATFORM", "MUJOCO_GL"):
+        way = os.environ.get(variable)
+        if sys.platform != "linux" or way is None:
             continue
-        if given.lower() == "osmesa":
+        if way.lower() == "osmesa":
             import ctypes.util
 
-            if ctypes.util.find_library("OSMesa") is not None:
-                continue
-        print(f"vintix-fast: {variable}={given} cannot draw here; it is left out", file=sys.stderr)
-        del os.environ[variable]
+            usable = ctypes.util.find_library("OSMesa") is not None
+        else:
+            usable = variable == "MUJOCO_GL" or way == "egl"
+        if not usable:
+            print(f"vintix-fast: {variable}={way} cannot draw here; it is left out", file=sys.stderr)
+            del os.environ[variable]
 
 
 def _can_write(path: str) -> bool:
@@ -106,7 +108,10 @@ def _can_write(path: str) -> bool:
         path = os.path.dirname(path)
     if not os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return False
-    return os.path.basename(path) != SOURCES or all(os.access(f, os.R_OK | os.W_OK) for f in os.scandir(path))
+    if os.path.basename(path) != SOURCES:
+        return True
+    kept = (f for f in os.scandir(path) if f.name.endswith(".txt"))  # others are about to be renamed
+    return all(os.access(f, os.R_OK | os.W_OK) for f in kept)
 
 
 def _temporary_folder() -> str:
