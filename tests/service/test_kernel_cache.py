@@ -1,5 +1,6 @@
 """`vintix_fast.service.kernel_cache`: what stopped runs and bad disks leave is removed, and nothing else."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -12,6 +13,7 @@ import pytest
 
 from vintix_fast.service import kernel_cache
 from vintix_fast.service.kernel_cache import FORMAT_OF, KERNELS, mend
+from vintix_fast.world.simulator import said
 
 TWO_KERNELS = """
 import sys
@@ -54,9 +56,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def mended(cache) -> list[str]:
-    said: list[str] = []
-    mend(cache, said.append)
-    return said
+    lines: list[str] = []
+    mend(cache, lines.append)
+    return lines
 
 
 def test_what_is_sound_is_left_alone(cache):
@@ -68,8 +70,8 @@ def test_what_is_sound_is_left_alone(cache):
 def test_a_lock_without_owner_is_removed(cache):
     lock = cache / KERNELS / "qdcache.lock"
     lock.touch()
-    (said,) = mended(cache)
-    assert str(lock) in said and not lock.exists() and (cache / KERNELS / "qdcache.qdb").exists()
+    (line,) = mended(cache)
+    assert str(lock) in line and not lock.exists() and (cache / KERNELS / "qdcache.qdb").exists()
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -89,9 +91,9 @@ def test_a_lock_whose_owner_writes_is_waited_for(cache, ends):
 
     owner = threading.Thread(target=write)
     owner.start()
-    said = mended(cache)
+    lines = mended(cache)
     owner.join()
-    assert all(written) and len(written) == 8 and not lock.exists() and len(said) == (not ends)
+    assert all(written) and len(written) == 8 and not lock.exists() and len(lines) == (not ends)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -112,8 +114,8 @@ def test_a_damaged_cache_is_compiled_anew(cache, fault):
     path.write_bytes(data)
     if fault == "gone":
         path.unlink()
-    (said,) = mended(cache)
-    assert str(listing) in said and not listing.exists()
+    (line,) = mended(cache)
+    assert str(listing) in line and not listing.exists()
 
 
 def test_what_another_version_of_the_library_wrote_is_left_to_it(cache):
@@ -124,8 +126,15 @@ def test_what_another_version_of_the_library_wrote_is_left_to_it(cache):
 
 def test_what_cannot_be_removed_is_said(cache, monkeypatch):
     (cache / KERNELS / "qdcache.lock").mkdir()  # which unlink refuses, to root too
-    (said,) = mended(cache)
-    assert "cannot be mended" in said and "QD_OFFLINE_CACHE_FILE_PATH" in said
+    (line,) = mended(cache)
+    assert "cannot be mended" in line and "QD_OFFLINE_CACHE_FILE_PATH" in line
+
+
+def test_a_scene_that_cannot_write_kernels_names_their_place_and_no_other_does(monkeypatch, tmp_path):
+    monkeypatch.setenv("QD_OFFLINE_CACHE_FILE_PATH", str(tmp_path))
+    full = said(OSError(errno.ENOSPC, "No space left on device"))
+    assert "No space left" in full and f"{tmp_path}, QD_OFFLINE_CACHE_FILE_PATH names another" in full
+    assert "QD_OFFLINE" not in said(FileNotFoundError(errno.ENOENT, "No such file", "mesh.stl"))
 
 
 def test_the_librarys_own_files_are_sound(tmp_path):

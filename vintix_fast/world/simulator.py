@@ -8,6 +8,7 @@ turns joint targets into states; it knows nothing about observations, rewards or
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -36,6 +37,7 @@ MAX_BASE_SPEED_M_S = 100.0
 """Faster than any real robot: beyond either the simulation has failed."""
 CONTACT_N = 1.0
 """A leg that pushes harder than this stands on something; resting ones carry tens of newtons."""
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 DRAWING_REMEDY = (
     "OpenGL without a display needs EGL and Mesa's software rasteriser; on Debian and Ubuntu: "
     "apt-get install libegl1 libgl1 libgl1-mesa-dri"
@@ -72,8 +74,11 @@ def _import_genesis() -> Any:
 
 
 def said(error: Exception) -> str:
-    """An error's text on one line, with the remedy where OpenGL is missing: Genesis opens it in every scene."""
+    """An error's text on one line, with a remedy: OpenGL may be missing, which Genesis opens in every scene, or no room
+    be left for what it compiles."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        return f"{text}; the kernel cache is {kernel_cache_dir()}, QD_OFFLINE_CACHE_FILE_PATH names another folder"
     return f"{text}; {DRAWING_REMEDY}" if "EGL" in text or "OpenGL" in text else text
 
 
