@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+from typing import Annotated
 
 import typer
 
@@ -31,6 +33,24 @@ app = typer.Typer(
     context_settings={"token_normalize_func": fold_name, "help_option_names": ["-h", "--help"]},
     help="Teach a pretrained in-context RL transformer (Vintix) to walk on a quadruped it has never seen.",
 )
+
+
+def _say_versions(asked: bool) -> None:
+    if asked:
+        names = ("vintix-fast", "torch", "genesis-world")
+        typer.echo(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
+        raise typer.Exit
+
+
+@app.callback()
+def of_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_versions, is_eager=True, help="Say the versions and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("adapt", cls=Command)(adapt.adapt)
 app.command("eval", cls=Command)(evaluate.evaluate)
 app.command("expert", cls=Command)(expert.expert)
@@ -55,4 +75,5 @@ SPIN_COUNT = "3000"
 def main() -> None:
     """Entry point of the ``vintix-fast`` script."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read once, when torch is imported
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process executes a random.py of the current folder
     app()

@@ -99,11 +99,10 @@ def _egl() -> Check:
 
 
 def _kernel_cache() -> Check:
-    from vintix_fast.world.simulator import kernel_cache_dir
+    from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir
 
     folder = kernel_cache_dir()
-    there = folder.is_dir()
-    return True, str(folder) if there else f"{folder} does not exist yet: the first run compiles for 1 to 3 minutes"
+    return True, f"{folder}" if has_kernels(folder) else f"{folder} is empty: the first run compiles for 1 to 3 minutes"
 
 
 def _core() -> Check:

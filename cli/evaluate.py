@@ -12,6 +12,7 @@ from vintix_fast.cli.common import Json, console, print_json, reports_errors, sh
 from vintix_fast.config import EvalConfig
 from vintix_fast.run_config import MAIN
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
+from vintix_fast.service.errors import UsageError
 
 
 @reports_errors
@@ -24,10 +25,11 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Evaluate a checkpoint on a robot, without exploration noise."""
-    if not parallel:
-        options["num_envs"] = 1
+    if not parallel and options.setdefault("num_envs", 1) != 1:
+        raise UsageError(f"--num-envs {options['num_envs']} has no effect with --no-parallel; leave one of the two out")
     config = EvalConfig.from_options(**options)
-    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    # To the microsecond: a cluster starts many in the same second.
+    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}"
     out = config.output_dir or Path("eval") / name
     config = config.with_options(output_dir=out)
 

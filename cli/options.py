@@ -71,7 +71,9 @@ def _said_of(entry: Entry, known: dict[str, Entry]) -> list[str]:
         said.append(" and ".join(bounds))
     for other, allowed in made.only_with.items():
         needed = known[other]
-        if allowed is GIVEN:
+        if allowed is GIVEN and needed.default is True and needed.option.flag:  # which only turns it off
+            said.append(f"not with `{needed.option.flag}`")
+        elif allowed is GIVEN:
             said.append(f"only with `{needed.spelt(True) if needed.kind is bool else needed.spelt()}`")
         elif allowed == (None,):
             said.append(f"not with `{needed.spelt()}`")

@@ -16,7 +16,7 @@ from typer import Option
 from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, show, takes
 from vintix_fast.config import AdaptConfig, FinetuneConfig
 from vintix_fast.run_config import MAIN, RUN
-from vintix_fast.service.errors import Interrupted
+from vintix_fast.service.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULTS: dict[str, Any] = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
-LEFT_OUT = ("num_improvement_loops", "target_return", "resume")
+LEFT_OUT = ("num_improvement_loops", "target_return", "replay", "resume")
+"""What means nothing to a single loop."""
 ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
 """The outermost regions of `vintix_fast.adaptation`."""
 Folder = Annotated[
@@ -47,6 +48,8 @@ def profile(
     from vintix_fast.service.files import write_text
     from vintix_fast.service.regions import recording, region
 
+    if options.get("overwrite") and output_dir is None:
+        raise UsageError("--overwrite has no effect without --output-dir; give it too, or leave --overwrite out")
     check_file("--trace", trace)
     with tempfile.TemporaryDirectory(prefix="vintix-fast-profile-") as folder:
         run_dir = output_dir or Path(folder) / "run"

@@ -50,7 +50,7 @@ def test_every_episode_starts_in_another_way_unless_starts_are_fixed(tiny_checkp
     moved = run(tiny_checkpoint, fall_after=(40, 40, 40), context_len=1)
     assert len({e.return_ for e in moved.episodes}) == 6
     listener = Listener()
-    fixed = run(tiny_checkpoint, fall_after=(40, 40, 40), context_len=1, random_starts=False, progress=listener)
+    fixed = run(tiny_checkpoint, num_envs=1, fall_after=(40,), context_len=1, random_starts=False, progress=listener)
     # Without a context to remember the first by, the second episode is the same.
     assert [(e.env, e.number) for e in fixed.episodes] == [(0, 0), (0, 1)]
     assert fixed.episodes[0].return_ == fixed.episodes[1].return_
@@ -94,7 +94,7 @@ def test_a_single_episode_has_no_standard_error(tiny_checkpoint, tmp_path):
     console.print(evaluation_table(evaluation_of([5.25])))
     text = spoken(console.export_text())
     assert "5.25" in text and "±" not in text.replace("mean ± standard error", "") and "nan" not in text
-    run(tiny_checkpoint, random_starts=False, episodes_per_env=1, output_dir=tmp_path)
+    run(tiny_checkpoint, num_envs=1, random_starts=False, episodes_per_env=1, output_dir=tmp_path)
     written = json.loads((tmp_path / "eval.json").read_text(), parse_constant=pytest.fail)  # NaN is not JSON
     assert written["standard_error"] is None and written["standard_errors_by_episode_number"] == [None]
 

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.options import GIVEN, Options, option
+from vintix_fast.options import GIVEN, Options, entries, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
@@ -59,7 +59,7 @@ class EngineConfig(Options):
         words=("float32", "int8"), shown=f"{DEFAULT_CACHE_DTYPE} with --engine auto",
     )  # fmt: skip
     dropped_mass: float | None = option(
-        None, ENGINE, "most attention, of 1, that may be left unread; 0 reads all",
+        None, ENGINE, "most attention, of 1, that the acting policy may leave unread; 0 reads all",
         least=0.0, most=0.5, shown=f"{DEFAULT_DROPPED_MASS} with --engine auto",
     )  # fmt: skip
 
@@ -295,7 +295,7 @@ class EvalConfig(Options):
     )  # fmt: skip
     """False: every environment would run the same episode, so one environment runs it."""
     base_mass: float | None = option(None, EPISODES, "mass of the base link in kg", least=0.01, shown="the robot's own")
-    seed: int = seed_option(EPISODES, "seed of the random starts")
+    seed: int = seed_option(EPISODES, "seed of the random starts", only_with={"random_starts": GIVEN})
     engine: EngineConfig = EngineConfig()
     token_order: str | None = token_order_option()
     output_dir: Path | None = option(
@@ -304,10 +304,17 @@ class EvalConfig(Options):
     """None: nothing is written; the command makes up a name."""
     record: Path | None = option(None, RUN, "an .mp4 file for a video of the first six seconds")
     task: TaskConfig = DEFAULT_TASK
-    overwrite: bool = option(False, RUN, "replace an earlier evaluation there", flag="--overwrite")
+    overwrite: bool = option(
+        False, RUN, "replace an earlier evaluation there", flag="--overwrite", only_with={"output_dir": GIVEN}
+    )
 
     def _check(self) -> None:
         if not self.random_starts:
+            if self.num_envs not in (1, entries(EvalConfig)["num_envs"].default):
+                raise UsageError(
+                    f"--num-envs {self.num_envs} has no effect with --fixed-starts, which make all environments run "
+                    "the same episode; leave one of the two out"
+                )
             object.__setattr__(self, "num_envs", 1)
         if self.record is not None and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"--record is {self.record}; it must be an .mp4 file")

@@ -21,8 +21,8 @@ MAX_ENVS = 8000
 TIME_LIMIT = "an episode's time limit, in steps"
 
 
-def seed_option(panel: str, help: str = "seed of everything random") -> Any:
-    return option(5, panel, help, least=0, most=2**63 - 1)
+def seed_option(panel: str, help: str = "seed of everything random", **how: Any) -> Any:
+    return option(5, panel, help, least=0, most=2**63 - 1, **how)
 
 
 def device_option(panel: str) -> Any:

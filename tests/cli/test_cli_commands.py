@@ -92,7 +92,7 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("words", [("-h",), *[(command, "--help") for command in COMMANDS]])
+@pytest.mark.parametrize("words", [("-h",), ("--version",), *[(command, "--help") for command in COMMANDS]])
 def test_help_imports_nothing_heavy(words):
     subprocess.run([sys.executable, "-c", LIGHT.format(action=HELP), *words], check=True, stdout=subprocess.DEVNULL)
 
@@ -101,10 +101,29 @@ def test_torchs_threads_wait_passively_unless_the_user_chose(monkeypatch):
     seen = []
     monkeypatch.setattr("vintix_fast.cli.app", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
     main()
     monkeypatch.delenv("GOMP_SPINCOUNT")
     main()
     assert seen[0] == "7" and 0 < int(seen[1]) < 100_000
+
+
+def test_child_processes_import_nothing_from_the_current_folder(monkeypatch, tmp_path):
+    """They are started as ``python -c`` and ``python -m``, which by themselves do."""
+    (tmp_path / "random.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vintix_fast.cli.app", lambda: None)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # for its removal at the end
+    monkeypatch.delenv("PYTHONSAFEPATH")
+    main()
+    subprocess.run([sys.executable, "-c", "import random"], check=True)
+
+
+def test_the_versions_are_said_on_one_line():
+    result = invoke("--version")
+    assert re.fullmatch(r"vintix-fast [\d.]+, torch 2\.\S+, genesis-world 1\.\S+\n", result.stdout)
+    assert result.exit_code == 0
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -150,15 +169,16 @@ def test_both_spellings_give_the_same_configuration(configs, spell, equals):
     adapted, evaluated = configs
     assert adapted == AdaptConfig.from_options(**GUIDE_ADAPT)
     assert evaluated == EvalConfig(**GUIDE_EVAL, output_dir=evaluated.output_dir)
-    assert re.fullmatch(r"eval/a1-\d{8}-\d{6}", str(evaluated.output_dir))
+    assert re.fullmatch(r"eval/a1-\d{8}-\d{6}-\d{6}", str(evaluated.output_dir))
 
 
 def test_the_commands_defaults_are_those_of_the_configurations(configs):
     assert invoke("adapt", "--robot-type", "go2", "--output-dir", "out").exit_code == 0
     assert invoke("eval", "--robot-type", "go2", "--output-dir", "out").exit_code == 0
     assert configs == [AdaptConfig("go2", "out"), EvalConfig(BUILTIN_CHECKPOINT, "go2", output_dir="out")]
-    invoke("eval", "--robot-type", "go2", "--no-parallel", "--num-envs", 100)
-    assert configs[-1].num_envs == 1
+    for words in ([], ["--num-envs", 1], ["--fixed-starts"]):
+        assert invoke("eval", "--robot-type", "go2", "--no-parallel", *words).exit_code == 0
+        assert configs[-1].num_envs == 1
 
 
 def test_eval_takes_the_owners_names_of_its_options(configs):
@@ -246,7 +266,9 @@ def test_eval_without_json_leaves_standard_output_empty(measured):
 # -- what a run shows and where it writes ------------------------------------------------------------------------------
 
 
-def test_progress_in_a_log_is_whole_lines_and_nothing_else(capsys):
+@pytest.mark.parametrize("forced", ["", "1"])
+def test_progress_in_a_log_is_whole_lines_and_nothing_else(capsys, monkeypatch, forced):
+    monkeypatch.setenv("FORCE_COLOR", forced)  # colours, and not moving bars
     progress = ConsoleProgress(Console(stderr=True, width=40))
     text = "a line [of text] that is longer than the console is wide, /with/a/path"
     progress.say(text)

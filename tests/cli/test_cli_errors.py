@@ -192,3 +192,27 @@ def test_an_earlier_evaluation_is_not_replaced_unasked(refuse, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/eval.json").write_text("{}")
     refuse("eval", 2, "--output-dir out already holds an evaluation", "--overwrite")
+
+
+WITHOUT_EFFECT = {
+    "adapt --no-gate --gate-episodes 7": "--gate-episodes 7 has no effect with --no-gate",
+    "adapt --no-gate --target-return 7": "--target-return 7.0 has no effect with --no-gate",
+    "adapt --improver clone --replay all": "--replay all has no effect with --improver clone",
+    "adapt --improver clone --noise 0 --no-noise-ladder": "--no-noise-ladder has no effect with --noise 0",
+    "adapt --group shared --reinitialize": "--reinitialize has no effect with --group shared",
+    "eval --init-map none": "--init-map none has no effect without --reference-robot",
+    "eval --no-parallel": "--num-envs 2 has no effect with --no-parallel",
+    "eval --fixed-starts": "--num-envs 2 has no effect with --fixed-starts",
+    "eval --fixed-starts --num-envs 1 --seed 7": "--seed 7 has no effect with --fixed-starts",
+}
+
+
+@pytest.mark.parametrize("line", WITHOUT_EFFECT)
+def test_an_option_that_would_be_ignored_is_refused(refuse, line):
+    refuse(line, 2, WITHOUT_EFFECT[line], "leave")
+
+
+def test_an_evaluation_that_finds_its_own_folder_has_nothing_to_overwrite(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["eval", "--robot-type", "go2", "--overwrite"])
+    assert result.exit_code == 2 and "--overwrite has no effect without --output-dir" in result.stderr

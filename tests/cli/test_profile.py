@@ -79,7 +79,9 @@ def test_a_stopped_profile_says_so(profile, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("--trace", "no/such/folder.json"), ("--trace", "."), ("--critic-updates", 0)])
+@pytest.mark.parametrize(
+    "words", [("--trace", "no/such/folder.json"), ("--trace", "."), ("--critic-updates", 0), ("--overwrite",)]
+)
 def test_bad_options_are_found_before_anything_runs(profile, tmp_path, words):
     result = profile(*words)
     assert result.exit_code == 2 and words[0] in result.stderr

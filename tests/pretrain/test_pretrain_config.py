@@ -25,6 +25,7 @@ from vintix_fast.service.errors import InputFileError, UsageError
         ({"window_len": 1}, UsageError, "--window-len is 1"),
         ({"long_window_len": 1}, UsageError, "--long-window-len is 1"),
         ({"long_steps": -1}, UsageError, "--long-steps is -1"),
+        ({"long_steps": 0, "long_window_len": 9}, UsageError, "--long-window-len 9 has no effect with --long-steps 0"),
         ({"lr": 0.0}, UsageError, "--lr is 0.0"),
         ({"lr": float("inf")}, UsageError, "--lr is inf"),
         ({"weight_decay": -1.0}, UsageError, "--weight-decay is -1.0"),

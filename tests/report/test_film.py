@@ -71,6 +71,13 @@ def test_a_failing_renderer_is_a_reason(draw, monkeypatch, program, reason):
     assert filmed.videos == {} and reason in filmed.skipped
 
 
+def test_a_file_of_the_current_folder_is_not_executed(monkeypatch, tmp_path):
+    (tmp_path / "random.py").write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert "nowhere.toml" in (module._run([*module.PROGRAM, "nowhere.toml", "."]) or "")
+    assert not (tmp_path / "executed").exists()
+
+
 def test_a_program_that_cannot_start_is_a_reason(draw, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
     assert "cannot be started" in draw("pass").skipped

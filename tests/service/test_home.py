@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from vintix_fast.service.home import CACHES
-from vintix_fast.world.simulator import kernel_cache_dir
+from vintix_fast.service.home import CACHES, PARTS, choose_opengl
+from vintix_fast.service.kernel_cache import KERNELS, kernel_cache_dir
 
-VARIABLES = [variable for variable, _, _ in CACHES]
+VARIABLES, NAMED = ([variable for variable, _, _ in table] for table in (CACHES, PARTS))
 REPORT = """
 import json, os
 import vintix_fast
@@ -27,7 +27,8 @@ pwd.getpwuid = unknown
 
 def python(code, folder, **environment):
     """Run code where ``folder`` is the temporary folder and the working directory; root may do everything elsewhere."""
-    env = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME", *VARIABLES)}
+    unset = ("HOME", "USER", "LOGNAME", *VARIABLES, *NAMED)
+    env = {name: value for name, value in os.environ.items() if name not in unset}
     env |= {"TMPDIR": str(folder)} | environment
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True, timeout=300
@@ -112,6 +113,52 @@ def test_a_named_cache_of_no_use_gives_way_to_the_home(tmp_path, closed, named):
     assert {name: found[name] for name in VARIABLES} == below(tmp_path) and said == ""
 
 
+@pytest.mark.parametrize("named", NAMED)
+def test_a_named_part_of_no_use_gives_way_to_the_usual_place(tmp_path, closed, own, named):
+    ask = f"import vintix_fast, os; print(os.environ[{named!r}])"
+    usual = {variable: default for variable, default, _ in PARTS}[named]
+    home = python(ask, tmp_path, HOME=str(tmp_path), **{named: str(closed)})
+    assert home.stdout.strip() == str(tmp_path / ".cache" / usual) and home.stderr == ""
+    nowhere = python(ask, tmp_path, HOME=str(closed), **{named: str(closed)})
+    assert nowhere.stdout.strip() == str(own / ".cache" / usual)
+
+
+@pytest.mark.parametrize("shut", [KERNELS, "python_side_cache", "python_side_cache/another's.txt"])
+def test_a_kernel_cache_that_can_only_be_read_is_copied(tmp_path, shut):
+    baked = tmp_path / "baked"
+    for name in (f"{KERNELS}/qdcache.qdb", f"{KERNELS}/qdcache.lock", f"{KERNELS}/T1.qdc", "python_side_cache/1.txt"):
+        (baked / name).parent.mkdir(parents=True, exist_ok=True)
+        (baked / name).touch()
+    before = f"""
+import os
+access = os.access
+def shut(path, mode): return access(path, mode) and not (os.fspath(path).endswith({shut!r}) and mode & os.W_OK)
+os.access = shut
+"""
+    (baked / "python_side_cache/another's.txt").touch()
+    found = python(f"{before}import vintix_fast; print(os.environ['QD_OFFLINE_CACHE_FILE_PATH'])", tmp_path,
+                   HOME=str(tmp_path / "home"), QD_OFFLINE_CACHE_FILE_PATH=str(baked))  # fmt: skip
+    cache = tmp_path / "home/.cache/quadrants/qdcache"
+    assert found.stdout.strip() == str(cache)
+    copied = {str(f.relative_to(cache)) for f in cache.glob("*/*")}
+    assert copied == {str(f.relative_to(baked)) for f in baked.glob("*/*")} - {f"{KERNELS}/qdcache.lock"}
+
+
+def test_a_way_to_draw_that_there_is_not_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for variable, left in (("PYOPENGL_PLATFORM", ["egl"]), ("MUJOCO_GL", ["egl", "glfw", "off"])):
+        for way in ("osmesa", "egl", "glfw", "off"):
+            monkeypatch.setenv(variable, way)
+            choose_opengl()
+            assert os.environ.get(variable) == (way if way in left else None)
+            assert (f"{variable}={way}" in capsys.readouterr().err) == (way not in left)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libOSMesa.so.8")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
+    choose_opengl()
+    assert os.environ["PYOPENGL_PLATFORM"] == "osmesa"
+
+
 def test_child_processes_say_nothing(tmp_path, closed):
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import vintix_fast'], check=True)"
     for home in ({}, {"HOME": str(closed)}):
@@ -143,13 +190,14 @@ def test_a_temporary_folder_that_others_could_write_is_not_trusted(tmp_path, own
 def test_the_libraries_take_the_temporary_home(tmp_path, own):
     code = """
 import vintix_fast
-from vintix_fast.world.simulator import _import_genesis, kernel_cache_dir
+from vintix_fast.service.kernel_cache import kernel_cache_dir
+from vintix_fast.world.simulator import _import_genesis
 _import_genesis()
 import matplotlib, quadrants, triton
 from genesis.utils.cache import get_cache_dir
 quadrants.init(arch=quadrants.cpu)
 kernels = quadrants.lang.impl.get_runtime().prog.config().offline_cache_file_path
-assert kernels == f"{kernel_cache_dir()}/qdcache", kernels
+assert kernels == str(kernel_cache_dir()), kernels
 for folder in (kernels, get_cache_dir(), triton.knobs.cache.dir, matplotlib.get_cachedir()):
     assert folder.startswith(OWN), folder
 """
@@ -161,9 +209,9 @@ def test_the_kernel_cache_is_where_quadrants_keeps_it(tmp_path, monkeypatch):
     monkeypatch.delenv("QD_OFFLINE_CACHE_FILE_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert kernel_cache_dir() == tmp_path / ".cache/quadrants"
+    assert kernel_cache_dir() == tmp_path / ".cache/quadrants/qdcache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    assert kernel_cache_dir() == tmp_path / "elsewhere/quadrants"
+    assert kernel_cache_dir() == tmp_path / "elsewhere/quadrants/qdcache"
     monkeypatch.setenv("QD_OFFLINE_CACHE_FILE_PATH", str(tmp_path / "named"))
     assert kernel_cache_dir() == tmp_path / "named"
 

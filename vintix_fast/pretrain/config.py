@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vintix_fast.options import option
+from vintix_fast.options import GIVEN, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
@@ -129,10 +129,11 @@ class PretrainConfig(RunConfig):
     steps: int = option(2500, TRAINING, "optimiser steps", least=1)
     batch_size: int = option(16, TRAINING, "windows per step", least=1)
     window_len: int = option(256, TRAINING, "steps in a window", least=2)
-    long_window_len: int = option(1024, TRAINING, "steps in a window at the end", least=2)
+    long_window_len: int = option(
+        1024, TRAINING, "steps in a window at the end", least=2, only_with={"long_steps": GIVEN}
+    )
     """There are as many fewer of these windows, so that a step has as many tokens."""
-    long_steps: int = option(500, TRAINING, "optimiser steps with long windows, the last ones", least=0)
-    """At most a fifth of all."""
+    long_steps: int = option(500, TRAINING, "last optimiser steps, with long windows; at most a fifth of all", least=0)
     lr: float = option(1e-3, TRAINING, "peak learning rate", least=1e-12)
     warmup_steps: int = option(100, TRAINING, "steps up to the peak", least=0)
     final_lr_fraction: float = option(0.05, None, least=0.0, most=1)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 SIZE = (480, 320)
 STEPS_PER_FRAME = 2
 FRAMES_PER_S = round(1.0 / (DT_S * STEPS_PER_FRAME))
-PROGRAM = (sys.executable, "-m", "vintix_fast.report.film")
+PROGRAM = (sys.executable, "-P", "-m", "vintix_fast.report.film")
+"""Without -P a random.py in the current folder would be taken for Python's, and executed."""
 TIMEOUT_S = 600.0
 CAMERA_FROM_ROBOT_M = (0.75, -1.5, 0.6)
 LOOK_AT_HEIGHT_M = 0.24

@@ -25,11 +25,13 @@ class ConsoleProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        # Not `console.is_terminal`, which FORCE_COLOR makes true of a log too: colours may go there, moving bars not.
+        self._moves = console.file.isatty()
         self._shown: tuple[Bars, TaskID] | None = None
 
     def say(self, text: str) -> None:
         # A log gets its lines whole; in a terminal words wrap.
-        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self._moves)
 
     @contextlib.contextmanager
     def _bar(self, what: str, total: int) -> Iterator[None]:
@@ -38,8 +40,8 @@ class ConsoleProgress(Progress):
             TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         # Without a terminal a bar would leave nothing but an empty line.
-        hidden = not self.console.is_terminal
-        with Bars(*columns, console=self.console, transient=True, refresh_per_second=4, disable=hidden) as bars:
+        still = not self._moves
+        with Bars(*columns, console=self.console, transient=True, refresh_per_second=4, disable=still) as bars:
             self._shown = bars, bars.add_task(what, total=total, note="")
             try:
                 yield
@@ -68,7 +70,7 @@ class ConsoleProgress(Progress):
     def on_iteration(self, iteration: int, mean_return: float, mean_length: float) -> None:
         note = f"return {mean_return:.2f}, length {mean_length:.0f}"
         self._update(iteration, note)
-        if iteration % LOG_EVERY == 0 and not self.console.is_terminal:
+        if iteration % LOG_EVERY == 0 and not self._moves:
             self.say(f"iteration {iteration}: {note}")
 
     def on_validation(self, row: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ turns joint targets into states; it knows nothing about observations, rewards or
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -23,6 +24,8 @@ import torch
 
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import VintixFastError
+from vintix_fast.service.home import choose_opengl
+from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir, mend
 from vintix_fast.world import views
 from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.urdf import without_visuals
@@ -34,6 +37,7 @@ MAX_BASE_SPEED_M_S = 100.0
 """Faster than any real robot: beyond either the simulation has failed."""
 CONTACT_N = 1.0
 """A leg that pushes harder than this stands on something; resting ones carry tens of newtons."""
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 DRAWING_REMEDY = (
     "OpenGL without a display needs EGL and Mesa's software rasteriser; on Debian and Ubuntu: "
     "apt-get install libegl1 libgl1 libgl1-mesa-dri"
@@ -70,8 +74,11 @@ def _import_genesis() -> Any:
 
 
 def said(error: Exception) -> str:
-    """An error's text on one line, with the remedy where OpenGL is missing: Genesis opens it in every scene."""
+    """An error's text on one line, with a remedy: OpenGL may be missing, which Genesis opens in every scene, or no room
+    be left for what it compiles."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        return f"{text}; the kernel cache is {kernel_cache_dir()}, QD_OFFLINE_CACHE_FILE_PATH names another folder"
     return f"{text}; {DRAWING_REMEDY}" if "EGL" in text or "OpenGL" in text else text
 
 
@@ -81,9 +88,10 @@ def _genesis_started() -> bool:
 
 def start_genesis(device: torch.device) -> Any:
     """Genesis, initialised; the first call in a process decides for all."""
+    choose_opengl()
     try:
         gs = _import_genesis()
-    except ImportError as error:
+    except Exception as error:  # a library that is missing, of another version, or led astray by the environment
         raise VintixFastError(f"Genesis cannot be imported: {said(error)}") from error
     if not _genesis_started():
         gs.init(backend=gs.cpu if device.type == "cpu" else gs.cuda, logging_level="error", precision="32")
@@ -104,15 +112,6 @@ def torch_globals_restored() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def kernel_cache_dir() -> Path:
-    """Where the simulator keeps its compiled kernels between runs."""
-    explicit = os.environ.get("QD_OFFLINE_CACHE_FILE_PATH")
-    if explicit:
-        return Path(explicit)
-    caches = os.environ.get("XDG_CACHE_HOME")  # as Quadrants does
-    return (Path(caches) if caches else Path.home() / ".cache") / "quadrants"
-
-
 class Simulator:
     """One scene with ``num_envs`` copies of ``robot``, stepped together at 50 Hz.
 
@@ -131,7 +130,11 @@ class Simulator:
         check_device(device)
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
         cache = kernel_cache_dir()
-        expected = "about 10 s from the kernel cache" if cache.is_dir() else "1 to 3 minutes the first time, 10 s later"
+        if not _genesis_started():
+            mend(cache, say)
+        expected = "about 10 s from the kernel cache"
+        if not has_kernels(cache):
+            expected = "1 to 3 minutes the first time, 10 s later"
         if _genesis_started():
             expected = "a second or so where the process has built this robot before"
         say(f"Building {num_envs} x {robot.name} in Genesis: {expected} (kernel cache: {cache})")
