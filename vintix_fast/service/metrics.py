@@ -39,6 +39,24 @@ def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[TrainingSte
             writer.add_scalar("Loss/learning_rate", step.lr, first + step.step)
 
 
+def settle_tensorboard(folder: Path, rows: list[dict[str, Any]]) -> list[int]:
+    """Make a run's events those of its finished loops, each once: remove others, and write anew what is missing.
+
+    What was written anew lacks fine-tuning, of whose steps the rows do not tell.
+
+    Returns:
+        The loops whose events were missing.
+    """
+    missing = {row["loop"]: row for row in rows}
+    for file in sorted(folder.glob("events.out.tfevents.*.loop_*")):
+        loop = file.name.rpartition("_")[2]
+        if loop.isdecimal() and missing.pop(int(loop), None) is None:
+            file.unlink()
+    for row in missing.values():
+        write_tensorboard(folder, row, [])
+    return list(missing)
+
+
 def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
     """Plot return against environment steps collected so far, and save it as a PNG."""
     figure, axes = new_figure()
