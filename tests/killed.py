@@ -1,7 +1,7 @@
-"""Processes that are killed at one of their file events, and what a run that goes on after that must share with a whole one.
+"""Killing a process at one of its file events, and what a run that goes on after that shares with one nobody killed.
 
-As a program it is `python`'s stand-in: `python tests/killed.py FOLDER NUMBER WORDS...` is `vintix-fast WORDS...`, killed
-at that event in that folder; at 0 it is not killed, and the number of its events goes to standard error.
+As a program, `python tests/killed.py FOLDER NUMBER WORDS...` is `vintix-fast WORDS...`, killed
+at that event in that folder.  At 0 it is not killed, and says how many there were.
 """
 
 from __future__ import annotations

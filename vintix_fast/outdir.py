@@ -196,7 +196,7 @@ class RunDirectory(Generic[Config]):
             raise InputFileError(
                 f"{self.path / OPTIONS_FILE} is broken (robot is {found!r}); --overwrite begins the run anew"
             )
-        return found
+        return found or {}
 
     def _locked(self) -> int:
         """A handle on the directory, of which only one process has one; closing it gives the directory back."""
