@@ -82,7 +82,7 @@ def run_fake(out, given, at=0, resume=False):
 
 def run_real(out, given, at=0, resume=False, after_s=None):
     """The same of `vintix-fast adapt`, which may also be killed ``after_s`` seconds from when ``out`` is there."""
-    words = [*REAL.split(), "--output-dir", str(out), *["--resume"] * resume]
+    words = ["adapt", *REAL.split(), "--output-dir", str(out), *["--resume"] * resume]
     with open(out.parent / "stderr", "w+") as said:
         started = [sys.executable, str(Path(__file__).with_name("killed.py")), str(out), str(at), *words]
         process = subprocess.Popen(started, stdout=said, stderr=said)

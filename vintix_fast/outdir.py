@@ -72,11 +72,9 @@ class RunDirectory(Generic[Config]):
         To be asked before anything is written that makes directories: half of a run would lie there.
         """
         try:
-            there = self._lock is not None and os.path.samestat(os.fstat(self._lock), os.stat(self.path))
-            there = there and (self.path / OPTIONS_FILE).is_file()
+            os.stat(OPTIONS_FILE, dir_fd=self._lock)  # of the directory that is held, whatever its path leads to now
+            os.stat(self.path / OPTIONS_FILE)
         except OSError:
-            there = False
-        if not there:
             raise VintixFastError(
                 f"--output-dir {self.path} was removed or moved while the run wrote there, so the run has ended; begin "
                 "it again, or put the directory back and give --resume"

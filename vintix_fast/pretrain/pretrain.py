@@ -63,6 +63,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     # From here on the directory is ours; Ctrl-C stops between two steps.
     with directory, stop_on_interrupt(progress.say):
         directory.begin()
+        write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
         try:
             with progress.training("pretraining", config.steps):
                 training.run(progress)

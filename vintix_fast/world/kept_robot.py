@@ -72,7 +72,9 @@ def robot_begun_with(record: dict[str, Any], run: Path, word: str, same_words: b
     if not (whole and same_words and not Path(word).exists()):
         given = load_robot(word)
         if differing := _differing(record, given):
-            other = f"give --robot-type {copy}, a copy of that" if whole else "give that"
+            other = (
+                f"give --robot-type {copy}, a copy of that" if whole else "give that, as config.json's versions have it"
+            )
             raise UsageError(
                 f"--robot-type {word} is not the robot that {run} was begun with ({differing}); {other}, or another "
                 "--output-dir"
