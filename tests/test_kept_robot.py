@@ -81,7 +81,7 @@ def test_bundled_robots_are_noted_and_not_copied(tmp_path, tiny_checkpoint):
     run_small(out, tiny_checkpoint, **OPTIONS | {"robot_type": "minicheetah"})
     noted = json.loads((out / "config.json").read_text())["robot"]
     assert noted == robot_record(load_robot("minicheetah")) and "file" not in noted and not (out / "robot").exists()
-    with pytest.raises(UsageError, match=r"--robot-type go1 is not the robot .*SHA-256 of its robot file was"):
+    with pytest.raises(UsageError, match="another robot than --robot-type go1 .--robot-type was minicheetah, now go1"):
         run_small(out, tiny_checkpoint, resume=True, **OPTIONS | {"robot_type": "go1"})
 
 
@@ -105,7 +105,9 @@ def test_another_robot_of_the_same_name_is_refused(run, rex, tiny_checkpoint, ke
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     old, new = {"kp": ("kp = ", "kp = 1"), "task_names": ("rex_walking_ad", "rex2_walking_ad")}[key]
     rex.write_text(rex.read_text().replace(old, new))
-    with pytest.raises(UsageError, match=r"--robot-type rex.toml is not .*SHA-256.*give --robot-type .*robot/rex.toml"):
+    with pytest.raises(
+        UsageError, match=r"another robot than --robot-type rex.toml .SHA-256.*give --robot-type .*robot/rex"
+    ):
         run_small(run, tiny_checkpoint, resume=True, **OPTIONS | {"num_improvement_loops": 2})
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -120,12 +122,13 @@ def test_a_copy_that_was_changed_is_refused(run, rex, tiny_checkpoint):
     assert robot_record(load_robot(copy))["sha256"] == robot_record(load_robot(rex))["sha256"]
 
 
-@pytest.mark.parametrize("robot", [5, {"file": 5}, {"sha256": {"URDF": 7}}, {"file": "robot/rex.toml"}])
+@pytest.mark.parametrize("robot", [5, [], {"file": 5}, {"sha256": {"URDF": 7}}, {"file": "robot/rex.toml"}], ids=str)
 def test_a_broken_record_is_named(run, tiny_checkpoint, robot):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"robot": robot}))
     with pytest.raises(InputFileError, match="config.json is broken .robot is"):
         run_small(run, tiny_checkpoint, resume=True, **OPTIONS)
+    run_small(run, tiny_checkpoint, overwrite=True, **OPTIONS | {"robot_type": "minicheetah"})
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_gets_its_copy(run, rex, tiny_checkpoint):
@@ -141,6 +144,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_gets_its_copy(run, rex, tiny_ch
 def test_a_run_of_an_earlier_version_has_no_task_of_another_name(run, rex, tiny_checkpoint):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({key: config[key] for key in config if key != "robot"}))
+    shutil.rmtree(run / "robot")
     rex.write_text(rex.read_text().replace("rex_walking_ad", "rex2_walking_ad"))
     with pytest.raises(InputFileError, match="no group for rex; it has the tasks .*rex_walking_ad"):
         run_small(run, tiny_checkpoint, resume=True, **OPTIONS)
@@ -155,6 +159,8 @@ def test_overwriting_deletes_the_copy_and_spares_a_folder_of_the_users(run, rex,
     (run / "robot").mkdir()
     run_small(run, tiny_checkpoint, **bundled)
     assert (run / "robot").is_dir()
+    with pytest.raises(UsageError, match=r"run/robot is in the way.*rename it"):
+        run_small(run, tiny_checkpoint, **OPTIONS | {"overwrite": True})
 
 
 def test_a_report_finds_the_robot_from_anywhere(run, rex, tmp_path, monkeypatch):

@@ -95,13 +95,19 @@ class RunDirectory(Generic[Config]):
         if self._used():
             os.close(self._locked())
         self._check_use()
-        word = getattr(self.config, "robot_type", None)
-        begun_with = self._recorded_robot() if self.config.resume else {}
-        if begun_with:
+        if (word := getattr(self.config, "robot_type", None)) is not None:
+            self._robot = self._robot_of(word)
+
+    def _robot_of(self, word: str) -> Robot:
+        """The robot that is asked for; of a run to resume the one that it was begun with."""
+        begun_with = self._recorded_robot()
+        if begun_with and self.config.resume:
             same_words = self._read(OPTIONS_FILE, ("options",))["options"].get("robot_type") == word
-            self._robot = robot_begun_with(begun_with, self.path, word, same_words)
-        elif word is not None:
-            self._robot = load_robot(word)
+            return robot_begun_with(begun_with, self.path, word, same_words)
+        robot, folder = load_robot(word), self.path / ROBOT_DIR
+        if folder.exists() and "file" in robot_record(robot) and "file" not in begun_with:
+            raise UsageError(f"{folder} is in the way: a copy of --robot-type {word} goes there; rename it")
+        return robot
 
     def _check_use(self) -> None:
         path, config, used = self.path, self.config, self._used()
@@ -112,8 +118,13 @@ class RunDirectory(Generic[Config]):
                     f"--resume: {path} holds no run of `{config.command}` to go on with (no config.json with its "
                     "options); leave the option out to begin one"
                 )
-            options = self._read(OPTIONS_FILE, ("options",))["options"]
-            if self._recorded_robot():  # which tells more than words
+            found = self._read(OPTIONS_FILE, ("options",))
+            options, robot = found["options"], found.get("robot")
+            if robot is not None and not is_robot_record(robot):
+                raise InputFileError(
+                    f"{path / OPTIONS_FILE} is broken (robot is {robot!r}); --overwrite begins the run anew"
+                )
+            if robot is not None:  # which tells more than words
                 options = options | {"robot_type": getattr(config, "robot_type", None)}
             differences = config.changed_options(options)
             if differences:
@@ -160,15 +171,23 @@ class RunDirectory(Generic[Config]):
                     entry.unlink()
         except OSError as error:
             raise VintixFastError(f"--output-dir {self.path}: {error}") from error
-        record = {"command": self.config.command, "options": self.config.to_json(), "versions": versions()}
+        record: dict[str, Any] = {
+            "command": self.config.command,
+            "options": self.config.to_json(),
+            "versions": versions(),
+        }
         if (task := getattr(self.config, "task", None)) is not None:
             record["task"] = task.to_json()
         if self._robot is not None:
             record["robot"] = robot_record(self._robot)
         write_json(self.path / OPTIONS_FILE, record)
         self._begun = True
-        copy = record.get("robot", {}).get("file")
-        if copy is not None and not (self.path / copy).is_file():
+        if (
+            self._robot is not None
+            and "file" in record["robot"]
+            and not (self.path / record["robot"]["file"]).is_file()
+        ):
+            shutil.rmtree(self.path / ROBOT_DIR, ignore_errors=True)  # what is left of one
             keep_robot(self._robot, self.path / ROBOT_DIR)
 
     def _entries(self) -> list[Path]:
@@ -187,14 +206,8 @@ class RunDirectory(Generic[Config]):
 
     def _recorded_robot(self) -> dict[str, Any]:
         """What ``config.json`` says of the run's robot; empty where it says nothing, as those of earlier versions."""
-        if not self._holds_run():
-            return {}
-        found = self._read(OPTIONS_FILE, ()).get("robot", {})
-        if found and not is_robot_record(found):
-            raise InputFileError(
-                f"{self.path / OPTIONS_FILE} is broken (robot is {found!r}); --overwrite begins the run anew"
-            )
-        return found or {}
+        found = self._read(OPTIONS_FILE, ()).get("robot", {}) if self._holds_run() else {}
+        return found if is_robot_record(found) else {}
 
     def _locked(self) -> int:
         """A handle on the directory, of which only one process has one; closing it gives the directory back."""

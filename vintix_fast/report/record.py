@@ -116,8 +116,9 @@ def read_run(path: Path) -> RunRecord:
 def _robot_type(path: Path, found: dict[str, Any]) -> str:
     robot = found.get("robot")
     kept = robot.get("file") if isinstance(robot, dict) else None
-    whole = isinstance(kept, str) and (path / kept).is_file()
-    return str(path / kept) if whole else found["options"]["robot_type"]
+    if isinstance(kept, str) and (path / kept).is_file():
+        return str(path / kept)
+    return found["options"]["robot_type"]
 
 
 def _json(path: Path) -> Any:

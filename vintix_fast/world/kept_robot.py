@@ -67,19 +67,18 @@ def robot_begun_with(record: dict[str, Any], run: Path, word: str, same_words: b
         UsageError: ``word`` is another robot.
         InputFileError: the copy is damaged.
     """
-    copy = run / record["file"] if "file" in record else None
-    whole = copy is not None and copy.is_file()
-    if not (whole and same_words and not Path(word).exists()):
+    copy = run / record["file"] if "file" in record and (run / record["file"]).is_file() else None
+    if copy is None or not same_words or Path(word).exists():
         given = load_robot(word)
         if differing := _differing(record, given):
             other = (
-                f"give --robot-type {copy}, a copy of that" if whole else "give that, as config.json's versions have it"
+                f"give --robot-type {copy}, a copy of that" if copy else "give that, as config.json's versions have it"
             )
             raise UsageError(
-                f"--robot-type {word} is not the robot that {run} was begun with ({differing}); {other}, or another "
-                "--output-dir"
+                f"--resume: {run} was begun with another robot than --robot-type {word} ({differing}); {other}, or "
+                "another --output-dir"
             )
-        if not whole:
+        if copy is None:
             return given
     kept = load_robot(copy)
     if differing := _differing(record, kept):
@@ -151,6 +150,8 @@ def _named_files(root: ElementTree.Element, urdf: Path) -> Iterator[tuple[Elemen
 
 def _differing(record: dict[str, Any], robot: Robot) -> str:
     """Which of a robot's files are not what was recorded, with both hashes; empty where all are."""
+    if robot.name != (name := record.get("name", robot.name)):
+        return f"--robot-type was {name}, now {robot.name}"
     files = {"robot file": robot.path, "URDF": robot.urdf_path}
     return "; ".join(
         f"SHA-256 of its {part} was {record['sha256'].get(part, '?')[:12]}, that of {files[part]} is {now[:12]}"
