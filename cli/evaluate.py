@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,8 +29,8 @@ def evaluate(
     if not parallel and options.setdefault("num_envs", 1) != 1:
         raise UsageError(f"--num-envs {options['num_envs']} has no effect with --no-parallel; leave one of the two out")
     config = EvalConfig.from_options(**options)
-    # To the microsecond: a cluster starts many in the same second.
-    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}"
+    # Evaluations of one second, as those of a cluster's jobs, have directories of their own.
+    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     out = config.output_dir or Path("eval") / name
     config = config.with_options(output_dir=out)
 

@@ -8,8 +8,8 @@ import pytest
 
 from vintix_fast.config import AdaptConfig, CriticConfig, ImproveConfig
 from vintix_fast.options import GIVEN, Options, entries, option
+from vintix_fast.outdir import RunDirectory
 from vintix_fast.run_config import RunConfig
-from vintix_fast.rundir import RunDirectory
 from vintix_fast.service.errors import UsageError
 
 BEGUN_BEFORE = Path(__file__).parent / "golden" / "begun_before"

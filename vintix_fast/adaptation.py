@@ -6,6 +6,7 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
+import filecmp
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +24,13 @@ from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpo
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import Actor, cache_bytes, make_policy
 from vintix_fast.rollout import Noise, collect, ladder
-from vintix_fast.rundir import Run
+from vintix_fast.rundir import Run, is_checkpoint
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import Interrupted, VintixFastError
 from vintix_fast.service.files import versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.memory import check_memory
-from vintix_fast.service.metrics import write_curve, write_tensorboard
+from vintix_fast.service.metrics import settle_tensorboard, write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, finetune, with_precision
@@ -80,7 +81,7 @@ def adapt(
     run.check()
     config = run.config
     # The model is read before the simulator is built: whether it fits is known in seconds.
-    robot = load_robot(config.robot_type)
+    robot = run.robot
     with region("start-up"):
         model, task_name = _initial_model(config, run, robot, progress)
     check_context_len(config.context_len, model)
@@ -95,6 +96,7 @@ def adapt(
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()
         run.begin()
+        _mend(run, progress)
         if not run.model_dir(0).is_dir():
             save_checkpoint(model, run.model_dir(0))
         # From here on whatever stops the run leaves one that can be resumed.
@@ -110,6 +112,22 @@ def adapt(
     # Without a gate nobody knows which model is best: the last one counts as it.
     best = run.best_dir if config.gate.on else run.model_dir(run.loops_done)
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
+
+
+def _mend(run: Run, progress: Progress) -> None:
+    """Make again what a run to go on with lacks and what is there tells, whether it was killed or harmed."""
+    for loop in settle_tensorboard(run.path / "tensorboard", run.rows):
+        progress.say(f"TensorBoard's events of loop {loop} are missing: made again, but for single optimiser steps")
+    if not run.rows:
+        return
+    write_curve(run.path / "curve.png", run.rows)
+    for path, other in zip(run.current_copies, reversed(run.current_copies), strict=True):
+        if not is_checkpoint(path):
+            progress.say(f"{path} is missing: made again from {other}")
+            save_checkpoint(load_checkpoint(other), path)
+    # A killed loop may have left its own model as the best.
+    if run.best and not filecmp.cmp(run.best_dir / "model.pth", run.current_dir / "model.pth", shallow=False):
+        save_checkpoint(load_checkpoint(run.current_dir), run.best_dir)
 
 
 def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str]:
@@ -163,7 +181,7 @@ class Adaptation:
             if self.config.gate.on:
                 with region("gate"):
                     row |= self.gate(loop, model, before)
-            save_checkpoint(model, self.run.model_dir(loop))
+            self._save(model, self.run.model_dir(loop))
             model, replay = self._finish(loop, row, steps, model, replay)
 
     def leave_standing(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
@@ -294,7 +312,7 @@ class Adaptation:
             accepted = evaluation.mean_return > run.best_return
             if accepted:
                 run.best = {"loop": loop, "return": evaluation.mean_return}
-                save_checkpoint(model, run.best_dir)
+                self._save(model, run.best_dir)
                 break
         share, evaluation = max(tried, key=lambda pair: pair[1].mean_return)
         return {
@@ -342,10 +360,16 @@ class Adaptation:
     def _record(self, row: dict[str, Any], steps: list[TrainingStep]) -> None:
         run = self.run
         row["total_env_steps"] = int(run.total("env_steps") + row.get("env_steps", 0))
-        run.finish_loop(row, self.improver.state_dict())
+        # Whoever is killed before the loop counts does it again, and this with it.
+        run.check_still_there()
         write_tensorboard(run.path / "tensorboard", row, steps)
-        write_curve(run.path / "curve.png", run.rows)
+        write_curve(run.path / "curve.png", [*run.rows, row])
+        run.finish_loop(row, self.improver.state_dict())
         self.progress.on_loop(row)
+
+    def _save(self, model: Vintix, path: Path) -> None:
+        self.run.check_still_there()
+        save_checkpoint(model, path)
 
     def _reached_target(self) -> bool:
         target = self.config.gate.target_return

@@ -69,7 +69,7 @@ class RunConfig(Options):
             entry = known.get(name, Entry(name, (), Any, MISSING, Option(None, "")))  # one that is gone
             was, now = old.get(name, _plain(entry.default)), new.get(name, entry.default)
             same = was == now or (name not in known and was == self.gone.get(name, MISSING))
-            if same or name in ignored or (entry.option.reads and _same_paths(was, now)):
+            if same or name in ignored or (_is_read(entry, was) and _same_paths(was, now)):
                 continue
             changed.append(f"{entry.spelt()} was {was}, {'now gone' if now is MISSING else f'now {now}'}")
         return changed
@@ -82,16 +82,21 @@ class RunConfig(Options):
     def input_paths(self) -> dict[str, Path]:
         """The paths that this run reads, by option."""
         paths = {}
-        for entry in (e for e in entries(type(self)).values() if e.option.reads):
+        for entry in entries(type(self)).values():
             value = entry.of(self)
             for path in value if isinstance(value, tuple) else (value,):
-                if path is not None:
-                    paths[f"{entry.spelt()} {path}"] = path
+                if path is not None and _is_read(entry, path):
+                    paths[f"{entry.spelt()} {path}"] = Path(path)
         return paths
 
     def _check(self) -> None:
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
+
+
+def _is_read(entry: Entry, value: Any) -> bool:
+    """Whether the value of an option names what a run reads; a robot's is a name or a file."""
+    return entry.option.reads or (entry.kind is str and str(value).lower().endswith(".toml"))
 
 
 def _plain(value: Any) -> Any:

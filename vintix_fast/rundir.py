@@ -1,162 +1,21 @@
-"""A run's output directory: what is written where, what is done already, and where a resumed run goes on.
+"""The output directory of `adapt`: what is written where, what is done already, and where a resumed run goes on.
 
 Every file is written beside its final name and renamed, so that whatever exists is whole.  ``state.json`` is written
-last in each loop; a loop that it does not count is done again, from its collection if that was finished.  Knows
-nothing about models' insides or the simulator.
+last in each loop; a loop that it does not count is done again, from its collection if that was finished.  What every
+command's directory has is `outdir.py`'s.  Knows nothing about models' insides or the simulator.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
-import shutil
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any
 
 from vintix_fast.config import AdaptConfig
-from vintix_fast.run_config import RunConfig
-from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
-from vintix_fast.service.files import check_writable, versions, write_json, write_text
-
-OPTIONS_FILE = "config.json"
-
-
-Config = TypeVar("Config", bound=RunConfig)
-
-
-class RunDirectory(Generic[Config]):
-    """The output directory of a command: made, resumed or overwritten, and never another's.
-
-    As a context, it keeps other processes out from `begin` on.
-
-    Args:
-        config: the run's options.
-        entries: glob patterns of what a run makes, in the order in which --overwrite deletes it.  ``config.json``, by
-            which a run is known, comes after them.
-    """
-
-    def __init__(self, config: Config, entries: tuple[str, ...]) -> None:
-        self.config, self.path, self._patterns = config, config.output_dir, (*entries, OPTIONS_FILE)
-        self._lock: int | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def check(self) -> None:
-        """Raise before anything is written if this directory cannot be used as asked; settle a resumed run's options.
-
-        Raises:
-            UsageError: it is in use and neither --resume nor --overwrite was given, or by a process that still runs, or
-                the options differ from those of the run to resume, or --overwrite would delete what is no run, or what
-                this run reads.
-            InputFileError: the options of the run to resume are broken.
-            VintixFastError: it cannot be written to.
-        """
-        path, config = self.path, self.config
-        check_writable(path)
-        # A directory in use is locked for a moment, to see that no other process has it.
-        used = path.is_dir() and any(path.iterdir())
-        if used:
-            os.close(self._locked())
-        # A resumed run must be the same run: its options decide what "go on" means.
-        if config.resume:
-            if not self._holds_run():
-                raise UsageError(
-                    f"--resume: {path} holds no run of `{config.command}` to go on with (no config.json with its "
-                    "options); leave the option out to begin one"
-                )
-            options = self._read(OPTIONS_FILE, ("options",))["options"]
-            differences = config.changed_options(options)
-            if differences:
-                raise UsageError(
-                    f"--resume: {path} was begun with other options ({'; '.join(differences)}). Give the same, or "
-                    "another --output-dir"
-                )
-            self.config = config.settled(options)
-        # Whatever is not a run of this command is not ours to delete.
-        elif used and not self._holds_run():
-            raise UsageError(
-                f"--output-dir {path} is not empty and holds no run of `vintix-fast {config.command}`, so it is left "
-                "alone; give a new or an empty directory"
-            )
-        elif used and not config.overwrite:
-            raise UsageError(f"--output-dir {path} holds a run: --resume goes on with it, --overwrite replaces it")
-        # Nor is what this very run is to read.
-        elif used:
-            for option, given in config.input_paths().items():
-                if given.resolve().is_relative_to(path.resolve()):
-                    raise UsageError(
-                        f"--overwrite would delete {option}, which lies in --output-dir {path}; give another "
-                        "--output-dir"
-                    )
-
-    def begin(self) -> None:
-        """Make the directory, and write down the options.
-
-        Of an earlier run to overwrite only what a run makes is deleted, so that a user's own files beside it stay.
-
-        Raises:
-            UsageError: another process writes there.
-            VintixFastError: the disk refuses.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._locked()
-            for entry in () if self.config.resume else self._entries():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
-        except OSError as error:
-            raise VintixFastError(f"--output-dir {self.path}: {error}") from error
-        record = {"command": self.config.command, "options": self.config.to_json(), "versions": versions()}
-        if (task := getattr(self.config, "task", None)) is not None:
-            record["task"] = task.to_json()
-        write_json(self.path / OPTIONS_FILE, record)
-
-    def _entries(self) -> list[Path]:
-        """What a run made here, in the order of deletion."""
-        return [found for pattern in self._patterns for found in self.path.glob(pattern)]
-
-    def _locked(self) -> int:
-        """A handle on the directory, of which only one process has one; closing it gives the directory back."""
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise UsageError(
-                f"--output-dir {self.path}: another process writes there now; wait for its end or stop it, or give "
-                "another --output-dir"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        return handle
-
-    def _holds_run(self) -> bool:
-        """Whether `begin` was here before; a checkpoint, or another tool's directory, may have a config.json too."""
-        try:
-            found = self._read(OPTIONS_FILE, ("options",))
-            return isinstance(found["options"], dict) and found.get("command", "adapt") == self.config.command
-        except InputFileError:
-            return False
-
-    def _read(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-        """A JSON object of this directory that has at least ``keys``."""
-        try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or not set(keys) <= set(content):
-                raise ValueError(f"not a JSON object with {', '.join(keys)}")
-        except (OSError, ValueError) as error:
-            raise InputFileError(f"{self.path / name} is broken ({error}); --overwrite begins the run anew") from error
-        return content
+from vintix_fast.outdir import RunDirectory
+from vintix_fast.service.errors import InputFileError
+from vintix_fast.service.files import write_json, write_text
 
 
 class Run(RunDirectory[AdaptConfig]):
@@ -168,30 +27,52 @@ class Run(RunDirectory[AdaptConfig]):
     def __init__(self, config: AdaptConfig) -> None:
         collections = ("loop_[0-9][0-9]", "loop_[0-9][0-9][0-9]")
         made = ("state.json", "metrics.jsonl", "curve.png", "report", "tensorboard", *collections, "models")
-        super().__init__(config, made)
+        inside = [f"{c}/{name}" for c in collections for name in ("loop_*.json", "training.pth")]
+        models = [f"models/{name}" for name in ("initial", "best", *collections)]
+        super().__init__(config, made, (*inside, *models))
         self.loops_done = 0
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.improver_state: dict[str, Any] = {}
 
     def check(self) -> None:
-        """See `RunDirectory.check`; of a run to resume the state is read too."""
+        """See `RunDirectory.check`; a run to resume must have its state, and the model to go on from."""
         super().check()
         if self.config.resume:
-            self._state()
+            self._take_over()
+            if self.rows and not any(map(is_checkpoint, self.current_copies)):
+                missing = " and ".join(str(path) for path in self.current_copies)
+                raise InputFileError(
+                    f"{missing}: no model.pth there, and the run cannot go on without; put it back, or --overwrite "
+                    "begins the run anew"
+                )
 
     def begin(self) -> None:
         """See `RunDirectory.begin`; takes over what an interrupted run left."""
-        if self.config.resume and (state := self._state()) is not None:
+        super().begin()
+        if self.config.resume:
+            self._take_over()
+            if self.rows:
+                self._write_metrics()
+
+    def _take_over(self) -> None:
+        if (state := self._state()) is not None:
             self.loops_done, self.rows, self.best = state["loops_done"], state["rows"], state["best"]
             self.improver_state = state["improver"]
-        super().begin()
 
     def _state(self) -> dict[str, Any] | None:
         """What the last finished loop left, or None before the first."""
         if not (self.path / "state.json").is_file():
             return None
-        return self._read("state.json", ("loops_done", "rows", "best", "improver"))
+        state = self._read("state.json", ("loops_done", "rows", "best", "improver"))
+        best, rows = state["best"], state["rows"]
+        sound = isinstance(rows, list) and all(isinstance(row, dict) and _is_count(row.get("loop")) for row in rows)
+        sound = sound and isinstance(state["improver"], dict) and _is_count(state["loops_done"])
+        if best is not None:
+            sound = sound and isinstance(best, dict) and _is_count(best.get("loop")) and _is_number(best.get("return"))
+        if not sound:
+            raise InputFileError(f"{self.path / 'state.json'} is broken (wrong types); --overwrite begins the run anew")
+        return state
 
     # -- where things are --------------------------------------------------------------------------------------------
 
@@ -242,6 +123,11 @@ class Run(RunDirectory[AdaptConfig]):
         """The model that the next loop starts from."""
         return self.model_dir(self.current_loop)
 
+    @property
+    def current_copies(self) -> tuple[Path, ...]:
+        """Where that model lies; the best one lies in two places."""
+        return (self.current_dir, self.best_dir) if self.best else (self.current_dir,)
+
     # -- progress ----------------------------------------------------------------------------------------------------
 
     def finish_loop(self, row: dict[str, Any], improver_state: dict[str, Any]) -> None:
@@ -249,12 +135,28 @@ class Run(RunDirectory[AdaptConfig]):
         self.rows.append(row)
         self.loops_done = row["loop"]
         self.improver_state = improver_state
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.rows))
+        self._write_metrics()
         write_json(
             self.path / "state.json",
             {"loops_done": self.loops_done, "best": self.best, "improver": improver_state, "rows": self.rows},
         )
 
+    def _write_metrics(self) -> None:
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+
     def total(self, key: str) -> float:
         """Sum of a number over all finished loops."""
         return sum(row.get(key, 0) or 0 for row in self.rows)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a model lies there; its directory is made as a whole."""
+    return (path / "model.pth").is_file()

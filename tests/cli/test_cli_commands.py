@@ -169,7 +169,7 @@ def test_both_spellings_give_the_same_configuration(configs, spell, equals):
     adapted, evaluated = configs
     assert adapted == AdaptConfig.from_options(**GUIDE_ADAPT)
     assert evaluated == EvalConfig(**GUIDE_EVAL, output_dir=evaluated.output_dir)
-    assert re.fullmatch(r"eval/a1-\d{8}-\d{6}-\d{6}", str(evaluated.output_dir))
+    assert re.fullmatch(r"eval/a1-\d{8}-\d{6}-[0-9a-f]{6}", str(evaluated.output_dir))
 
 
 def test_the_commands_defaults_are_those_of_the_configurations(configs):

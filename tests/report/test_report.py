@@ -371,6 +371,15 @@ def test_what_is_no_run_is_refused(tmp_path, content, text):
     assert not (tmp_path / "report").exists()
 
 
+def test_what_a_killed_report_left_is_removed(report, out):
+    (out / "report/.film-abcd_fgh").mkdir(parents=True)
+    for name in (".film-abcd_fgh/after.part", "returns.png.tmp", "mine.txt"):
+        (out / "report" / name).touch()
+    report(out, rollout=False)
+    left = {path.name for path in (out / "report").iterdir()}
+    assert left == {*NUMBERS, "report.html", "mine.txt"}
+
+
 def test_broken_numbers_are_refused(out):
     (out / "metrics.jsonl").write_text('{"loop": 0}\n{"loop"')
     with pytest.raises(InputFileError, match="metrics.jsonl, line 2 is broken"):

@@ -18,10 +18,10 @@ import torch
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import open_writer
 from vintix_fast.data.schema import DEMONSTRATOR
+from vintix_fast.outdir import OPTIONS_FILE, RunDirectory
 from vintix_fast.policy.expert import ExpertPolicy, load_expert
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.rollout import collect
-from vintix_fast.rundir import OPTIONS_FILE, RunDirectory
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import Interrupted, UsageError
 from vintix_fast.service.files import versions, write_json
@@ -121,7 +121,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
             "options and what older readers look for; give it another name"
         )
     directory.check()
-    robot = load_robot(config.robot_type) if config.robot_type else None
+    robot = directory.robot if config.robot_type else None
     network, expert = load_expert(config.expert, robot)
     robot = robot or load_robot(expert["robot"])
     # Building the scene takes longest; what is written comes after it.

@@ -17,15 +17,14 @@ from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
 from vintix_fast.evaluation import Evaluation, measure
+from vintix_fast.outdir import RunDirectory
 from vintix_fast.policy.expert import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, expert_observation
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
-from vintix_fast.rundir import RunDirectory
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.robot import load_robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import WalkingTask
 
@@ -151,7 +150,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     check_device(config.device)
     directory = RunDirectory(config, (WEIGHTS_FILE, CARD_FILE, STATE_FILE, "tensorboard"))
     directory.check()
-    robot = load_robot(config.robot_type)
+    robot = directory.robot
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     with directory, stop_on_interrupt(progress.say):

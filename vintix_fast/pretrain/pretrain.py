@@ -19,9 +19,9 @@ from vintix_fast.data import Batch, History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.model.new_group import check_sizes
+from vintix_fast.outdir import RunDirectory
 from vintix_fast.pretrain.config import PretrainConfig
 from vintix_fast.pretrain.histories import RobotHistories, directory_task, known_task, read_histories
-from vintix_fast.rundir import RunDirectory
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
@@ -63,6 +63,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     # From here on the directory is ours; Ctrl-C stops between two steps.
     with directory, stop_on_interrupt(progress.say):
         directory.begin()
+        write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
         try:
             with progress.training("pretraining", config.steps):
                 training.run(progress)

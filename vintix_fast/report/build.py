@@ -7,6 +7,7 @@ page says why it is missing.  How parts look is `plots.py`'s, `film.py`'s and `p
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,10 @@ def build_report(
     # A part that cannot be made leaves its reason here, and the page says it.
     skipped: dict[str, str] = {}
     robot = _robot(run, skipped)
-    expert = expert_return(run.options["robot_type"], run.options.get("max_steps_per_episode", 0)) if robot else None
+    expert = expert_return(run.robot_type, run.options.get("max_steps_per_episode", 0)) if robot else None
     folder.mkdir(exist_ok=True)
+    for leftover in (*folder.glob("*.tmp"), *folder.glob(".film-????????")):  # of a killed report
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     # First what needs nothing but the run's numbers, then the rollouts, then what is drawn of them.
     pngs = _plot_numbers(run, expert, folder, skipped)
@@ -112,7 +115,7 @@ def build_report(
 def _robot(run: RunRecord, skipped: dict[str, str]) -> Robot | None:
     """The run's robot, or None where its file is not there any more."""
     try:
-        return load_robot(run.options["robot_type"])
+        return load_robot(run.robot_type)
     except VintixFastError as error:
         skipped["traces"] = str(error)
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.rundir import OPTIONS_FILE
+from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.robot import load_robot
@@ -26,6 +26,8 @@ class RunRecord:
 
     path: Path
     options: dict[str, Any]
+    robot_type: str
+    """The robot's name, or the file that the run keeps of it, or else the one that it was begun with."""
     versions: dict[str, str]
     rows: list[dict[str, Any]]
     """One for each finished loop, as in metrics.jsonl."""
@@ -96,13 +98,14 @@ def read_run(path: Path) -> RunRecord:
     if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
         raise InputFileError(f"{path} holds no run (no {OPTIONS_FILE} with a run's options); {remedy}")
     command = found.get("command", "adapt")
-    if command != "adapt" or "robot_type" not in found["options"]:
+    if command != "adapt" or not isinstance(found["options"].get("robot_type"), str):
         raise InputFileError(f"{path} holds a run of `vintix-fast {command}`, not of adapt; {remedy}")
     state = _json(path / "state.json")
     best = state.get("best") if isinstance(state, dict) else None
     return RunRecord(
         path=path,
         options=found["options"],
+        robot_type=_robot_type(path, found),
         versions=found.get("versions") or {},
         rows=_rows(path / "metrics.jsonl"),
         collections=_collections(path),
@@ -110,11 +113,19 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
+def _robot_type(path: Path, found: dict[str, Any]) -> str:
+    robot = found.get("robot")
+    kept = robot.get("file") if isinstance(robot, dict) else None
+    if isinstance(kept, str) and (path / kept).is_file():
+        return str(path / kept)
+    return found["options"]["robot_type"]
+
+
 def _json(path: Path) -> Any:
     """A JSON file's content, or None: what is missing or half written is left out of a report."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -36,11 +37,17 @@ def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise VintixFastError(f"cannot write {path}: {disk_fault(error)}") from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    _write(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
-    _write(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -73,6 +80,10 @@ def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str,
 
 def check_writable(path: Path) -> None:
     """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # TensorBoard's writer and HDF5 take text
+        raise UsageError(f"--output-dir {ascii(str(path))} is not UTF-8; choose another path") from None
     existing = path
     while not os.path.lexists(existing):
         existing = existing.parent

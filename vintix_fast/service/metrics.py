@@ -39,6 +39,30 @@ def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[TrainingSte
             writer.add_scalar("Loss/learning_rate", step.lr, first + step.step)
 
 
+def settle_tensorboard(folder: Path, rows: list[dict[str, Any]]) -> list[int]:
+    """Make a run's events those of its finished loops, each once: remove others, and write anew what is missing.
+
+    What was written anew lacks fine-tuning, of whose steps the rows do not tell.
+
+    Returns:
+        The loops whose events were missing.
+    """
+    missing = _without_events(folder, "loop", rows)
+    for row in missing:
+        write_tensorboard(folder, row, [])
+    return [row["loop"] for row in missing]
+
+
+def _without_events(folder: Path, key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, by a number that names their events' file, that have none; files of no row are removed."""
+    missing = {row[key]: row for row in rows}
+    for file in sorted(folder.glob(f"events.out.tfevents.*.{key}_*")):
+        number = file.name.rpartition("_")[2]
+        if number.isdecimal() and missing.pop(int(number), None) is None:
+            file.unlink()
+    return list(missing.values())
+
+
 def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
     """Plot return against environment steps collected so far, and save it as a PNG."""
     figure, axes = new_figure()
@@ -79,15 +103,18 @@ def write_learning_history(path: Path, robot: str, rows: list[dict[str, Any]]) -
 
 
 def write_losses(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """A pretraining's losses so far: the last row as TensorBoard events, all of them as a PNG."""
+    """A pretraining's losses so far: as TensorBoard events, of each row once, and as a PNG."""
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder / "tensorboard"), filename_suffix=f".step_{rows[-1]['step']:06d}") as writer:
-        for key, value in rows[-1].items():
-            if key != "step":
-                writer.add_scalar(
-                    "Perf/tokens_per_s" if key == "tokens_per_s" else f"Loss/{key}", value, rows[-1]["step"]
-                )
+    for row in _without_events(folder / "tensorboard", "step", rows):
+        with SummaryWriter(str(folder / "tensorboard"), filename_suffix=f".step_{row['step']:06d}") as writer:
+            for key, value in row.items():
+                if key != "step":
+                    writer.add_scalar(
+                        "Perf/tokens_per_s" if key == "tokens_per_s" else f"Loss/{key}", value, row["step"]
+                    )
+    if not rows:
+        return
     figure, axes = new_figure()
     for key in (key for key in rows[-1] if "loss" in key):
         axes.plot([r["step"] for r in rows], [r[key] for r in rows], "o-" if key == "loss" else "--", label=key)

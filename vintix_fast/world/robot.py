@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from vintix_fast.service.errors import UsageError
+from vintix_fast.world.body import check_body, check_motor
 from vintix_fast.world.layout import ObservationLayout
-from vintix_fast.world.robot_file import PHYSICS, RobotFile
-from vintix_fast.world.urdf import Urdf
+from vintix_fast.world.robot_file import LIMITS, RobotFile
+from vintix_fast.world.urdf import Urdf, end
+from vintix_fast.world.urdf_text import held_joints, reshape
 
 LEGS = ("FR", "FL", "RR", "RL")
 LEG_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1))  # signs of a hip's x (forward) and y (left) in the base frame
@@ -31,6 +33,8 @@ PARALLEL_DOT = 0.9
 """Two joint axes with at least this |cosine| turn about the same line."""
 FREE_RANGE_RAD = math.pi / 3
 """How far from the default pose the range of a joint without limits goes, either way."""
+ROUNDING_RAD = 1e-3
+"""How far beyond its limits a default pose may lie."""
 
 ROBOTS = Path(__file__).parent / "robots"
 
@@ -55,6 +59,7 @@ class Robot:
     friction: float | None  # of every joint, Nm
     damping: float | None  # of every joint, Nm s/rad
     feet: tuple[str, ...]  # [4] link names, or empty
+    held_joints: tuple[tuple[str, float], ...]  # the URDF's other joints, and where they are held (rad, m)
     path: Path  # the robot file
     urdf_path: Path
     joint_axes: np.ndarray = field(compare=False, repr=False)  # [J, 3] unit vectors, base frame, all joints at 0 rad
@@ -153,15 +158,20 @@ def _read_robot(path: Path) -> Robot:
         joints=joints,
         default_pose_rad=file.numbers("default_pose_rad", len(joints), order),
         feet=file.texts("feet", len(LEGS)) if "feet" in file.table else (),
-        **{key: file.number(key) for key in ("start_height_m", "target_height_m", "kp", "kd", "base_mass_kg")},
-        **{key: file.number(key, or_zero=True) for key in PHYSICS},
+        **{key: file.number(key) for key in LIMITS},
     )
     if not values["task_names"]:
         raise file.error("task_names", "is empty; name at least one task")
     urdf_path = _find_urdf(file)
     urdf = Urdf(urdf_path)
-    axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(urdf, values)
-    return Robot(**values, path=file.path, urdf_path=urdf_path, joint_axes=axes, joint_range_rad=ranges)
+    axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(file, urdf, values)
+    _check_feet(file, urdf, values)
+    held = tuple(held_joints(urdf, joints).items())
+    reshape(urdf, values["base_link"], joints)
+    last_joints = joints[len(joints) // len(LEGS) - 1 :: len(joints) // len(LEGS)]
+    check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
+    paths = dict(path=file.path, urdf_path=urdf_path)
+    return Robot(**values, **paths, held_joints=held, joint_axes=axes, joint_range_rad=ranges)
 
 
 def _find_urdf(file: RobotFile) -> Path:
@@ -177,9 +187,12 @@ def _find_urdf(file: RobotFile) -> Path:
         except metadata.PackageNotFoundError as error:
             hint = f"names {package!r}, which is not installed: pip install {package}"
             raise file.error("urdf_package", hint) from error
-    if not path.is_file():
-        raise file.error("urdf", f"points to {path}, where there is no file; {remedy}")
-    return path.resolve()
+    try:
+        if path.is_file():
+            return path.resolve()
+    except (OSError, ValueError) as error:  # too long, or with a zero byte
+        raise file.error("urdf", f"is no path: {error}") from error
+    raise file.error("urdf", f"points to {path}, where there is no file; {remedy}")
 
 
 def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
@@ -196,6 +209,7 @@ def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
             kind = f"which is {urdf.joints[name].get('type')} in" if name in urdf.joints else "which is no joint of"
             known = ", ".join(urdf.turning)
             raise file.error("joints", f"names {name!r}, {kind} {urdf.path}; the joints that turn are {known}")
+        check_motor(urdf, name)
         frame = urdf.axis_and_origin(name, base_link)
         if frame is None:
             raise file.error("base_link", f"is {base_link!r}, but joint {name!r} is not below it in {urdf.path}")
@@ -206,16 +220,34 @@ def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
     return axes
 
 
-def _joint_ranges(urdf: Urdf, values: dict) -> np.ndarray:
-    """Lowest and highest positions [J, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose."""
-    ranges = np.array(
-        [
-            urdf.limits(name) or (default - FREE_RANGE_RAD, default + FREE_RANGE_RAD)
-            for name, default in zip(values["joints"], values["default_pose_rad"], strict=True)
-        ]
-    )
-    ranges.setflags(write=False)
-    return ranges
+def _joint_ranges(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
+    """Lowest and highest positions [J, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose.
+
+    The default pose must lie within.
+    """
+    ranges = []
+    for name, default in zip(values["joints"], values["default_pose_rad"], strict=True):
+        limits = urdf.limits(name)
+        low, high = limits or (-2.0 * math.pi, 2.0 * math.pi)
+        if not low - ROUNDING_RAD <= default <= high + ROUNDING_RAD:
+            hint = "; it looks like degrees, write radians" if abs(default) > 2.0 * math.pi else ""
+            problem = f"has {default:g} for joint {name!r}, which goes from {low:.4g} to {high:.4g} rad"
+            raise file.error("default_pose_rad", problem + hint)
+        ranges.append(limits or (default - FREE_RANGE_RAD, default + FREE_RANGE_RAD))
+    array = np.array(ranges)
+    array.setflags(write=False)
+    return array
+
+
+def _check_feet(file: RobotFile, urdf: Urdf, values: dict) -> None:
+    """Each foot must hang from its leg."""
+    per_leg = len(values["joints"]) // len(LEGS)
+    for leg, foot, last in zip(
+        LEGS, values["feet"], values["joints"][per_leg - 1 :: per_leg], strict=bool(values["feet"])
+    ):
+        calf = end(urdf.joints[last], "child")
+        if foot != calf and calf not in (end(joint, "parent") for joint in urdf.upwards(foot)):
+            raise file.error("feet", f"names {foot!r} for {leg}, which does not hang from its joint {last!r}")
 
 
 def _check_order(file: RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:

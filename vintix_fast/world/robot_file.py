@@ -5,8 +5,8 @@ Owns what a key may hold.  Errors name the file, the line and the value.  Knows 
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,7 +18,19 @@ _REQUIRED = (
 )
 PHYSICS = ("armature", "friction", "damping")
 _OPTIONAL = ("aliases", "urdf_package", "feet", "base_mass_kg", *PHYSICS)
+LIMITS = {  # from, to: no quadruped lies beyond, but values in other units do
+    "start_height_m": (0.05, 3.0),
+    "target_height_m": (0.05, 3.0),
+    "kp": (0.01, 10_000.0),
+    "kd": (0.0001, 1_000.0),
+    "base_mass_kg": (0.01, 500.0),
+    "armature": (0.0, 10.0),
+    "friction": (0.0, 1_000.0),
+    "damping": (0.0, 1_000.0),
+}
 _RETIRED = ("mass_kg",)  # in users' older files; says nothing
+SHOWN = 80
+"""Letters of a wrong value that a message shows."""
 _WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
 
 
@@ -34,7 +46,7 @@ class RobotFile:
             raise InputFileError(f"cannot read robot file {path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise InputFileError(f"robot file {path} is not UTF-8 text: {error}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also of integers and lists that only Python has limits for
             raise InputFileError(f"robot file {path} is not valid TOML: {error}") from error
 
     def error(self, key: str, problem: str) -> InputFileError:
@@ -54,7 +66,7 @@ class RobotFile:
     def text(self, key: str) -> str:
         value = self.table.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise self.error(key, f"must be a text that is not empty, got {value!r}")
+            raise self.error(key, f"must be a text that is not empty, got {_shown(value)}")
         return value
 
     def word(self, key: str) -> str:
@@ -64,7 +76,7 @@ class RobotFile:
         values = self._list(key, count)
         for value in values:
             if not isinstance(value, str) or not value.strip():
-                raise self.error(key, f"must hold texts only, got {value!r}")
+                raise self.error(key, f"must hold texts only, got {_shown(value)}")
             if values.count(value) > 1:
                 raise self.error(key, f"names {value!r} twice")
         return tuple(values)
@@ -75,29 +87,38 @@ class RobotFile:
     def numbers(self, key: str, count: int, order: str) -> tuple[float, ...]:
         return tuple(self._as_number(key, value) for value in self._list(key, count, order))
 
-    def number(self, key: str, or_zero: bool = False) -> float | None:
-        """A number above 0, or at least 0; None where the file does not say."""
+    def number(self, key: str) -> float | None:
+        """A number within `LIMITS`; None where the file does not say."""
         if key not in self.table:
             return None
-        value = self._as_number(key, self.table[key])
-        if value < 0 or (value == 0 and not or_zero):
-            raise self.error(key, f"must be {'at least' if or_zero else 'greater than'} 0, got {value}")
+        value, (low, high) = self._as_number(key, self.table[key]), LIMITS[key]
+        if value < low or value > high:
+            raise self.error(key, f"must be from {low:g} to {high:g}, got {value:g}; docs/robots.md has its unit")
         return value
 
     def _list(self, key: str, count: int | None, order: str = "legs FR, FL, RR, RL") -> list:
         value = self.table.get(key, [])
         if not isinstance(value, list):
-            raise self.error(key, f"must be a list, got {value!r}")
+            raise self.error(key, f"must be a list, got {_shown(value)}")
         if count is not None and len(value) != count:
             raise self.error(key, f"must have {count} entries ({order}), got {len(value)}")
         return value
 
     def _as_word(self, key: str, value: str) -> str:
         if not _WORD.fullmatch(value):
-            raise self.error(key, f"may use letters, digits, _ and - only, got {value!r}")
+            raise self.error(key, f"may use letters, digits, _ and - only, got {_shown(value)}")
         return value
 
     def _as_number(self, key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.error(key, f"must be made of finite numbers, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise self.error(key, f"must be made of finite numbers, got {_shown(value)}")
         return float(value)
+
+
+def _shown(value: object) -> str:
+    """A value as the file has it, if that is short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists
+        return f"one too long to be shown ({type(value).__name__})"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

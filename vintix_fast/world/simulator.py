@@ -14,8 +14,8 @@ import importlib.util
 import inspect
 import os
 import sys
-import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from vintix_fast.service.home import choose_opengl
 from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir, mend
 from vintix_fast.world import views
 from vintix_fast.world.robot import LEGS, Robot
-from vintix_fast.world.urdf import without_visuals
+from vintix_fast.world.urdf_text import urdf_file
 
 DT_S = 0.02
 SUBSTEPS = 2
@@ -112,6 +112,24 @@ def torch_globals_restored() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _release(scene: Any) -> None:
+    """Free a scene whose simulator is gone.
+
+    Genesis' choice among its solvers remembers each scene's arrays by the arguments of its calls, 0.7 MB an
+    environment of go2, and forgets them never.  Where another Genesis remembers in another way, nothing is done here.
+    """
+    with contextlib.suppress(AttributeError, ImportError):
+        choice = importlib.import_module("genesis.engine.solvers.rigid.constraint.solver").func_solve_body
+        state = scene.sim.rigid_solver.dyn_state
+        for memory in vars(choice).values():
+            if isinstance(memory, dict | set):
+                for call in [c for c in memory if isinstance(c, tuple) and any(part is state for part in c)]:
+                    memory.pop(call) if isinstance(memory, dict) else memory.remove(call)
+        if any(part is state for part in choice._cached_args or ()):
+            choice._cached_args = choice._cached_kwargs = choice._cached_impl = None
+    scene.destroy()
+
+
 class Simulator:
     """One scene with ``num_envs`` copies of ``robot``, stepped together at 50 Hz.
 
@@ -129,6 +147,9 @@ class Simulator:
     def __init__(self, robot: Robot, num_envs: int, device: str = "cpu", say: Callable[[str], None] = print) -> None:
         check_device(device)
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
+        if robot.held_joints:
+            held = ", ".join(f"{name} at {place:g}" for name, place in robot.held_joints)
+            say(f"{robot.name}'s joints that are not in its robot file are held still (rad, m): {held}")
         cache = kernel_cache_dir()
         if not _genesis_started():
             mend(cache, say)
@@ -160,11 +181,8 @@ class Simulator:
             show_viewer=False,
         )
         self._scene.add_entity(gs.morphs.Plane())
-        with tempfile.TemporaryDirectory() as folder:
-            urdf = robot.urdf_path
-            if (text := without_visuals(urdf)) is not None:
-                urdf = Path(folder) / urdf.name
-                urdf.write_text(text, encoding="utf-8")
+        weakref.finalize(self, _release, self._scene).atexit = False
+        with urdf_file(robot.urdf_path, robot.base_link, robot.joints) as urdf:
             self._entity = self._scene.add_entity(
                 gs.morphs.URDF(file=str(urdf), pos=(0.0, 0.0, robot.start_height_m), quat=(1.0, 0.0, 0.0, 0.0))
             )

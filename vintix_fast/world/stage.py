@@ -9,6 +9,7 @@ import torch
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import said, start_genesis, torch_globals_restored
+from vintix_fast.world.urdf_text import urdf_file
 
 
 class Stage:
@@ -36,9 +37,10 @@ class Stage:
                     show_viewer=False,
                 )
                 self._scene.add_entity(gs.morphs.Plane(tile_size=(0.5, 0.5)))
-                self._entity = self._scene.add_entity(gs.morphs.URDF(file=str(robot.urdf_path)))
-                self._camera = self._scene.add_camera(res=size, fov=30)
-                self._scene.build(n_envs=1)
+                with urdf_file(robot.urdf_path, robot.base_link, robot.joints, drawn=True) as urdf:
+                    self._entity = self._scene.add_entity(gs.morphs.URDF(file=str(urdf)))
+                    self._camera = self._scene.add_camera(res=size, fov=30)
+                    self._scene.build(n_envs=1)
                 self._camera.render()
             except Exception as error:
                 raise VintixFastError(f"Genesis cannot draw {robot.name}: {said(error)}") from error
