@@ -170,7 +170,7 @@ def _read_robot(path: Path) -> Robot:
     reshape(urdf, values["base_link"], joints)
     last_joints = joints[len(joints) // len(LEGS) - 1 :: len(joints) // len(LEGS)]
     check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
-    paths = dict(path=file.path, urdf_path=urdf_path)
+    paths: dict[str, Any] = dict(path=file.path, urdf_path=urdf_path)
     return Robot(**values, **paths, held_joints=held, joint_axes=axes, joint_range_rad=ranges)
 
 
