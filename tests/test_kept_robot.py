@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-
 from runs import assert_same_run, run_small
+
 from vintix_fast.report.record import read_run
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.kept_robot import keep_robot, robot_record

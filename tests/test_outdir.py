@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 from killed import differences
-
 from runs import run_small, small_config
+
 from vintix_fast.rundir import Run
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
 from vintix_fast.service.progress import Progress

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.config import AdaptConfig
+from vintix_fast.audition import candidates, hold_audition
+from vintix_fast.config import AUDITION, DEFAULT_REFERENCE, AdaptConfig
 from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
@@ -34,7 +35,7 @@ from vintix_fast.service.metrics import settle_tensorboard, write_curve, write_t
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, finetune, with_precision
-from vintix_fast.world.robot import Robot, load_robot
+from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
 
@@ -42,7 +43,7 @@ WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
-PURPOSES = ("starts", "noise", "critic", "windows", "posture")
+PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition")
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ def adapt(
         check_interrupt()
         run.begin()
         _mend(run, progress)
+        if task_name is None:
+            with region("audition"):
+                task_name = _audition(config, run, task, model, progress)
         if not run.model_dir(0).is_dir():
             save_checkpoint(model, run.model_dir(0))
         # From here on whatever stops the run leaves one that can be resumed.
@@ -130,15 +134,35 @@ def _mend(run: Run, progress: Progress) -> None:
         save_checkpoint(load_checkpoint(run.current_dir), run.best_dir)
 
 
-def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str]:
-    """The pretrained model with the robot's own group, and the robot's task; of a resumed run as it was then."""
+def _audition(config: AdaptConfig, run: Run, task: WalkingTask, model: Vintix, progress: Progress) -> str:
+    """Give ``model`` a copy of the adapter that does best on the robot; returns the robot's task."""
+
+    def make_actor(candidate: Vintix, name: str) -> Actor:
+        return make_policy(candidate, name, task.num_envs, config.context_len, **config.engine.policy_options)
+
+    held = hold_audition(model, task, make_actor, seed_for(config, 0, "audition"), progress.say, config.obs_stats)
+    write_json(run.audition_file, held.to_json())
+    return held.task_name
+
+
+def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str | None]:
+    """The pretrained model with the robot's own group, and the robot's task; of a resumed run as it was then.
+
+    No task, and no group, where an audition is to say which the robot gets.
+    """
     begun = run.model_dir(0)
     if config.resume and begun.is_dir():
         model = load_checkpoint(begun, config.engine.device)
         return model, task_for(model, robot)
     model = load_checkpoint(config.pretrained_path, config.engine.device, config.token_order, progress.say)
+    reference = config.reference_robot or DEFAULT_REFERENCE
+    if reference == AUDITION:
+        if find_task(robot, model.tasks) is None or config.reinitialize:
+            candidates(model, robot)  # there must be some
+            return model, None
+        reference = DEFAULT_REFERENCE  # not asked for: the robot has its own group
     task_name = add_target(
-        model, robot, load_robot(config.reference_robot), progress.say,
+        model, robot, load_robot(reference), progress.say,
         init_map=config.init_map, group=config.group, obs_stats=config.obs_stats, reinitialize=config.reinitialize,
     )  # fmt: skip
     return model, task_name
@@ -336,7 +360,7 @@ class Adaptation:
             run.training_state(done).unlink(missing_ok=True)  # where the run was killed between the two
         if config.gate.on and run.best is None:
             with region("gate"):
-                row = {"loop": 0} | self.gate(0, model)
+                row = {"loop": 0} | self.gate(0, model) | run.audition_metrics()
             self._record(row, [])
         if run.current_loop > 0:
             model = load_checkpoint(run.current_dir, config.engine.device)

@@ -8,17 +8,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vintix_fast.model import Vintix
-from vintix_fast.model.new_group import add_target, find_task
+from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import Actor
 from vintix_fast.rollout import collect
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.joint_map import MAPS, JointMap
-from vintix_fast.world.robot import Robot, load_robot, robot_names
+from vintix_fast.world.robot import Robot, find_task, load_robot, robot_names
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.transplant import joint_map
 
@@ -34,6 +35,10 @@ class Tried:
     mean_return: float  # of the first episodes, cut off after `TRIAL_STEPS`
     mean_length: float
 
+    def words(self) -> str:
+        """For a person."""
+        return f"{self.reference}'s, {self.init_map}: return {self.mean_return:.2f}, length {self.mean_length:.0f}"
+
 
 @dataclass(frozen=True)
 class Audition:
@@ -41,6 +46,7 @@ class Audition:
 
     tried: list[Tried]
     env_steps: int
+    task_name: str  # the robot's, with a copy of the best's adapter
 
     @property
     def best(self) -> Tried:
@@ -78,38 +84,36 @@ def candidates(model: Vintix, robot: Robot) -> list[tuple[Robot, str]]:
     return found
 
 
-def audition(
+def hold_audition(
     model: Vintix,
-    robot: Robot,
     task: WalkingTask,
     make_actor: Callable[[Vintix, str], Actor],
     seed: int,
-    on_tried: Callable[[Tried], None] = lambda tried: None,
+    say: Callable[[str], None],
+    obs_stats: Path | None = None,
 ) -> Audition:
     """Try every candidate in all of the task's environments, from randomised starts, until it falls.
 
     Args:
-        model: pretrained; stays as it is.
+        model: pretrained; is given the robot's task and a group, a copy of the best candidate's.
         make_actor: makes a model act for a task of its own, with a cold context.
         seed: of the starts, the same for all.
-        on_tried: hears of each candidate.
+        say: told of each candidate.
+        obs_stats: see `AdaptConfig`.
     """
-    tried, env_steps, steps = [], 0, min(TRIAL_STEPS, task.max_steps)
+    robot, tried, env_steps, steps = task.robot, [], 0, min(TRIAL_STEPS, task.max_steps)
+    say("Audition: whose adapter, through which map of its joints, does best on this robot?")
     for reference, kind in candidates(model, robot):
         candidate = copy.deepcopy(model)
         name = add_target(candidate, robot, reference, lambda text: None, init_map=kind, reinitialize=True)
-        found = collect(
-            task, make_actor(candidate, name), seed=seed, random_starts=True, steps_per_env=steps, keep=True
-        )  # fmt: skip
+        actor = make_actor(candidate, name)
+        found = collect(task, actor, seed=seed, random_starts=True, steps_per_env=steps, keep=True)
         firsts = [history.reward[slice(*history.episodes()[0])] for history in found.histories]
+        returns, lengths = [rewards.sum() for rewards in firsts], [len(rewards) for rewards in firsts]
+        tried.append(Tried(reference.name, kind, float(np.mean(returns)), float(np.mean(lengths))))
         env_steps += steps * task.num_envs
-        tried.append(
-            Tried(
-                reference.name,
-                kind,
-                float(np.mean([rewards.sum() for rewards in firsts])),
-                float(np.mean([len(rewards) for rewards in firsts])),
-            )
-        )
-        on_tried(tried[-1])
-    return Audition(sorted(tried, key=lambda one: -one.mean_return), env_steps)
+        say(f"  {tried[-1].words()}")
+    tried.sort(key=lambda one: -one.mean_return)
+    best, options = tried[0], {"obs_stats": obs_stats, "reinitialize": True}
+    name = add_target(model, robot, load_robot(best.reference), say, init_map=best.init_map, **options)
+    return Audition(tried, env_steps, name)

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.options import GIVEN, Options, entries, option
-from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
+from vintix_fast.run_config import (
+    MAIN,
+    MAX_ENVS,
+    ROBOT_SUFFIXES,
+    ROBOTS,
+    RUN,
+    TIME_LIMIT,
+    RunConfig,
+    device_option,
+    seed_option,
+)
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.joint_map import MAPS
@@ -26,6 +36,7 @@ ENVS_ON_A_CPU = 64
 ENGINE, EPISODES, LEARNING = "Engine", "Episodes", "Learning"
 CONTEXT = "steps of history that the policy sees"
 IMPROVERS = ("critic", "clone")
+AUDITION, DEFAULT_REFERENCE = "auto", "go2"
 
 
 def checkpoint_option(default: Any, panel: str, help: str, shown: str = "the bundled checkpoint") -> Any:
@@ -207,7 +218,12 @@ class AdaptConfig(RunConfig):
         MAIN,
         "directory with model.pth, metadata.json, config.json; or builtin:<name>, see `models`",
     )
-    reference_robot: str = option("go2", MAIN, "whose encoder and decoder are copied")
+    reference_robot: str | None = option(
+        None, MAIN,
+        f"whose encoder and decoder are copied; {AUDITION}: each robot of the checkpoint is tried, the best is taken",
+        shown=f"go2; {AUDITION} for a robot of your own",
+    )  # fmt: skip
+    """What the run takes stands where None was given."""
     num_improvement_loops: int = option(5, MAIN, "loops of collection and fine-tuning", least=1, may_change=True)
     num_envs: int | None = option(
         None, ENGINE,
@@ -249,6 +265,16 @@ class AdaptConfig(RunConfig):
         super()._check()
         if isinstance(self.task, dict):  # of a record
             object.__setattr__(self, "task", TaskConfig.from_json(self.task))
+        own = self.robot_type.lower().endswith(ROBOT_SUFFIXES) and self.group == "own"
+        if self.reference_robot is None:
+            object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
+        if self.reference_robot == AUDITION:
+            for name, value, default in (("group", self.group, "own"), ("init-map", self.init_map, "convert")):
+                if value != default:
+                    raise UsageError(
+                        f"--{name} is {value}, but --reference-robot {AUDITION} tries every copy in a group of its "
+                        "own; name a reference robot, or leave the option out"
+                    )
         window, context = self.finetune.window_len, self.context_len
         improver, noise = self.improve.improver, self.collect.noise
         if window is not None and window > context:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.config import EvalConfig
+from vintix_fast.audition import candidates, hold_audition
+from vintix_fast.config import AUDITION, EvalConfig
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.model.new_group import add_target, check_sizes, task_of
 from vintix_fast.policy import Actor, cache_bytes, make_policy
@@ -137,8 +138,11 @@ def evaluate(
     if config.base_mass is not None:
         robot = replace(robot, base_mass_kg=config.base_mass)
     model = load_checkpoint(config.vintix_path, config.engine.device, config.token_order, progress.say)
+    task_name: str | None = None
     if config.reference_robot is None:
         task_name = task_for(model, robot)
+    elif config.reference_robot == AUDITION:
+        candidates(model, robot)  # there must be some
     else:
         reference = load_robot(config.reference_robot)
         task_name = add_target(model, robot, reference, progress.say, init_map=config.init_map, reinitialize=True)
@@ -159,6 +163,8 @@ def evaluate(
     # Every environment begins with a cold context; later episodes of it see the earlier ones.
     simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
+    if task_name is None:
+        task_name = _audition(model, task, config, context_len, progress)
     policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
     total = config.num_envs * config.episodes_per_env
     with progress.rollout("evaluating", total, config.max_steps):
@@ -173,6 +179,15 @@ def evaluate(
         recording = record_actor(policy, simulator, config.seed, progress, config.random_starts)
         progress.say(film_to(film, robot, recording))
     return evaluation
+
+
+def _audition(model: Vintix, task: WalkingTask, config: EvalConfig, context_len: int, progress: Progress) -> str:
+    """Give ``model`` the copy that does best on the task's robot; returns the robot's task."""
+
+    def make_actor(candidate: Vintix, name: str) -> Actor:
+        return make_policy(candidate, name, task.num_envs, context_len, **config.engine.policy_options)
+
+    return hold_audition(model, task, make_actor, config.seed, progress.say).task_name
 
 
 def _write(out: Path, evaluation: Evaluation, config: EvalConfig) -> None:

@@ -15,7 +15,9 @@ from vintix_fast.service.errors import UsageError
 
 MAIN, RUN = "Main", "Run"
 """Parts of --help."""
-ROBOTS = "go1, go2, minicheetah, unitreea1 (= a1), or a robot file (.toml)"
+ROBOTS = "go1, go2, minicheetah, unitreea1 (= a1), or a file: robot file (.toml), URDF (.urdf) or MJCF (.xml)"
+ROBOT_SUFFIXES = (".toml", ".urdf", ".xml", ".mjcf")
+"""Of files that describe a robot."""
 MAX_ENVS = 8000
 """What one trajectory file takes."""
 TIME_LIMIT = "an episode's time limit, in steps"
@@ -96,7 +98,7 @@ class RunConfig(Options):
 
 def _is_read(entry: Entry, value: Any) -> bool:
     """Whether the value of an option names what a run reads; a robot's is a name or a file."""
-    return entry.option.reads or (entry.kind is str and str(value).lower().endswith(".toml"))
+    return entry.option.reads or (entry.kind is str and str(value).lower().endswith(ROBOT_SUFFIXES))
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,8 @@ class Run(RunDirectory[AdaptConfig]):
 
     def __init__(self, config: AdaptConfig) -> None:
         collections = ("loop_[0-9][0-9]", "loop_[0-9][0-9][0-9]")
-        made = ("state.json", "metrics.jsonl", "curve.png", "report", "tensorboard", *collections, "models")
+        files = ("state.json", "metrics.jsonl", "audition.json", "curve.png")
+        made = (*files, "report", "tensorboard", *collections, "models")
         inside = [f"{c}/{name}" for c in collections for name in ("loop_*.json", "training.pth")]
         models = [f"models/{name}" for name in ("initial", "best", *collections)]
         super().__init__(config, made, (*inside, *models))
@@ -83,6 +84,17 @@ class Run(RunDirectory[AdaptConfig]):
     @property
     def best_dir(self) -> Path:
         return self.path / "models" / "best"
+
+    @property
+    def audition_file(self) -> Path:
+        """What an audition found, where one was held."""
+        return self.path / "audition.json"
+
+    def audition_metrics(self) -> dict[str, Any]:
+        """What row 0 says of the audition."""
+        if not self.audition_file.is_file():
+            return {}
+        return {"audition_env_steps": self._read(self.audition_file.name, ("env_steps",))["env_steps"]}
 
     def data_dir(self, collection: int) -> Path:
         """Folder of the ``collection``-th collection, from 0."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
 from vintix_fast.service.files import write_bytes
+from vintix_fast.world.mjcf import is_mjcf, mjcf_tree
 from vintix_fast.world.robot import ROBOTS, Robot, load_robot
 from vintix_fast.world.robot_file import RobotFile
 
@@ -34,11 +35,11 @@ def robot_record(robot: Robot) -> dict[str, Any]:
     A hash is of what is said, not of bytes: neither comments nor where the files lie change it.  The URDF's covers its
     meshes.
     """
-    table, root = RobotFile(robot.path).table, ElementTree.parse(robot.urdf_path).getroot()
+    table, root = RobotFile(robot.path).table, _root(robot.urdf_path)
     said = {key: value for key, value in table.items() if key not in _WHERE_THE_URDF_IS}
     for element, path in _named_files(root, robot.urdf_path):
         if path.is_file():
-            element.set("filename", _sha256(path.read_bytes()))
+            element.set(_file_key(element), _sha256(path.read_bytes()))
     urdf = ElementTree.canonicalize(ElementTree.tostring(root, encoding="unicode"), strip_text=True)
     hashes = {
         "robot file": _sha256(json.dumps(said, sort_keys=True, default=str).encode()),
@@ -95,14 +96,14 @@ def keep_robot(robot: Robot, folder: Path) -> None:
     Raises:
         VintixFastError: the disk refuses.
     """
-    table, tree = RobotFile(robot.path).table, ElementTree.parse(robot.urdf_path)
+    table, root = RobotFile(robot.path).table, _root(robot.urdf_path)
     said = {"urdf": robot.urdf_path.name} | {k: v for k, v in table.items() if k not in _WHERE_THE_URDF_IS}
     staging = None
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
         staging.chmod(folder.parent.stat().st_mode & 0o777)
         sources: list[Path] = []
-        for element, path in _named_files(tree.getroot(), robot.urdf_path):
+        for element, path in _named_files(root, robot.urdf_path):
             if path.is_file():
                 # Files of one folder stay side by side: a mesh names its materials, and they their pictures.
                 if path.parent not in sources:
@@ -110,8 +111,8 @@ def keep_robot(robot: Robot, folder: Path) -> None:
                 beside = Path(f"meshes_{sources.index(path.parent)}")
                 (staging / beside).mkdir(exist_ok=True)
                 _copy_with_what_it_names(path, staging / beside)
-                element.set("filename", str(beside / path.name))
-        write_bytes(staging / robot.urdf_path.name, ElementTree.tostring(tree.getroot(), encoding="utf-8"))
+                element.set(_file_key(element), str(beside / path.name))
+        write_bytes(staging / robot.urdf_path.name, ElementTree.tostring(root, encoding="utf-8"))
         # JSON's texts, numbers and lists are TOML's too.
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}\n" for key, value in said.items()]
         write_bytes(staging / robot.path.name, f"# A copy of {robot.path}\n{''.join(lines)}".encode())
@@ -134,10 +135,20 @@ def _copy_with_what_it_names(path: Path, folder: Path) -> None:
             _copy_with_what_it_names(other, folder)
 
 
+def _root(path: Path) -> ElementTree.Element:
+    """A URDF's or MJCF's."""
+    return mjcf_tree(path) if is_mjcf(path) else ElementTree.parse(path).getroot()
+
+
+def _file_key(element: ElementTree.Element) -> str:
+    """What holds a file's name: filename in a URDF, file in an MJCF."""
+    return "filename" if "filename" in element.attrib else "file"
+
+
 def _named_files(root: ElementTree.Element, urdf: Path) -> Iterator[tuple[ElementTree.Element, Path]]:
     """The meshes and textures that a URDF names, and where each is looked for, whether or not it is there."""
     for element in root.iter():
-        if element.tag not in ("mesh", "texture") or not (name := element.get("filename", "")):
+        if element.tag not in ("mesh", "texture") or not (name := element.get(_file_key(element), "")):
             continue
         if name.startswith("package://"):
             inside = name.removeprefix("package://")

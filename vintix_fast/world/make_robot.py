@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vintix_fast.report.stance_picture import draw_stance
+from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_text
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.stance import Stance, stance_of
@@ -21,6 +23,25 @@ class Made:
     stance: Stance
 
 
+def robot_file_of(file: Path) -> Path:
+    """The robot file of a URDF or MJCF, made anew in a folder of caches; runs keep copies.
+
+    Raises:
+        InputFileError: the file cannot be read, or holds no quadruped.
+    """
+    found = survey(file)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]
+    output = caches / "vintix-fast" / "robots" / place / f"{found.name}.toml"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "XDG_CACHE_HOME names another folder"
+        raise VintixFastError(f"{output.parent}: {error.strerror or error}; {hint}") from error
+    write_text(output, found.robot_file())
+    return output
+
+
 def make_robot(file: Path, output: Path) -> Made:
     """Write the robot file of a URDF or MJCF, and the picture of its stance beside it.
 
@@ -29,6 +50,8 @@ def make_robot(file: Path, output: Path) -> Made:
     Raises:
         InputFileError: the file cannot be read, or holds no quadruped.
     """
+    from vintix_fast.report.stance_picture import draw_stance  # matplotlib is for those who look
+
     found = survey(file, output.stem)
     draft = output.with_name(f".{output.stem}.draft.toml")
     write_text(draft, found.robot_file())

@@ -21,7 +21,9 @@ import numpy as np
 
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.body import check_body, check_motor
+from vintix_fast.world.kinematics import MJCF_SUFFIXES
 from vintix_fast.world.layout import ObservationLayout
+from vintix_fast.world.mjcf import Mjcf, is_mjcf
 from vintix_fast.world.robot_file import LIMITS, RobotFile
 from vintix_fast.world.urdf import Urdf, end
 from vintix_fast.world.urdf_text import held_joints, reshape
@@ -61,7 +63,7 @@ class Robot:
     feet: tuple[str, ...]  # [4] link names, or empty
     held_joints: tuple[tuple[str, float], ...]  # the URDF's other joints, and where they are held (rad, m)
     path: Path  # the robot file
-    urdf_path: Path
+    urdf_path: Path  # or an MJCF's
     joint_axes: np.ndarray = field(compare=False, repr=False)  # [J, 3] unit vectors, base frame, all joints at 0 rad
     joint_range_rad: np.ndarray = field(compare=False, repr=False)  # [J, 2] lowest and highest position, the URDF's
 
@@ -88,7 +90,9 @@ def robot_names() -> list[str]:
 
 
 def load_robot(name_or_path: str | os.PathLike) -> Robot:
-    """Read and check a robot: a bundled one by name or alias (any case), or a file of the user's own (`*.toml`).
+    """Read and check a robot: a bundled one by name or alias (any case), or a file of the user's own.
+
+    That is a robot file (`*.toml`), or a URDF or MJCF, of which one is made.
 
     Raises:
         UsageError: no bundled robot has this name.
@@ -97,12 +101,18 @@ def load_robot(name_or_path: str | os.PathLike) -> Robot:
     text = os.fspath(name_or_path)
     if text.lower().endswith(".toml"):
         return _read_robot(Path(text))
+    if text.lower().endswith((".urdf", *MJCF_SUFFIXES)):
+        from vintix_fast.world.make_robot import robot_file_of  # which needs this file
+
+        return _read_robot(robot_file_of(Path(text)))
     bundled = _bundled()
     for name, (path, aliases) in bundled.items():
         if text.lower() in (word.lower() for word in (name, *aliases)):
             return _read_robot(path)
     known = ", ".join(name + "".join(f" (= {alias})" for alias in bundled[name][1]) for name in sorted(bundled))
-    raise UsageError(f"unknown robot {text!r}; known: {known}. For a robot of your own give the path of its .toml file")
+    raise UsageError(
+        f"unknown robot {text!r}; known: {known}. For a robot of your own give its .toml, .urdf or .xml file"
+    )
 
 
 def joint_signs(target: Robot, reference: Robot) -> np.ndarray:
@@ -163,13 +173,19 @@ def _read_robot(path: Path) -> Robot:
     if not values["task_names"]:
         raise file.error("task_names", "is empty; name at least one task")
     urdf_path = _find_urdf(file)
-    urdf = Urdf(urdf_path)
-    axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(file, urdf, values)
-    _check_feet(file, urdf, values)
-    held = tuple(held_joints(urdf, joints).items())
-    reshape(urdf, values["base_link"], joints)
-    last_joints = joints[len(joints) // len(LEGS) - 1 :: len(joints) // len(LEGS)]
-    check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
+    if is_mjcf(urdf_path):
+        mjcf = Mjcf(urdf_path)
+        axes, ranges = _joint_axes(file, mjcf, values), _joint_ranges(file, mjcf, values)
+        mjcf.check_body(values["base_link"], joints, values["feet"])
+        held = mjcf.held(joints)
+    else:
+        urdf = Urdf(urdf_path)
+        axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(file, urdf, values)
+        _check_feet(file, urdf, values)
+        held = tuple(held_joints(urdf, joints).items())
+        reshape(urdf, values["base_link"], joints)
+        last_joints = joints[len(joints) // len(LEGS) - 1 :: len(joints) // len(LEGS)]
+        check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
     paths: dict[str, Any] = dict(path=file.path, urdf_path=urdf_path)
     return Robot(**values, **paths, held_joints=held, joint_axes=axes, joint_range_rad=ranges)
 
@@ -195,7 +211,7 @@ def _find_urdf(file: RobotFile) -> Path:
     raise file.error("urdf", f"points to {path}, where there is no file; {remedy}")
 
 
-def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
+def _joint_axes(file: RobotFile, urdf: Urdf | Mjcf, values: dict) -> np.ndarray:
     """Check that base, joints and feet are in the URDF and the legs in order; the joints' axes [J, 3]."""
     joints, base_link = values["joints"], values["base_link"]
     for key, names in (("base_link", (base_link,)), ("feet", values["feet"])):
@@ -209,7 +225,8 @@ def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
             kind = f"which is {urdf.joints[name].get('type')} in" if name in urdf.joints else "which is no joint of"
             known = ", ".join(urdf.turning)
             raise file.error("joints", f"names {name!r}, {kind} {urdf.path}; the joints that turn are {known}")
-        check_motor(urdf, name)
+        if isinstance(urdf, Urdf):
+            check_motor(urdf, name)
         frame = urdf.axis_and_origin(name, base_link)
         if frame is None:
             raise file.error("base_link", f"is {base_link!r}, but joint {name!r} is not below it in {urdf.path}")
@@ -220,7 +237,7 @@ def _joint_axes(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
     return axes
 
 
-def _joint_ranges(file: RobotFile, urdf: Urdf, values: dict) -> np.ndarray:
+def _joint_ranges(file: RobotFile, urdf: Urdf | Mjcf, values: dict) -> np.ndarray:
     """Lowest and highest positions [J, 2] in rad: the URDF's limits, or `FREE_RANGE_RAD` around the default pose.
 
     The default pose must lie within.
@@ -250,7 +267,7 @@ def _check_feet(file: RobotFile, urdf: Urdf, values: dict) -> None:
             raise file.error("feet", f"names {foot!r} for {leg}, which does not hang from its joint {last!r}")
 
 
-def _check_order(file: RobotFile, urdf: Urdf, joints: tuple[str, ...], origins: np.ndarray) -> None:
+def _check_order(file: RobotFile, urdf: Urdf | Mjcf, joints: tuple[str, ...], origins: np.ndarray) -> None:
     """Each leg's joints must hang from one another, and its first one lie on its side of their centre."""
     names = _joints_of_a_leg(len(joints))
     hips = origins[:: len(names)] - origins[:: len(names)].mean(axis=0)  # [4, 3]

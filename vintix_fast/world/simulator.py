@@ -14,9 +14,11 @@ import importlib.util
 import inspect
 import os
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +28,7 @@ from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.home import choose_opengl
 from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir, mend
 from vintix_fast.world import views
+from vintix_fast.world.mjcf import is_mjcf, simulated_mjcf
 from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.urdf_text import urdf_file
 
@@ -111,6 +114,25 @@ def torch_globals_restored() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def robot_file(gs: Any, robot: Robot, drawn: bool = False) -> Iterator[Any]:
+    """A robot as Genesis is to load it, while its file is needed.
+
+    Args:
+        gs: genesis.
+        drawn: with what is only looked at.
+    """
+    at = {"pos": (0.0, 0.0, robot.start_height_m), "quat": (1.0, 0.0, 0.0, 0.0)}
+    if is_mjcf(robot.urdf_path):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / robot.urdf_path.name
+            path.write_text(simulated_mjcf(robot.urdf_path, robot.joints), encoding="utf-8")
+            yield gs.morphs.MJCF(file=str(path))
+    else:
+        with urdf_file(robot.urdf_path, robot.base_link, robot.joints, drawn) as urdf:
+            yield gs.morphs.URDF(file=str(urdf), **({} if drawn else at))
+
+
 def _release(scene: Any) -> None:
     """Free a scene whose simulator is gone.
 
@@ -181,10 +203,8 @@ class Simulator:
         )
         self._scene.add_entity(gs.morphs.Plane())
         weakref.finalize(self, _release, self._scene).atexit = False
-        with urdf_file(robot.urdf_path, robot.base_link, robot.joints) as urdf:
-            self._entity = self._scene.add_entity(
-                gs.morphs.URDF(file=str(urdf), pos=(0.0, 0.0, robot.start_height_m), quat=(1.0, 0.0, 0.0, 0.0))
-            )
+        with robot_file(gs, robot) as morph:
+            self._entity = self._scene.add_entity(morph)
             self._scene.build(n_envs=self.num_envs)
         joints = [self._entity.get_joint(name) for name in robot.joints]
         # Tensors: of a list, every call of Genesis would make one, and a GPU would be waited for.

@@ -8,8 +8,7 @@ import torch
 
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.world.robot import Robot
-from vintix_fast.world.simulator import said, start_genesis, torch_globals_restored
-from vintix_fast.world.urdf_text import urdf_file
+from vintix_fast.world.simulator import robot_file, said, start_genesis, torch_globals_restored
 
 
 class Stage:
@@ -37,8 +36,8 @@ class Stage:
                     show_viewer=False,
                 )
                 self._scene.add_entity(gs.morphs.Plane(tile_size=(0.5, 0.5)))
-                with urdf_file(robot.urdf_path, robot.base_link, robot.joints, drawn=True) as urdf:
-                    self._entity = self._scene.add_entity(gs.morphs.URDF(file=str(urdf)))
+                with robot_file(gs, robot, drawn=True) as morph:
+                    self._entity = self._scene.add_entity(morph)
                     self._camera = self._scene.add_camera(res=size, fov=30)
                     self._scene.build(n_envs=1)
                 self._camera.render()
