@@ -1,7 +1,7 @@
 """A run that is killed at one of its file events goes on as if nothing had happened, and nothing is left over.
 
-As a program it tries more of them: `.venv/bin/python tests/test_kills.py --kills 60 --seed 1`.  With `--real --kills 10`
-it kills `vintix-fast adapt` in the real simulator, at file events and at moments, and takes minutes.
+As a program it tries more of them: `.venv/bin/python tests/test_kills.py --kills 60 --seed 1`.  With `--real --kills
+10` it kills `vintix-fast adapt` in the real simulator, at file events and at moments, and takes minutes.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import pytest
 import torch
 from fakes import save_tiny
 from killed import FileEvents, differences, forked
-
 from runs import run_small
+
 from vintix_fast.service.files import write_text
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.robot import ROBOTS
