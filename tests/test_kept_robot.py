@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 from runs import assert_same_run, run_small
@@ -64,6 +65,8 @@ def test_a_copy_is_the_same_robot_wherever_it_lies(tmp_path, urdf, mesh):
     assert (copy.joint_axes == robot.joint_axes).all() and copy.default_pose_rad == robot.default_pose_rad
     names = {path.name for path in (tmp_path / "elsewhere").rglob("*.*")}
     assert {"abad.obj", "abad.mtl", "rex.urdf", "rex.toml"} <= names
+    meshes = {element.get("filename") for element in ElementTree.parse(copy.urdf_path).iter("mesh")}
+    assert all(name.startswith("package://") for name in meshes) == mesh.startswith("package://")
 
 
 def test_what_is_said_counts_and_not_how(rex):

@@ -1,7 +1,7 @@
 """A run that is killed at one of its file events goes on as if nothing had happened, and nothing is left over.
 
-As a program it tries more of them: `.venv/bin/python tests/test_kills.py --kills 60 --seed 1`.  With `--real` it kills
-`vintix-fast adapt` in the real simulator, at file events and at moments, and takes minutes.
+As a program it tries more of them: `.venv/bin/python tests/test_kills.py --kills 60 --seed 1`.  With `--real --kills
+10` it kills `vintix-fast adapt` in the real simulator, at file events and at moments, and takes minutes.
 """
 
 import argparse

@@ -109,9 +109,14 @@ def keep_robot(robot: Robot, folder: Path) -> None:
                 if path.parent not in sources:
                     sources.append(path.parent)
                 beside = Path(f"meshes_{sources.index(path.parent)}")
-                (staging / beside).mkdir(exist_ok=True)
+                packaged = _in_package(element.get(_file_key(element), ""))
+                # A package is found beside the URDF too; the simulator reads such names in another way than others.
+                if packaged is not None:
+                    beside = packaged.parent
+                (staging / beside).mkdir(parents=True, exist_ok=True)
                 _copy_with_what_it_names(path, staging / beside)
-                element.set(_file_key(element), str(beside / path.name))
+                if packaged is None:
+                    element.set(_file_key(element), str(beside / path.name))
         write_bytes(staging / robot.urdf_path.name, ElementTree.tostring(root, encoding="utf-8"))
         # JSON's texts, numbers and lists are TOML's too.
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}\n" for key, value in said.items()]
@@ -150,13 +155,19 @@ def _named_files(root: ElementTree.Element, urdf: Path) -> Iterator[tuple[Elemen
     for element in root.iter():
         if element.tag not in ("mesh", "texture") or not (name := element.get(_file_key(element), "")):
             continue
-        if name.startswith("package://"):
-            inside = name.removeprefix("package://")
-            above = [folder.parent for folder in urdf.parents if folder.name == inside.split("/")[0]]
+        if (inside := _in_package(name)) is None:
+            yield element, urdf.parent / name.removeprefix("file://")
+        else:
+            above = [folder.parent for folder in reversed(urdf.parents) if folder.name == inside.parts[0]]
             places = [folder / inside for folder in (urdf.parent, *above)]
             yield element, next((path for path in places if path.is_file()), places[0])
-        else:
-            yield element, urdf.parent / name.removeprefix("file://")
+
+
+def _in_package(name: str) -> Path | None:
+    """A name's path from the folder that holds its ROS package, or None."""
+    scheme, _, rest = name.rpartition("://")
+    inside = Path(rest.lstrip("/"))
+    return inside if scheme in ("package", "model") and inside.parts and ".." not in inside.parts else None
 
 
 def _differing(record: dict[str, Any], robot: Robot) -> str:
