@@ -55,8 +55,8 @@ def check_body(urdf: Urdf, base_link: str, base_mass_kg: float | None, last_join
         below = list(_below(children, end(urdf.joints[name], "child")))
         if not any(urdf.links[link].find("collision") is not None for link in below):
             raise urdf.error(
-                f"no link below joint {name!r} has a <collision> shape ({', '.join(below)}): the leg would fall through "
-                "the ground. Give its calf or foot one"
+                f"no link below joint {name!r} has a <collision> shape ({', '.join(below)}): the leg would fall "
+                "through the ground. Give its calf or foot one"
             )
 
 
@@ -100,7 +100,7 @@ def _check_masses(urdf: Urdf, links: list[tuple[str, np.ndarray]]) -> float:
     """The mass (kg) of links that move as one."""
     parts = [(_inertial(urdf, link), pose) for link, pose in links]
     masses = np.array([mass for (mass, _, _), _ in parts])
-    body, mass = links[0][0], masses.sum()
+    body, mass = links[masses.argmax()][0], masses.sum()  # the heaviest names them all
     if not mass > 0.0:
         raise urdf.error(
             f"link {body!r} moves, but it and what is fixed to it have no mass (<inertial> with <mass>: {mass:g} kg); "
@@ -168,8 +168,8 @@ def _check_mesh(urdf: Urdf, where: str, name: str) -> None:
     path = find_file(urdf, name)
     if path is None:
         raise urdf.error(
-            f"{where} is the mesh {name!r}, where there is no file; copy it there. A relative name starts at the URDF's "
-            "folder, package://NAME at a folder above it that is called NAME"
+            f"{where} is the mesh {name!r}, where there is no file; copy it there. A relative name starts at the "
+            "URDF's folder, package://NAME at a folder above it that is called NAME"
         )
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
