@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, TypeVar
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RunConfig
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
-from vintix_fast.service.files import check_writable, versions, write_json, write_text
+from vintix_fast.service.files import check_writable, read_json, versions, write_json, write_text
 
 OPTIONS_FILE = "config.json"
 
@@ -72,7 +72,7 @@ class RunDirectory(Generic[Config]):
                     f"--resume: {path} holds no run of `{config.command}` to go on with (no config.json with its "
                     "options); leave the option out to begin one"
                 )
-            options = self._read(OPTIONS_FILE, ("options",))["options"]
+            options = self._read(OPTIONS_FILE, {"options": dict})["options"]
             differences = config.changed_options(options)
             if differences:
                 raise UsageError(
@@ -143,20 +143,14 @@ class RunDirectory(Generic[Config]):
     def _holds_run(self) -> bool:
         """Whether `begin` was here before; a checkpoint, or another tool's directory, may have a config.json too."""
         try:
-            found = self._read(OPTIONS_FILE, ("options",))
-            return isinstance(found["options"], dict) and found.get("command", "adapt") == self.config.command
+            found = self._read(OPTIONS_FILE, {"options": dict})
+            return found.get("command", "adapt") == self.config.command
         except InputFileError:
             return False
 
-    def _read(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-        """A JSON object of this directory that has at least ``keys``."""
-        try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or not set(keys) <= set(content):
-                raise ValueError(f"not a JSON object with {', '.join(keys)}")
-        except (OSError, ValueError) as error:
-            raise InputFileError(f"{self.path / name} is broken ({error}); --overwrite begins the run anew") from error
-        return content
+    def _read(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
+        """A JSON object of this directory that has at least ``keys``, of these types."""
+        return read_json(self.path / name, "--overwrite begins the run anew", keys)
 
 
 class Run(RunDirectory[AdaptConfig]):
@@ -191,7 +185,7 @@ class Run(RunDirectory[AdaptConfig]):
         """What the last finished loop left, or None before the first."""
         if not (self.path / "state.json").is_file():
             return None
-        return self._read("state.json", ("loops_done", "rows", "best", "improver"))
+        return self._read("state.json", {"loops_done": int, "rows": list, "best": dict | None, "improver": dict})
 
     # -- where things are --------------------------------------------------------------------------------------------
 
@@ -222,7 +216,7 @@ class Run(RunDirectory[AdaptConfig]):
         file = self.collection_file(collection)
         if not (file.is_file() and self.trajectories(collection).is_file()):
             return None
-        return self._read(str(file.relative_to(self.path)), ("collection",))
+        return self._read(str(file.relative_to(self.path)), {"collection": dict})
 
     @property
     def best_return(self) -> float:

@@ -6,7 +6,6 @@ simulation or how a report looks.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from vintix_fast.rundir import OPTIONS_FILE
 from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError
+from vintix_fast.service.files import parse_json, read_json
 from vintix_fast.world.robot import load_robot
 
 EXPERT_MAX_STEPS = 1000
@@ -92,14 +92,13 @@ def read_run(path: Path) -> RunRecord:
     if not path.is_dir():
         kind = "is a file, not a directory" if path.exists() else "does not exist"
         raise InputFileError(f"{path} {kind}; {remedy}")
-    found = _json(path / OPTIONS_FILE)
-    if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+    found = _json(path / OPTIONS_FILE) or {}
+    if not isinstance(found.get("options"), dict):
         raise InputFileError(f"{path} holds no run (no {OPTIONS_FILE} with a run's options); {remedy}")
     command = found.get("command", "adapt")
     if command != "adapt" or "robot_type" not in found["options"]:
         raise InputFileError(f"{path} holds a run of `vintix-fast {command}`, not of adapt; {remedy}")
-    state = _json(path / "state.json")
-    best = state.get("best") if isinstance(state, dict) else None
+    best = (_json(path / "state.json") or {}).get("best")
     return RunRecord(
         path=path,
         options=found["options"],
@@ -110,11 +109,11 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
-def _json(path: Path) -> Any:
-    """A JSON file's content, or None: what is missing or half written is left out of a report."""
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object, or None: what is missing or half written is left out of a report."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, "")
+    except InputFileError:
         return None
 
 
@@ -123,23 +122,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not isinstance(row.get("loop"), int):
-                raise ValueError("not an object with a loop")
-        except ValueError as error:
-            raise InputFileError(
-                f"{path}, line {number} is broken ({error}); `vintix-fast adapt --resume` writes the file anew"
-            ) from error
-        rows.append(row)
+        remedy = "`vintix-fast adapt --resume` writes the file anew"
+        rows.append(parse_json(line, f"{path}, line {number}", remedy, {"loop": int}))
     return rows
 
 
 def _collections(path: Path) -> dict[int, list[dict[str, Any]]]:
     found = {}
     for folder in path.glob("loop_[0-9]*"):
-        content = _json(folder / f"{folder.name}.json")
-        episodes = content.get("episodes") if isinstance(content, dict) else None
+        episodes = (_json(folder / f"{folder.name}.json") or {}).get("episodes")
         if isinstance(episodes, list) and episodes and all({"env", "number", "return_"} <= set(e) for e in episodes):
             found[int(folder.name[5:])] = episodes
     return dict(sorted(found.items()))
