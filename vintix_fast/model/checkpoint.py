@@ -24,9 +24,9 @@ from torch import Tensor
 from vintix_fast.model.config import LARGEST, TOKEN_ORDERS, ModelConfig, TaskInfo
 from vintix_fast.model.inferred import complete_tasks, without_prefixes
 from vintix_fast.model.vintix import Vintix
-from vintix_fast.service.archive import load_archive, most_bytes
+from vintix_fast.service.archive import load_archive
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
-from vintix_fast.service.files import read_json
+from vintix_fast.service.files import most_bytes, read_json
 
 MODEL_FILE, METADATA_FILE, CONFIG_FILE = "model.pth", "metadata.json", "config.json"
 FILES = (MODEL_FILE, METADATA_FILE, CONFIG_FILE)

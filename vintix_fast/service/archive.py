@@ -15,16 +15,11 @@ from typing import IO, Any
 import torch
 
 from vintix_fast.service.errors import InputFileError, cause
+from vintix_fast.service.files import most_bytes
 
-_ROOM, _MOST_RATIO = 64 * 2**20, 16
 _MOST_PICKLED = 4 * 2**20
 """Bytes of an archive's ``data.pkl``, which has names and shapes only: some ten thousand tensors."""
 _CHUNK = 2**20
-
-
-def most_bytes(path: Path) -> int:
-    """What a sound file unpacks to at most: weights can be deflated to half their size, constants further."""
-    return _ROOM + _MOST_RATIO * path.stat().st_size
 
 
 def load_archive(path: Path, device: str = "cpu", remedy: str = "") -> Any:

@@ -169,6 +169,11 @@ def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str,
     return content
 
 
+def most_bytes(path: Path) -> int:
+    """What a sound file of numbers unpacks to at most: they can be packed to half their size, constants further."""
+    return 64 * 2**20 + 16 * path.stat().st_size
+
+
 def check_writable(path: Path) -> None:
     """Raise unless ``path`` is, or can be made, a directory to write in.  Makes nothing."""
     existing = path
