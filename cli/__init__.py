@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import typer
 
@@ -53,4 +54,14 @@ SPIN_COUNT = "3000"
 def main() -> None:
     """Entry point of the ``vintix-fast`` script."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read once, when torch is imported
-    app()
+    # Whoever reads the output may have enough of it, as `head`, which Rich and Typer call a failure and we do not.
+    code = None
+    try:
+        app()
+    except SystemExit as ended:
+        code = None if isinstance(ended.__context__, BrokenPipeError) else ended.code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    sys.exit(code)
