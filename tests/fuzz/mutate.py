@@ -22,8 +22,9 @@ import torch
 Mutation = Callable[[random.Random, Path], None]
 
 RAW = {
-    "null": "null", "nan": "NaN", "infinity": "-Infinity", "beyond-float": "1e999", "beyond-int64": "9223372036854775808",
-    "beyond-float-int": "1" + "0" * 400, "many-digits": "7" * 5000, "deep": "[" * 100_000, "nested": "[" * 60 + "]" * 60,
+    "null": "null", "nan": "NaN", "infinity": "-Infinity", "beyond-float": "1e999", "deep": "[" * 100_000,
+    "beyond-int64": "9223372036854775808", "beyond-float-int": "1" + "0" * 400, "many-digits": "7" * 5000,
+    "nested": "[" * 60 + "]" * 60,
     "objects": '{"a":' * 500 + "1" + "}" * 500, "long": json.dumps("x" * 200_000), "surrogate": '"\\ud800"',
 }  # fmt: skip
 """JSON texts that Python's own values do not write."""
@@ -207,8 +208,8 @@ def _mutate_group(random: random.Random, file: h5py.File, group: h5py.Group) -> 
     name = random.choice(datasets)
     values = np.asarray(group[name][:])
     what = random.choice(
-        ("delete", "rename", "type", "shape", "values", "soft", "external-link", "hard", "storage", "virtual", "unwritten",
-         "group", "scalar", "bomb", "name", "empty", "top")
+        ("delete", "rename", "type", "shape", "values", "soft", "external-link", "hard", "storage", "virtual",
+         "unwritten", "group", "scalar", "bomb", "name", "empty", "top")
     )  # fmt: skip
     if what == "rename":
         group.move(name, random.choice(("x", "noise", "mean_action")) + name)
