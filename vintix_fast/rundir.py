@@ -17,10 +17,25 @@ from typing import Any, Generic, Self, TypeVar
 
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RunConfig
-from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
+from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, shown
 from vintix_fast.service.files import check_writable, read_json, versions, write_json, write_text
 
 OPTIONS_FILE = "config.json"
+ANEW = "--overwrite begins the run anew"
+_NUMBERS = (
+    *(
+        "accepted",
+        "kept_share",
+        "episodes",
+        "env_steps",
+        "total_env_steps",
+        "failures",
+        "mean_return",
+        "standard_error",
+    ),
+    *("mean_length", "loss", "eval_return", "eval_standard_error", "eval_length", "collect_seconds", "train_seconds"),
+)
+"""What is computed with of a row of metrics."""
 
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -150,7 +165,17 @@ class RunDirectory(Generic[Config]):
 
     def _read(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
         """A JSON object of this directory that has at least ``keys``, of these types."""
-        return read_json(self.path / name, "--overwrite begins the run anew", keys)
+        return read_json(self.path / name, ANEW, keys)
+
+
+def checked_row(row: Any, where: object, remedy: str) -> dict[str, Any]:
+    """A row of metrics as it was read from ``where``; InputFileError where it has no loop, or a text for a number."""
+    if not isinstance(row, dict) or type(row.get("loop")) is not int:
+        raise InputFileError(f"{where} is broken (a row must have the number of its loop, got {shown(row)}); {remedy}")
+    for key in _NUMBERS:
+        if not isinstance(row.get(key), int | float | None):
+            raise InputFileError(f"{where} is broken ({key} must be a number, got {shown(row[key])}); {remedy}")
+    return row
 
 
 class Run(RunDirectory[AdaptConfig]):
@@ -185,7 +210,14 @@ class Run(RunDirectory[AdaptConfig]):
         """What the last finished loop left, or None before the first."""
         if not (self.path / "state.json").is_file():
             return None
-        return self._read("state.json", {"loops_done": int, "rows": list, "best": dict | None, "improver": dict})
+        keys = {"loops_done": int, "rows": list, "best": dict | None, "improver": dict}
+        state, path = self._read("state.json", keys), self.path / "state.json"
+        for row in state["rows"]:
+            checked_row(row, path, ANEW)
+        best = state["best"]
+        if best is not None and not (isinstance(best.get("return"), float) and best.get("loop") in range(10**6)):
+            raise InputFileError(f"{path} is broken (best must have loop and return, got {shown(best)}); {ANEW}")
+        return state
 
     # -- where things are --------------------------------------------------------------------------------------------
 
@@ -216,7 +248,9 @@ class Run(RunDirectory[AdaptConfig]):
         file = self.collection_file(collection)
         if not (file.is_file() and self.trajectories(collection).is_file()):
             return None
-        return self._read(str(file.relative_to(self.path)), {"collection": dict})
+        found = self._read(str(file.relative_to(self.path)), {"collection": dict})
+        checked_row({"loop": 0} | found["collection"], file, ANEW)
+        return found
 
     @property
     def best_return(self) -> float:

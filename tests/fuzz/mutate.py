@@ -5,6 +5,8 @@ Each takes a random generator and a sound file, and changes the file in place.  
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import random
 import re
@@ -96,7 +98,7 @@ def mutate_json(random: random.Random, path: Path) -> None:
         inside, key = random.choice(places)
         match random.choice(("replace", "replace", "replace", "remove", "rename", "double", "swap", "top")):
             case "replace":
-                inside[key] = random.choice(EXTREMES)
+                inside[key] = copy.deepcopy(random.choice(EXTREMES))
             case "remove":
                 del inside[key]
             case "rename" if isinstance(inside, dict):
@@ -104,7 +106,7 @@ def mutate_json(random: random.Random, path: Path) -> None:
             case "double" if isinstance(inside, dict):
                 prefix = f'"{next(iter(content), "a") if isinstance(content, dict) else "a"}": 1, '
             case "double":
-                inside.append(inside[key])
+                inside.append(copy.deepcopy(inside[key]))
             case "swap":
                 other, name = random.choice(places)
                 inside[key] = (
@@ -113,7 +115,7 @@ def mutate_json(random: random.Random, path: Path) -> None:
                     else 0
                 )
             case "top" if random.random() < 0.2:
-                content = random.choice(EXTREMES)
+                content = copy.deepcopy(random.choice(EXTREMES))
     text = json.dumps(content, indent=None if path.suffix == ".jsonl" else 1)
     for name, raw in RAW.items():
         text = text.replace(f'"@@{name}"', raw)
@@ -194,9 +196,9 @@ def mutate_urdf(random: random.Random, path: Path) -> None:
 def mutate_hdf5(random: random.Random, path: Path) -> None:
     with h5py.File(path, "r+") as file:
         for _ in range(random.choice((1, 1, 2, 3))):
-            if names := [name for name, found in file.items() if isinstance(found, h5py.Group)]:
-                group = file[random.choice(names)]
-                _mutate_group(random, file, group)
+            with contextlib.suppress(Exception):  # HDF5 refuses some changes of what was changed before
+                names = [name for name in file if isinstance(file.get(name), h5py.Group)]
+                _mutate_group(random, file, file[random.choice(names)])
             if random.random() < 0.3:
                 _mutate_attribute(random, file)
 
@@ -344,7 +346,15 @@ def mutate_state(random: random.Random, path: Path) -> None:
                 kinds = (torch.int64, torch.bool, torch.complex64, torch.float16, torch.float64, torch.bfloat16)
                 changed = value.to(random.choice(kinds))
             case "shape":
-                changed = random.choice((changed.reshape(-1), changed[:-1], changed[None], changed.T, changed[:0]))
+                changed = random.choice(
+                    (
+                        changed.reshape(-1),
+                        changed[:-1],
+                        changed[None],
+                        changed.mT if changed.ndim > 1 else changed,
+                        changed[:0],
+                    )
+                )
             case "view":
                 changed = torch.zeros(1).expand(random.choice((value.numel() or 1, 10**5, 2**40)), *value.shape[1:])
             case "remove":

@@ -130,7 +130,7 @@ SUBJECTS = (
     Subject("final", "t.h5", (mutate.mutate_hdf5, mutate.mutate_bytes), trajectories),
     Subject("partial", "t.h5.partial", (mutate.mutate_hdf5, mutate.mutate_bytes), trajectories),
     Subject("foreign", "t.h5", (mutate.mutate_hdf5,), trajectories),
-    Subject("histories", "trajectories_env_0000.json", JSON, lambda path: len(read_histories(path, 0.0, 0).train)),
+    Subject("histories", "trajectories_env_0000.json", JSON, lambda path: len(read_histories((path,), 0.0, 0, str))),
     Subject("robot", "robot.toml", TOML, robot),
     Subject("robot", "robot.urdf", TEXT, robot),
     Subject("run", "config.json", JSON, run),
@@ -223,6 +223,8 @@ def judge(subject: Subject, folder: Path) -> str:
             if not all(np.isfinite(np.asarray(values, float)).all() for values in numbers(found)):
                 return f"accepted with numbers that are not finite: {subject.file}"
     except VintixFastError as error:
+        if os.environ.get("SHOW"):
+            print(error)
         return (
             "refused" if str(folder) in str(error) else f"{subject.file} refused without its path: {str(error)[:200]}"
         )
@@ -280,7 +282,8 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
     make_corpus(root / "corpus")
     for subject in SUBJECTS:
-        assert judge(subject, root / "corpus" / subject.folder) == "accepted", subject.file
+        verdict = judge(subject, root / "corpus" / subject.folder)
+        assert verdict == "accepted", f"{subject.file}, as it is: {verdict}"
     for number in range(chosen.mutants) if chosen.only is None else [chosen.only]:
         work = root / f"mutant-{number}"
         work.mkdir()

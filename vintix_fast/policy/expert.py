@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vintix_fast.policy import Actor
-from vintix_fast.service.errors import InputFileError, UsageError, cause
+from vintix_fast.service.errors import InputFileError, UsageError, cause, shown
 from vintix_fast.service.files import load_tensors, read_json
 from vintix_fast.world.layout import QUADRUPED, ObservationLayout
 from vintix_fast.world.robot import Robot
@@ -87,7 +87,13 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
     card = read_json(path / CARD_FILE, AGAIN, {"robot": str, "hidden_dims": list})
     weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)
     try:
+        if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in weights.values()):
+            raise ValueError("it holds something other than weights")
+        if not all(type(width) is int and width > 0 for width in card["hidden_dims"]):
+            raise ValueError(f"hidden_dims are {shown(card['hidden_dims'])}")
         joints = len(weights[f"{2 * len(card['hidden_dims'])}.bias"])
+        if joints == 0:
+            raise ValueError("it has no joints")
         with torch.device("meta"):  # sizes are compared before there is memory for them
             name, network = card["robot"], expert_network(card["hidden_dims"], ObservationLayout(joints))
         network.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)

@@ -194,7 +194,10 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
         architecture[key] = _value(value)
     # Data and folders are the command line's: a file that names them is refused.
     _check_known(table, PretrainConfig, f"--config {config}:")
-    return PretrainConfig.from_options(**(table | options | {"model": architecture}))
+    try:
+        return PretrainConfig.from_options(**(table | options | {"model": architecture}))
+    except UsageError as error:
+        raise UsageError(f"{error} (of --config {config} and the command line)" if config else str(error)) from error
 
 
 def _value(text: str) -> Any:

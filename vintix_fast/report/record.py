@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.rundir import OPTIONS_FILE
+from vintix_fast.rundir import OPTIONS_FILE, checked_row
 from vintix_fast.service.bundled import bundled_models
-from vintix_fast.service.errors import InputFileError
+from vintix_fast.service.errors import InputFileError, shown
 from vintix_fast.service.files import parse_json, read_json
 from vintix_fast.world.robot import load_robot
 
@@ -98,14 +98,20 @@ def read_run(path: Path) -> RunRecord:
     command = found.get("command", "adapt")
     if command != "adapt" or "robot_type" not in found["options"]:
         raise InputFileError(f"{path} holds a run of `vintix-fast {command}`, not of adapt; {remedy}")
+    for key in ("target_return", "num_improvement_loops", "max_steps_per_episode"):
+        if not isinstance(value := found["options"].get(key), int | float | None):
+            raise InputFileError(
+                f"{path / OPTIONS_FILE} is broken ({key} must be a number, got {shown(value)}); {remedy}"
+            )
     best = (_json(path / "state.json") or {}).get("best")
+    loop = best.get("loop") if isinstance(best, dict) else None
     return RunRecord(
         path=path,
         options=found["options"],
         versions=found.get("versions") or {},
         rows=_rows(path / "metrics.jsonl"),
         collections=_collections(path),
-        best_loop=best.get("loop") if isinstance(best, dict) else None,
+        best_loop=loop if type(loop) is int else None,
     )
 
 
@@ -123,7 +129,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         remedy = "`vintix-fast adapt --resume` writes the file anew"
-        rows.append(parse_json(line, f"{path}, line {number}", remedy, {"loop": int}))
+        where = f"{path}, line {number}"
+        rows.append(checked_row(parse_json(line, where, remedy), where, remedy))
     return rows
 
 
@@ -131,9 +138,14 @@ def _collections(path: Path) -> dict[int, list[dict[str, Any]]]:
     found = {}
     for folder in path.glob("loop_[0-9]*"):
         episodes = (_json(folder / f"{folder.name}.json") or {}).get("episodes")
-        if isinstance(episodes, list) and episodes and all({"env", "number", "return_"} <= set(e) for e in episodes):
+        if isinstance(episodes, list) and episodes and all(map(_is_episode, episodes)):
             found[int(folder.name[5:])] = episodes
     return dict(sorted(found.items()))
+
+
+def _is_episode(content: Any) -> bool:
+    numbers = [content.get(key) for key in ("env", "number", "return_")] if isinstance(content, dict) else [None]
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 def expert_return(robot_type: str, max_steps: int) -> float | None:
