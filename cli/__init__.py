@@ -64,4 +64,5 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-    sys.exit(code)
+    if code:
+        sys.exit(code)

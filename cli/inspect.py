@@ -77,6 +77,8 @@ def _trajectories(path: Path) -> dict[str, Any]:
         broken = sum(int((~(np.abs(getattr(h, name)) < LARGEST)).sum()) for h in trajectories.histories)
         if broken:
             faults.append(f"{name}: {broken} values are NaN or infinite, or beyond {LARGEST:g}; collect it again")
+    with np.errstate(all="ignore"):  # of values that are among the faults
+        mean_return = float(np.mean([h.reward[start:stop].sum() for h, start, stop in slices]))
     return {
         "kind": "trajectories",
         "sound": not faults,
@@ -84,7 +86,7 @@ def _trajectories(path: Path) -> dict[str, Any]:
         "transitions": trajectories.num_transitions,
         "environments": len(trajectories.histories),
         "episodes": len(slices),
-        "mean_return": float(np.mean([h.reward[start:stop].sum() for h, start, stop in slices])),
+        "mean_return": mean_return,
         "mean_episode_length": float(np.mean([stop - start for _, start, stop in slices])),
         "attributes": trajectories.attributes,
     }

@@ -196,7 +196,7 @@ def _read_tasks(path: Path, state: dict[str, Tensor]) -> tuple[dict[str, TaskInf
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of ``model.pth`` as they are there, on the CPU, and what was done to their names, in words."""
-    state = load_archive(path, remedy="copy it again, or save it as a plain state dict, model.state_dict()")
+    state = load_archive(path, remedy="copy it again, or save it anew: torch.save(model.state_dict(), ...)")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise InputFileError(f"{path} must hold a state dict (tensor names to tensors), got {type(state).__name__}")
     for name, value in state.items():
