@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -76,4 +77,15 @@ def main() -> None:
     """Entry point of the ``vintix-fast`` script."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read once, when torch is imported
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process executes a random.py of the current folder
-    app()
+    # Whoever reads the output may have enough of it, as `head`, which Rich and Typer call a failure and we do not.
+    code = None
+    try:
+        app()
+    except SystemExit as ended:
+        code = None if isinstance(ended.__context__, BrokenPipeError) else ended.code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    if code:
+        sys.exit(code)

@@ -150,6 +150,8 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:  # see `main`
+            raise
         except Exception as error:
             message = _message(error)
             if message is None or os.environ.get("VINTIX_FAST_TRACEBACK") == "1":

@@ -10,6 +10,9 @@ import typer
 from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console, show
 from vintix_fast.service.errors import InputFileError
 
+LARGEST = 1e15
+"""Sums of so large values are finite still, and no robot's come near it, not even of a simulation that fails."""
+
 
 @reports_errors
 def inspect(
@@ -71,9 +74,11 @@ def _trajectories(path: Path) -> dict[str, Any]:
     if not trajectories.closed_cleanly:
         faults.append("its collection was cut short; what was saved by then can be read, the last episodes are partial")
     for name in ("observation", "action", "reward"):
-        broken = sum(int((~np.isfinite(getattr(h, name))).sum()) for h in trajectories.histories)
+        broken = sum(int((~(np.abs(getattr(h, name)) < LARGEST)).sum()) for h in trajectories.histories)
         if broken:
-            faults.append(f"{name}: {broken} values are NaN or infinite; collect it again")
+            faults.append(f"{name}: {broken} values are NaN or infinite, or beyond {LARGEST:g}; collect it again")
+    with np.errstate(all="ignore"):  # of values that are among the faults
+        mean_return = float(np.mean([h.reward[start:stop].sum() for h, start, stop in slices]))
     return {
         "kind": "trajectories",
         "sound": not faults,
@@ -81,7 +86,7 @@ def _trajectories(path: Path) -> dict[str, Any]:
         "transitions": trajectories.num_transitions,
         "environments": len(trajectories.histories),
         "episodes": len(slices),
-        "mean_return": float(np.mean([h.reward[start:stop].sum() for h, start, stop in slices])),
+        "mean_return": mean_return,
         "mean_episode_length": float(np.mean([stop - start for _, start, stop in slices])),
         "attributes": trajectories.attributes,
     }

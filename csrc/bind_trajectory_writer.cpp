@@ -5,6 +5,7 @@
 
 #include <array>
 #include <filesystem>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <set>
@@ -24,6 +25,8 @@ namespace {
 constexpr std::size_t kMaxFields = 64;
 constexpr std::int64_t kMaxEnvs = 8000;  // an int64 for each must fit into one HDF5 attribute, 64 KB at most
 
+constexpr std::size_t kMostBytes = std::size_t{1} << 34;  // of any one buffer; HDF5's chunks end at a fourth of it
+
 const char* dtype_name(ElementType type) {
   switch (type) {
     case ElementType::float32: return "float32";
@@ -38,6 +41,18 @@ const char* dtype_name(ElementType type) {
 std::size_t positive(const char* name, std::int64_t value) {
   if (value < 1) throw py::value_error(std::string(name) + ": expected at least 1, got " + std::to_string(value));
   return static_cast<std::size_t>(value);
+}
+
+// The product, for a buffer of so many bytes; what does not fit into 64 bits is too much as well.
+std::size_t buffer_bytes(const std::string& name, std::initializer_list<std::size_t> factors) {
+  std::size_t bytes = 1;
+  for (const std::size_t factor : factors) {
+    if (__builtin_mul_overflow(bytes, factor, &bytes) || bytes > kMostBytes) {
+      throw py::value_error(name + ": too large: a buffer would have more than " + std::to_string(kMostBytes) +
+                            " bytes");
+    }
+  }
+  return bytes;
 }
 
 ElementType element_type(const std::string& field, const std::string& dtype) {
@@ -66,11 +81,13 @@ std::vector<Field> checked_fields(const std::vector<FieldArgument>& arguments) {
     check_name("fields", name, "/");
     if (!names.insert(name).second) throw py::value_error("fields: '" + name + "' is there twice");
     Field field{name, {}, element_type(name, dtype)};
+    std::size_t row_bytes = field.row_bytes();
     for (const std::int64_t size : shape) {
       if (size < 1) {
         throw py::value_error("fields: '" + name + "': expected positive sizes, got " + std::to_string(size));
       }
       field.shape.push_back(static_cast<std::size_t>(size));
+      row_bytes = buffer_bytes("fields: '" + name + "'", {row_bytes, field.shape.back()});
     }
     fields.push_back(std::move(field));
   }
@@ -190,10 +207,16 @@ std::unique_ptr<BoundWriter> make_writer(const std::filesystem::path& path, std:
     throw py::value_error("num_envs: expected at most " + std::to_string(kMaxEnvs) + ", got " +
                           std::to_string(num_envs) + "; write several files");
   }
-  return std::make_unique<BoundWriter>(WriterConfig{
+  const WriterConfig config{
       std::filesystem::absolute(path).string(), positive("num_envs", num_envs), checked_fields(fields),
       checked_attributes(attributes_json), positive("queue_capacity", queue_capacity),
-      positive("flush_every", flush_every), positive("block_len", block_len)});
+      positive("flush_every", flush_every), positive("block_len", block_len)};
+  std::size_t row_bytes = 1;  // the flag that says whether the environment takes part
+  for (const Field& field : config.fields) row_bytes += field.row_bytes();
+  buffer_bytes("queue_capacity", {config.num_envs, row_bytes, config.queue_capacity});
+  buffer_bytes("flush_every", {config.num_envs, row_bytes, config.flush_every});
+  buffer_bytes("block_len", {row_bytes, config.block_len});
+  return std::make_unique<BoundWriter>(config);
 }
 
 void raise_os_error(const WriteError& error) {

@@ -1,11 +1,13 @@
 """Fixtures of every test; their making is in `fakes.py`."""
 
+import functools
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from fakes import save_tiny
+from stick_robot import write_robot
 
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.world.robot import Robot, load_robot
@@ -31,6 +33,12 @@ def two_joints_a_leg(tmp_path_factory) -> Robot:
     pose = [angle for name, angle in zip(whole.joints, whole.default_pose_rad, strict=True) if name in joints]
     (folder / "held.toml").write_text(f"{keys}\njoints = {joints}\ndefault_pose_rad = {pose}\n")
     return load_robot(folder / "held.toml")
+
+
+@pytest.fixture
+def rex(tmp_path):
+    """`write_robot`, in a folder of the test's own."""
+    return functools.partial(write_robot, tmp_path)
 
 
 @pytest.fixture(scope="session")

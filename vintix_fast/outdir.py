@@ -7,7 +7,6 @@ do.  What else lies there is the command's.  Knows nothing about models or the s
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any, Generic, Self, TypeVar
 
 from vintix_fast.run_config import RunConfig
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
-from vintix_fast.service.files import check_writable, versions, write_json
+from vintix_fast.service.files import check_writable, read_json, versions, write_json
 from vintix_fast.world.kept_robot import FOLDER as ROBOT_DIR
 from vintix_fast.world.kept_robot import is_robot_record, keep_robot, robot_begun_with, robot_record
 from vintix_fast.world.robot import Robot, load_robot
 
 OPTIONS_FILE = "config.json"
+ANEW = "--overwrite begins the run anew"
 UNFINISHED = ("{}.tmp", ".{}.new-????????", ".{}.old-????????")
 """What a file or directory is called while it is written, and what it replaces; a killed process leaves it."""
 
@@ -102,7 +102,7 @@ class RunDirectory(Generic[Config]):
         """The robot that is asked for; of a run to resume the one that it was begun with."""
         begun_with = self._recorded_robot()
         if begun_with and self.config.resume:
-            same_words = self._read(OPTIONS_FILE, ("options",))["options"].get("robot_type") == word
+            same_words = self._read(OPTIONS_FILE, {"options": dict})["options"].get("robot_type") == word
             return robot_begun_with(begun_with, self.path, word, same_words)
         robot, folder = load_robot(word), self.path / ROBOT_DIR
         if folder.exists() and "file" in robot_record(robot) and "file" not in begun_with:
@@ -118,7 +118,7 @@ class RunDirectory(Generic[Config]):
                     f"--resume: {path} holds no run of `{config.command}` to go on with (no config.json with its "
                     "options); leave the option out to begin one"
                 )
-            found = self._read(OPTIONS_FILE, ("options",))
+            found = self._read(OPTIONS_FILE, {"options": dict})
             options, robot = found["options"], found.get("robot")
             if robot is not None and not is_robot_record(robot):
                 raise InputFileError(
@@ -206,7 +206,7 @@ class RunDirectory(Generic[Config]):
 
     def _recorded_robot(self) -> dict[str, Any]:
         """What ``config.json`` says of the run's robot; empty where it says nothing, as those of earlier versions."""
-        found = self._read(OPTIONS_FILE, ()).get("robot", {}) if self._holds_run() else {}
+        found = self._read(OPTIONS_FILE, {}).get("robot", {}) if self._holds_run() else {}
         return found if is_robot_record(found) else {}
 
     def _locked(self) -> int:
@@ -227,20 +227,14 @@ class RunDirectory(Generic[Config]):
     def _holds_run(self) -> bool:
         """Whether `begin` was here before; a checkpoint, or another tool's directory, may have a config.json too."""
         try:
-            found = self._read(OPTIONS_FILE, ("options",))
-            return isinstance(found["options"], dict) and found.get("command", "adapt") == self.config.command
+            found = self._read(OPTIONS_FILE, {"options": dict})
+            return found.get("command", "adapt") == self.config.command
         except InputFileError:
             return False
 
-    def _read(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-        """A JSON object of this directory that has at least ``keys``."""
-        try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or not set(keys) <= set(content):
-                raise ValueError(f"not a JSON object with {', '.join(keys)}")
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputFileError(f"{self.path / name} is broken ({error}); --overwrite begins the run anew") from error
-        return content
+    def _read(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
+        """A JSON object of this directory that has at least ``keys``, of these types."""
+        return read_json(self.path / name, ANEW, keys)
 
 
 def _beside(name: str, form: str) -> str:

@@ -13,9 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.config import AdaptConfig
-from vintix_fast.outdir import RunDirectory
-from vintix_fast.service.errors import InputFileError
+from vintix_fast.outdir import ANEW, RunDirectory
+from vintix_fast.service.errors import InputFileError, shown
 from vintix_fast.service.files import write_json, write_text
+
+_NUMBERS = (
+    *("accepted", "kept_share", "episodes", "env_steps", "total_env_steps", "failures", "mean_return"),
+    *("standard_error", "mean_length", "loss", "eval_return", "eval_standard_error", "eval_length"),
+    *("collect_seconds", "train_seconds"),
+)
+"""What is computed with of a row of metrics."""
+
+
+def checked_row(row: Any, where: object, remedy: str) -> dict[str, Any]:
+    """A row of metrics as it was read from ``where``; InputFileError where it has no loop, or a text for a number."""
+    if not isinstance(row, dict) or type(row.get("loop")) is not int:
+        raise InputFileError(f"{where} is broken (a row must have the number of its loop, got {shown(row)}); {remedy}")
+    for key in _NUMBERS:
+        if not isinstance(row.get(key), int | float | None):
+            raise InputFileError(f"{where} is broken ({key} must be a number, got {shown(row[key])}); {remedy}")
+    return row
 
 
 class Run(RunDirectory[AdaptConfig]):
@@ -65,14 +82,15 @@ class Run(RunDirectory[AdaptConfig]):
         """What the last finished loop left, or None before the first."""
         if not (self.path / "state.json").is_file():
             return None
-        state = self._read("state.json", ("loops_done", "rows", "best", "improver"))
-        best, rows = state["best"], state["rows"]
-        sound = isinstance(rows, list) and all(isinstance(row, dict) and _is_count(row.get("loop")) for row in rows)
-        sound = sound and isinstance(state["improver"], dict) and _is_count(state["loops_done"])
-        if best is not None:
-            sound = sound and isinstance(best, dict) and _is_count(best.get("loop")) and _is_number(best.get("return"))
-        if not sound:
-            raise InputFileError(f"{self.path / 'state.json'} is broken (wrong types); --overwrite begins the run anew")
+        keys = {"loops_done": int, "rows": list, "best": dict | None, "improver": dict}
+        state, path = self._read("state.json", keys), self.path / "state.json"
+        for row in state["rows"]:
+            checked_row(row, path, ANEW)
+        best = state["best"]
+        if best is not None and not (isinstance(best.get("return"), float) and best.get("loop") in range(10**6)):
+            raise InputFileError(f"{path} is broken (best must have loop and return, got {shown(best)}); {ANEW}")
+        if state["loops_done"] < 0:
+            raise InputFileError(f"{path} is broken (loops_done is {state['loops_done']}); {ANEW}")
         return state
 
     # -- where things are --------------------------------------------------------------------------------------------
@@ -115,7 +133,9 @@ class Run(RunDirectory[AdaptConfig]):
         file = self.collection_file(collection)
         if not (file.is_file() and self.trajectories(collection).is_file()):
             return None
-        return self._read(str(file.relative_to(self.path)), ("collection",))
+        found = self._read(str(file.relative_to(self.path)), {"collection": dict})
+        checked_row({"loop": 0} | found["collection"], file, ANEW)
+        return found
 
     @property
     def best_return(self) -> float:
@@ -159,14 +179,6 @@ class Run(RunDirectory[AdaptConfig]):
     def total(self, key: str) -> float:
         """Sum of a number over all finished loops."""
         return sum(row.get(key, 0) or 0 for row in self.rows)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_checkpoint(path: Path) -> bool:

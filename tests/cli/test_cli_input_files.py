@@ -46,15 +46,15 @@ CHECKPOINTS = {
     ),
     "truncated": (
         lambda d: os.truncate(d / "checkpoint/model.pth", 100_000),
-        ["model.pth is truncated or damaged", "again"],
+        ["model.pth is broken (truncated or damaged", "again"],
     ),
     "a-pickled-call": (
         lambda d: torch.save({"x": Bomb()}, d / "checkpoint/model.pth"),
-        ["model.pth holds something other than tensors", "torch.save(model.state_dict()"],
+        ["model.pth is broken (holds something other than tensors", "torch.save(model.state_dict()"],
     ),
     "a-bare-pickle": (
         lambda d: (d / "checkpoint/model.pth").write_bytes(pickle.dumps(Bomb())),
-        ["model.pth is truncated or damaged"],
+        ["model.pth is broken (truncated or damaged"],
     ),
     "no-statistics": (edit_tasks(lambda info: info.pop("obs_mean")), ["metadata.json", "missing key(s): obs_mean"]),
     "statistics-of-another-size": (
@@ -118,7 +118,7 @@ def test_broken_robot_files_are_refused(refuse, tmp_path, option, content, text)
         (None, "No such file"),
         ("{", "Expecting property name"),
         ("[]", "must be a JSON object"),
-        ('{"obs_mean": [0]}', "no 'obs_std'"),
+        ('{"obs_mean": [0]}', "lacks obs_std"),
         (json.dumps({"obs_mean": [0.0], "obs_std": [1.0]}), "obs_mean has 1 entries, expected 33"),
         (
             json.dumps({"obs_mean": [0.0] * OBSERVATIONS, "obs_std": [1.0] * (OBSERVATIONS - 1) + [0.0]}),

@@ -2,6 +2,8 @@
 
 import ctypes
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +39,21 @@ def test_inspect_reports_the_bundled_checkpoint():
     assert "  go1_locomotion: 239961\n" in result.stdout
     facts = last_json(invoke("inspect", BUILTIN_CHECKPOINT, "--json"))
     assert facts["sound"] is True and facts["config"]["token_order"] == "action-reward-observation"
+
+
+def test_a_reader_that_has_enough_is_no_failure():
+    """As `head`: of a table, of JSON, and of what Python writes at its end."""
+    run = [sys.executable, "-c", "from vintix_fast.cli import main; main()"]
+    closed, pipe = os.pipe()
+    os.close(closed)
+    started = [
+        subprocess.Popen([*run, *words.split()], stdout=pipe, stderr=subprocess.PIPE, encoding="utf-8")
+        for words in ("models", "models --json", "options")
+    ]
+    os.close(pipe)
+    for process in started:
+        said = process.communicate()[1]
+        assert process.returncode == 0 and "roken" not in said and "Traceback" not in said
 
 
 def test_models_lists_what_pretrained_path_takes():

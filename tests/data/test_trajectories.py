@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from fakes import ACTIONS, OBSERVATIONS
+from written_files import foreign_file, numbered_rows, write_group
 
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import History, read_trajectories
@@ -13,35 +14,6 @@ from vintix_fast.data.schema import EXTRA_FIELDS, FIELDS, REQUIRED_FIELDS
 from vintix_fast.service.errors import InputFileError
 
 FIELD_LIST = [(name, shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
-
-
-def numbered_rows(first: int, count: int) -> dict[str, np.ndarray]:
-    """The required fields for transitions first, first + 1, ...: every value tells its transition's number."""
-    numbers = np.arange(first, first + count)
-    return {
-        name: np.broadcast_to(numbers.reshape(-1, *[1] * len(shape)), (count, *shape)).astype(dtype)
-        for name, (shape, dtype) in REQUIRED_FIELDS.items()
-    }
-
-
-def write_group(file: h5py.File, first: int, count: int, *, surplus: int = 0, name: str | None = None, **changes):
-    rows = numbered_rows(first, count)
-    if surplus:
-        for field in ("proprio_observation", "step_num"):
-            rows[field] = np.concatenate([rows[field], np.full_like(rows[field][:surplus], -1)])
-    group = file.create_group(name or f"{first}-{first + count - 1}")
-    for field, values in (rows | changes).items():
-        if values is not None:
-            group[field] = values
-
-
-def foreign_file(path: Path, counts, **options) -> Path:
-    with h5py.File(path, "w") as file:
-        first = 0
-        for count in counts:
-            write_group(file, first, count, **options)
-            first += count
-    return path
 
 
 def collect(path: Path, lengths, *, close=True, flush_every=10, block_len=16, attributes=None) -> Path:
@@ -262,14 +234,14 @@ def test_not_hdf5(tmp_path):
 
 def test_numbers_of_a_wrong_type(tmp_path):
     path = foreign_file(tmp_path / "t.h5", [5], reward=np.array([b"much"] * 5))
-    with pytest.raises(InputFileError, match=r"t\.h5: not an HDF5 file, or a truncated or damaged one"):
+    with pytest.raises(InputFileError, match=r"t\.h5: '0-4/reward' holds \|S4, not numbers"):
         read_trajectories(path)
     path = collect(tmp_path / "streams.h5", [5, 6])
-    for name, broken in (("stream_length", [5.5, 5.5]), ("stream_env", ["a", "b"])):
+    for name, broken in (("stream_length", [5.5, 5.5]), ("stream_env", ["a", "b"]), ("stream_env", [0, -1])):
         with h5py.File(path, "r+") as file:
             whole = file.attrs[name]
             file.attrs[name] = broken
-        with pytest.raises(InputFileError, match=r"streams\.h5"):
+        with pytest.raises(InputFileError, match=rf"streams\.h5: attribute {name} is .*, not a list of counts"):
             read_trajectories(path)
         with h5py.File(path, "r+") as file:
             file.attrs[name] = whole

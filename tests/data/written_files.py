@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from vintix_fast._core import TrajectoryWriter
-from vintix_fast.data.schema import FIELDS
+from vintix_fast.data.schema import FIELDS, REQUIRED_FIELDS
 
 FIELD_LIST = [(name, shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
 IN_CHILDREN = "import signal, time\nimport pytest\nfrom written_files import *\n"
@@ -62,3 +62,32 @@ def in_child(code: str, *arguments, **options) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
     command = [sys.executable, "-c", IN_CHILDREN + code, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, **options)
+
+
+def numbered_rows(first: int, count: int) -> dict[str, np.ndarray]:
+    """The required fields for transitions first, first + 1, ...: every value tells its transition's number."""
+    numbers = np.arange(first, first + count)
+    return {
+        name: np.broadcast_to(numbers.reshape(-1, *[1] * len(shape)), (count, *shape)).astype(dtype)
+        for name, (shape, dtype) in REQUIRED_FIELDS.items()
+    }
+
+
+def write_group(file: h5py.File, first: int, count: int, *, surplus: int = 0, name: str | None = None, **changes):
+    rows = numbered_rows(first, count)
+    if surplus:
+        for field in ("proprio_observation", "step_num"):
+            rows[field] = np.concatenate([rows[field], np.full_like(rows[field][:surplus], -1)])
+    group = file.create_group(name or f"{first}-{first + count - 1}")
+    for field, values in (rows | changes).items():
+        if values is not None:
+            group[field] = values
+
+
+def foreign_file(path: Path, counts, **options) -> Path:
+    with h5py.File(path, "w") as file:
+        first = 0
+        for count in counts:
+            write_group(file, first, count, **options)
+            first += count
+    return path

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,28 @@ def config(change):
     return lambda directory: edit_json(directory / "config.json", change)
 
 
+def flip_a_bit(directory):
+    """Of one weight's exponent: torch loads it as another number."""
+    path = directory / "model.pth"
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        part = max(archive.infolist(), key=lambda part: part.file_size)
+    names = int.from_bytes(content[part.header_offset + 26 :][:2], "little")
+    extra = int.from_bytes(content[part.header_offset + 28 :][:2], "little")
+    content[part.header_offset + 30 + names + extra + 3] ^= 0x40
+    path.write_bytes(content)
+
+
+def bomb(directory):
+    """80 MB of zeros in a file of 80 KB."""
+    path = directory / "model.pth"
+    with zipfile.ZipFile(path) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, bytes(80 * 2**20) if name.endswith("/data/0") else content)
+
+
 BREAKAGES = {
     "no-metadata": (lambda d: (d / "metadata.json").unlink(), r"lacks metadata\.json"),
     "no-files": (lambda d: [p.unlink() for p in d.iterdir()], "lacks model.pth, metadata.json, config.json"),
@@ -167,9 +190,15 @@ BREAKAGES = {
     "most-of-a-model": (truncate(0.99), "model.pth .*(truncated|damaged)"),
     "empty-model": (truncate(0), "model.pth .*(truncated|damaged)"),
     "text-as-model": (lambda d: (d / "model.pth").write_text("hello world"), "model.pth .*damaged"),
-    "broken-json": (lambda d: (d / "config.json").write_text('{"a": '), "config.json is not valid JSON"),
-    "binary-json": (lambda d: (d / "metadata.json").write_bytes(b"\xff\xfe\x00"), "metadata.json is not valid JSON"),
-    "json-list": (lambda d: (d / "config.json").write_text("[]"), "config.json: expected a JSON object"),
+    "broken-json": (lambda d: (d / "config.json").write_text('{"a": '), r"config.json is broken \(not valid JSON"),
+    "binary-json": (
+        lambda d: (d / "metadata.json").write_bytes(b"\xff\xfe\x00"),
+        r"metadata.json is broken \(not UTF-8 text",
+    ),
+    "json-list": (
+        lambda d: (d / "config.json").write_text("[]"),
+        r"config.json is broken \(must hold an object, not \[\]\)",
+    ),
     "no-tasks": (lambda d: (d / "metadata.json").write_text("{}"), "at least one task"),
     "missing-tensor": (state(lambda s: s.pop("transformer.ln_f.weight")), "lacks transformer.ln_f.weight"),
     "extra-tensor": (state(lambda s: s.update(foo=torch.ones(1))), "has unexpected foo"),
@@ -189,6 +218,27 @@ BREAKAGES = {
     "reserved-group": (metadata(lambda m: m["go2_walking_ad"].update(group_name="keys")), "'keys' is reserved"),
     "missing-key": (config(lambda c: c.pop("transformer_heads")), "config.json: missing .*transformer_heads"),
     "huge-model": (config(lambda c: c.update(intermediate_size=10**13)), "does not fit config.json"),
+    "flipped-bit": (flip_a_bit, "model.pth is broken .*part .*/data/.*CRC-32"),
+    "bomb": (bomb, "model.pth is broken .*would unpack to 8"),
+    "views": (state(lambda s: s.update(w=torch.zeros(1).expand(10**5, 10**5))), "whose tensors would take 4"),
+    "huge-weight": (
+        state(lambda s: s["transformer.ln_f.weight"][0].fill_(-2e6)),
+        "transformer.ln_f.weight holds 2e.06, and no robot's weights exceed 1e.06",
+    ),
+    "huge-statistic": (
+        metadata(lambda m: m["go2_walking_ad"]["obs_std"].__setitem__(32, 1e7)),
+        r"'go2_walking_ad': obs_std\[32\] must be .* no larger than 1e.06, got 10000000.0",
+    ),
+    "integer-beyond-floats": (
+        config(lambda c: c.update(attn_dropout=10**400)),
+        "attn_dropout is 1000.* beyond 64 bits",
+    ),
+    "sizes-beyond-integers": (config(lambda c: c.update(intermediate_size=2**62)), "config.json: its sizes are beyond"),
+    "huge-depth": (
+        config(lambda c: c.update(transformer_depth=10**9)),
+        "transformer_depth is 1000000000, but .* has 2",
+    ),
+    "group-training": (metadata(lambda m: m["go2_walking_ad"].update(group_name="training")), "'training' is reserved"),
     "bad-order": (config(lambda c: c.update(token_order="reward-first")), "token_order .*reward-first"),
 }
 

@@ -174,7 +174,7 @@ SPOILT = {
     "nan": (spoil_nan, r"b\.h5: holds NaN or infinity"),
     "infinity": (spoil_infinity, r"b\.h5: holds NaN or infinity"),
     "nan-in-what-is-learnt": (spoil_experts_action, r"b\.h5: holds NaN or infinity"),
-    "broken-json": (spoil_description, r"b\.json is not valid JSON"),
+    "broken-json": (spoil_description, r"b\.json is broken \(not valid JSON"),
     "no-task": (spoil_task, r"b\.h5: neither b\.json nor its attributes"),
 }
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from vintix_fast.data.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS, required_fields
+from vintix_fast.data.stored import NUMBERS, check_stored, entry, whole_numbers
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.layout import QUADRUPED, ObservationLayout
 
@@ -74,7 +75,8 @@ class Trajectories:
 class _Block:
     """A group and how many of its transitions count."""
 
-    group: h5py.Group
+    group: str
+    datasets: dict[str, h5py.Dataset]
     length: int
 
 
@@ -93,6 +95,11 @@ def read_trajectories(path: str | PathLike[str]) -> Trajectories:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, path)
+    except BlockingIOError:
+        raise InputFileError(
+            f"{path}: another program has it open for writing, and holds a lock on it. Close it there, or wait for its "
+            "end; where nobody writes to it, set HDF5_USE_FILE_LOCKING=FALSE."
+        ) from None
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # depending on what is damaged
         raise InputFileError(
             f"{path}: not an HDF5 file, or a truncated or damaged one ({error}). Collect it again, or copy it again "
@@ -118,7 +125,8 @@ def _read(file: h5py.File, path: Path) -> Trajectories:
     if not len(file) and not any(name in file.attrs for name in _WRITER_ATTRIBUTES):
         raise InputFileError(f"{path}: holds no groups of transitions. Is it the right file?")
     staged = all(_STAGING_NAME.fullmatch(name) for name in file)
-    histories = _read_staged(file, path) if staged else _read_final(file, path)
+    with np.errstate(all="ignore"):  # of numbers beyond float32: whoever uses them sees that they are infinite
+        histories = _read_staged(file, path) if staged else _read_final(file, path)
     if not histories:
         raise InputFileError(f"{path}: holds no transitions: its collection ended too early. Collect it again.")
     return Trajectories(
@@ -140,13 +148,14 @@ def _read_final(file: h5py.File, path: Path) -> list[History]:
                 f"{path}: {what} before group {name!r}: transition {expected_first} should come next. Collect it again."
             )
         expected_first = last + 1
-        blocks.append(_Block(file[name], _group_length(file[name], last - first + 1, path)))
+        datasets = _datasets(file[name], path)
+        blocks.append(_Block(name, datasets, _group_length(name, datasets, last - first + 1, path)))
     data = _concatenate(blocks, path)
 
     total = len(data["action"])
     if "stream_env" not in file.attrs or "stream_length" not in file.attrs:
         return [_history(data, 0, total, env=0)]
-    envs, lengths = (np.atleast_1d(file.attrs[name]).tolist() for name in ("stream_env", "stream_length"))
+    envs, lengths = (whole_numbers(file, name, path) for name in ("stream_env", "stream_length"))
     if len(envs) != len(lengths) or sum(lengths) != total or min(lengths, default=1) < 1:
         raise InputFileError(
             f"{path}: its attributes stream_env and stream_length tell of {len(envs)} environments and {sum(lengths)} "
@@ -159,7 +168,7 @@ def _read_final(file: h5py.File, path: Path) -> list[History]:
 def _numbered_groups(file: h5py.File, path: Path) -> Iterator[tuple[int, int, str]]:
     for name in file:
         match = _FINAL_NAME.fullmatch(name)
-        if match is None or not isinstance(file[name], h5py.Group):
+        if match is None or not isinstance(entry(file, name, path), h5py.Group):
             raise InputFileError(
                 f"{path}: {name!r} at its top level is not a group of transitions named <first>-<last>. "
                 f"If the rest of the file is good, delete that entry (`del h5py.File(path, 'r+')[{name!r}]`)."
@@ -167,21 +176,20 @@ def _numbered_groups(file: h5py.File, path: Path) -> Iterator[tuple[int, int, st
         yield int(match[1]), int(match[2]), name
 
 
-def _group_length(group: h5py.Group, named_length: int, path: Path) -> int:
+def _group_length(group: str, datasets: dict[str, h5py.Dataset], named_length: int, path: Path) -> int:
     """Transitions in a group, counted by its actions; there may be one more observation and step number."""
-    lengths = {name: len(_dataset(group, name, path)) for name in REQUIRED_FIELDS}
+    lengths = {name: len(datasets[name]) for name in REQUIRED_FIELDS}
     length = lengths["action"]
     surplus = lengths["proprio_observation"] - length
     alike = lengths["reward"] == length and lengths["step_num"] in (length, length + surplus)
     if not alike or surplus not in (0, 1):
         raise InputFileError(
-            f"{path}: the datasets of group {_name(group)!r} differ in length: {lengths} (only proprio_observation and "
+            f"{path}: the datasets of group {group!r} differ in length: {lengths} (only proprio_observation and "
             "step_num may have one more than action). Collect it again."
         )
     if named_length not in (length, length + surplus):
         raise InputFileError(
-            f"{path}: group {_name(group)!r} holds {length} transitions, its name promises {named_length}. "
-            "Collect it again."
+            f"{path}: group {group!r} holds {length} transitions, its name promises {named_length}. Collect it again."
         )
     return length
 
@@ -191,21 +199,21 @@ def _read_staged(file: h5py.File, path: Path) -> list[History]:
     groups: dict[int, dict[int, h5py.Group]] = {}
     for name in file:
         _, env, _, block = name.split("_")
-        groups.setdefault(int(env), {})[int(block)] = file[name]
-    flushed = np.atleast_1d(file.attrs.get("stream_length", []))  # [num_envs]
+        groups.setdefault(int(env), {})[int(block)] = entry(file, name, path)
+    flushed = whole_numbers(file, "stream_length", path)  # [num_envs]
     histories = []
     for env in sorted(groups):
-        missing = int(flushed[env]) if env < len(flushed) else 0
+        missing = flushed[env] if env < len(flushed) else 0
         blocks = []
         for block in sorted(groups[env]):
-            group = groups[env][block]
+            datasets = _datasets(groups[env][block], path)
             # A flush that was cut short may have lengthened some datasets already.
-            length = min([missing, *(len(_dataset(group, name, path)) for name in REQUIRED_FIELDS)])
-            blocks.append(_Block(group, length))
+            length = min([missing, *(len(datasets[name]) for name in REQUIRED_FIELDS)])
+            blocks.append(_Block(groups[env][block].name.lstrip("/"), datasets, length))
             missing -= length
         if missing > 0:
             raise InputFileError(
-                f"{path}: environment {env} lacks {missing} of {int(flushed[env])} transitions that had been saved. "
+                f"{path}: environment {env} lacks {missing} of {flushed[env]} transitions that had been saved. "
                 "Collect it again."
             )
         blocks = [block for block in blocks if block.length > 0]
@@ -219,32 +227,39 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
     """The blocks' transitions one after another: the required fields, and the extras that every block has."""
     total = sum(block.length for block in blocks)
     data = {}
-    joints = _dataset(blocks[0].group, "action", path).shape[1:]
+    extras = [name for name in blocks[0].datasets if name not in REQUIRED_FIELDS and _is_extra(name, blocks)]
+    # Before there is memory for them.
+    check_stored([(b.datasets[name], b.length) for b in blocks for name in (*REQUIRED_FIELDS, *extras)], path)
+    joints = blocks[0].datasets["action"].shape[1:]
     layout = ObservationLayout(*joints) if len(joints) == 1 else QUADRUPED
     for name, (shape, dtype) in required_fields(layout).items():
         for block in blocks:
-            if _dataset(block.group, name, path).shape[1:] != shape:
+            if block.datasets[name].shape[1:] != shape:
                 raise ShapeError(
-                    f"{path}: dataset {name!r} of group {_name(block.group)!r} has shape "
-                    f"{block.group[name].shape}, expected {('n', *shape)}. Was it collected with another task?"
+                    f"{path}: dataset {name!r} of group {block.group!r} has shape "
+                    f"{block.datasets[name].shape}, expected {('n', *shape)}. Was it collected with another task?"
                 )
         data[name] = _fill(np.empty((total, *shape), dtype), name, blocks)
-    for name, first in blocks[0].group.items():
-        if name not in (*REQUIRED_FIELDS, *RETIRED_FIELDS) and all(_has_extra(block, name, first) for block in blocks):
-            data[name] = _fill(np.empty((total, *first.shape[1:]), first.dtype), name, blocks)
+    for name in extras:
+        first = blocks[0].datasets[name]
+        data[name] = _fill(np.empty((total, *first.shape[1:]), first.dtype), name, blocks)
     if DEMONSTRATOR in data:
         data.setdefault("mean_action", data.pop(DEMONSTRATOR))
     return data
 
 
-def _has_extra(block: _Block, name: str, like: h5py.Dataset) -> bool:
-    dataset = block.group.get(name)
-    return (
-        isinstance(dataset, h5py.Dataset)
-        and dataset.ndim > 0
+def _is_extra(name: str, blocks: list[_Block]) -> bool:
+    """Whether every block has the dataset, of one shape and type of number, and long enough."""
+    datasets = [block.datasets.get(name) for block in blocks]
+    like = datasets[0]
+    return all(
+        dataset is not None
+        and like is not None
+        and dataset.dtype.kind in NUMBERS
         and len(dataset) >= block.length
         and dataset.shape[1:] == like.shape[1:]
         and dataset.dtype == like.dtype
+        for block, dataset in zip(blocks, datasets, strict=True)
     )
 
 
@@ -252,19 +267,22 @@ def _fill(target: np.ndarray, name: str, blocks: list[_Block]) -> np.ndarray:
     start = 0
     for block in blocks:
         if block.length > 0:
-            target[start : start + block.length] = block.group[name][: block.length]
+            target[start : start + block.length] = block.datasets[name][: block.length]
         start += block.length
     return target
 
 
-def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
-    dataset = group.get(name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim == 0:
-        raise InputFileError(
-            f"{path}: group {_name(group)!r} has no dataset {name!r}; it needs {', '.join(REQUIRED_FIELDS)}. "
-            "Was it written for another kind of model?"
-        )
-    return dataset
+def _datasets(group: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
+    """A group's datasets with rows, among them all required ones; not the retired."""
+    found = {name: entry(group, name, path) for name in group if name not in RETIRED_FIELDS}
+    found = {name: dataset for name, dataset in found.items() if isinstance(dataset, h5py.Dataset) and dataset.ndim > 0}
+    for name in REQUIRED_FIELDS:
+        if name not in found:
+            raise InputFileError(
+                f"{path}: group {group.name.lstrip('/')!r} has no dataset {name!r}; it needs "
+                f"{', '.join(REQUIRED_FIELDS)}. Was it written for another kind of model?"
+            )
+    return found
 
 
 def _history(data: dict[str, np.ndarray], start: int, stop: int, env: int) -> History:
@@ -277,10 +295,6 @@ def _history(data: dict[str, np.ndarray], start: int, stop: int, env: int) -> Hi
         extras=part,
         env=int(env),
     )
-
-
-def _name(group: h5py.Group) -> str:
-    return group.name.lstrip("/")
 
 
 def _plain(value: Any) -> Any:

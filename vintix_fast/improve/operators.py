@@ -22,6 +22,7 @@ from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
 from vintix_fast.improve.critic import Critic
 from vintix_fast.improve.transitions import transitions
+from vintix_fast.service.errors import InputFileError
 from vintix_fast.service.upload import upload
 
 OnStep = Callable[[int, float], None]
@@ -144,7 +145,10 @@ class CriticImprover(Improver):
         return {"step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step = float(state.get("step", self.step))
+        step = state.get("step", self.step)
+        if not isinstance(step, int | float):
+            raise InputFileError(f"state.json is broken (the improvement step is {step!r}); --overwrite begins anew")
+        self.step = float(step)
 
 
 CHUNK = 8192

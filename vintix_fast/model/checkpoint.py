@@ -6,10 +6,11 @@ are the modules'.  Files may come from strangers: nothing in them is ever execut
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import math
 import os
-import pickle
 import shutil
 import tempfile
 import zipfile
@@ -20,14 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vintix_fast.model.config import TOKEN_ORDERS, ModelConfig, TaskInfo
+from vintix_fast.model.config import LARGEST, TOKEN_ORDERS, ModelConfig, TaskInfo
 from vintix_fast.model.inferred import complete_tasks, without_prefixes
 from vintix_fast.model.vintix import Vintix
+from vintix_fast.service.archive import load_archive
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
+from vintix_fast.service.files import most_bytes, read_json
 
 MODEL_FILE, METADATA_FILE, CONFIG_FILE = "model.pth", "metadata.json", "config.json"
 FILES = (MODEL_FILE, METADATA_FILE, CONFIG_FILE)
 _NAMES_SHOWN = 4
+_RESTORE = "restore it from the original"
 
 
 def load_checkpoint(
@@ -67,13 +71,8 @@ def load_checkpoint(
     tasks, completed = _read_tasks(directory / METADATA_FILE, state)
     if renamed or completed:
         say(f"Checkpoint {directory}: inferred from its tensors: {'; '.join(renamed + completed)}")
-    try:
-        # Shapes first, on the meta device: a wrong size in a JSON file must not allocate anything.
-        with torch.device("meta"):
-            expected = {name: value.shape for name, value in Vintix(config, tasks).state_dict().items()}
-    except InputFileError as error:
-        raise InputFileError(f"{directory / METADATA_FILE}: {error}") from None
-    _check_names(directory / MODEL_FILE, state, expected)
+    _check_names(directory / MODEL_FILE, state, _expected_shapes(directory, config, tasks, state))
+    state = _sound_values(directory / MODEL_FILE, state)
     with torch.random.fork_rng(devices=[]):  # random initial values are overwritten; leave the caller's seed alone
         model = Vintix(config, tasks)
     model.load_state_dict(state)
@@ -171,18 +170,9 @@ def _sync(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin files with a byte order mark
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise InputFileError(f"{path} is not valid JSON ({error}); restore it from the original") from None
-    except OSError as error:
-        raise InputFileError(f"cannot read {path}: {error.strerror}") from None
-
-
 def _read_config(path: Path, token_order: str | None) -> ModelConfig:
-    data = _read_json(path)
-    if token_order is not None and isinstance(data, dict):
+    data = read_json(path, _RESTORE)
+    if token_order is not None:
         data = {**data, "token_order": token_order}
     try:
         return ModelConfig.from_dict(data)
@@ -191,8 +181,8 @@ def _read_config(path: Path, token_order: str | None) -> ModelConfig:
 
 
 def _read_tasks(path: Path, state: dict[str, Tensor]) -> tuple[dict[str, TaskInfo], list[str]]:
-    data = _read_json(path)
-    if not isinstance(data, dict) or not data:
+    data = read_json(path, _RESTORE)
+    if not data:
         raise InputFileError(f"{path} must hold an object with at least one task; it belongs to the trained model")
     data, completed = complete_tasks(data, state)
     tasks = {}
@@ -205,29 +195,65 @@ def _read_tasks(path: Path, state: dict[str, Tensor]) -> tuple[dict[str, TaskInf
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of ``model.pth`` in float32 on the CPU, and what was done to their names, in words."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputFileError(
-            f"{path} holds something other than tensors, or is damaged; it was not loaded, because reading such a file "
-            "can run code in it. Save it as a plain state dict: torch.save(model.state_dict(), ...)"
-        ) from None
-    except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, ValueError, KeyError, ...
-        raise InputFileError(f"{path} is truncated or damaged ({cause(error)}); copy or download it again") from None
+    """The tensors of ``model.pth`` as they are there, on the CPU, and what was done to their names, in words."""
+    state = load_archive(path, remedy="copy it again, or save it anew: torch.save(model.state_dict(), ...)")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise InputFileError(f"{path} must hold a state dict (tensor names to tensors), got {type(state).__name__}")
-    tensors = {}
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
             raise InputFileError(f"{path}: {name} is not a dense floating-point tensor; save model.state_dict() only")
-        tensors[name] = value.float()
-        if not torch.isfinite(tensors[name]).all():
-            raise InputFileError(f"{path}: {name} holds NaN or infinity; the training diverged, use an earlier file")
+    # Tensors may share memory, or be views that repeat a few numbers.
+    total = 4 * sum(value.numel() for value in state.values())
+    if total > most_bytes(path):
+        raise InputFileError(
+            f"{path}: a file of {path.stat().st_size} bytes whose tensors would take {total}; {_RESTORE}"
+        )
     try:
-        return without_prefixes(tensors)
+        return without_prefixes(state)
     except InputFileError as error:
         raise InputFileError(f"{path}: {error}") from None
+
+
+def _expected_shapes(
+    directory: Path, config: ModelConfig, tasks: dict[str, TaskInfo], state: dict[str, Tensor]
+) -> dict[str, torch.Size]:
+    """The shapes of the model's tensors.  Nothing is allocated, and no layer built that ``model.pth`` lacks."""
+    layers = len(
+        {name.split(".")[2] for name in state if name.startswith("transformer.blocks.") and name.count(".") > 2}
+    )
+    if layers and config.transformer_depth != layers:
+        raise InputFileError(
+            f"{directory / CONFIG_FILE}: transformer_depth is {config.transformer_depth}, but {directory / MODEL_FILE} "
+            f"has {layers} layers; they must come from the same save"
+        )
+    try:
+        with torch.device("meta"):
+            model = Vintix(dataclasses.replace(config, transformer_depth=1), tasks)
+    except InputFileError as error:
+        raise InputFileError(f"{directory / METADATA_FILE}: {error}") from None
+    except (RuntimeError, OverflowError, TypeError) as error:  # products of sizes beyond 64 bits
+        raise InputFileError(f"{directory / CONFIG_FILE}: its sizes are beyond any model's ({cause(error)})") from None
+    shapes = {}
+    for name, value in model.state_dict().items():
+        first, of_layer, last = name.partition("transformer.blocks.0.")
+        for layer in range(max(layers, 1) if of_layer else 1):
+            shapes[f"transformer.blocks.{layer}.{last}" if of_layer else first] = value.shape
+    return shapes
+
+
+def _sound_values(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32; raises InputFileError where a value is none that a training gives."""
+    tensors = {name: value.float() for name, value in state.items()}
+    for name, value in tensors.items():
+        largest = float(value.abs().max()) if value.numel() else 0.0
+        if not math.isfinite(largest):
+            raise InputFileError(f"{path}: {name} holds NaN or infinity; the training diverged, use an earlier file")
+        if largest > LARGEST:
+            raise InputFileError(
+                f"{path}: {name} holds {largest:.3g}, and no robot's weights exceed {LARGEST:g}; it is damaged, or the "
+                "training diverged: use an earlier file"
+            )
+    return tensors
 
 
 def _check_names(path: Path, state: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:

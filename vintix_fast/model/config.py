@@ -7,12 +7,11 @@ about tensors, or about robots: dimensions are whatever the file says.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vintix_fast.service.errors import InputFileError
+from vintix_fast.service.errors import InputFileError, shown
 
 OWNER_TOKEN_ORDER = "action-reward-observation"
 UPSTREAM_TOKEN_ORDER = "observation-action-reward"
@@ -21,6 +20,9 @@ NORM_CLASSES = ("LayerNorm", "RMSNorm")
 MLP_CLASSES = ("GptNeoxMLP", "LLaMAMLP")
 DEFAULT_GROUP = "quadruped_locomotion"
 STATISTICS = ("obs_mean", "obs_std", "acs_mean", "acs_std")
+
+LARGEST = 1e6
+"""No robot's statistics, in their own units, and no trained weights come near it; damaged ones do."""
 
 # These do not change what the model computes in eval mode, so a file may leave them out; token_order is our own key.
 _OPTIONAL_KEYS = {"attn_dropout", "residual_dropout", "token_order"}
@@ -111,7 +113,8 @@ class TaskInfo:
     observation's and action's own units.  ``reward_scale`` multiplies the previous reward before it is encoded.
 
     Raises:
-        InputFileError: a statistic has the wrong length, is not finite, or a standard deviation is negative.
+        InputFileError: a statistic has the wrong length, is not finite or beyond `LARGEST`, or a standard deviation is
+            negative.
     """
 
     observation_dim: int
@@ -130,13 +133,12 @@ class TaskInfo:
         for key in STATISTICS:
             length = self.observation_dim if key.startswith("obs") else self.action_dim
             object.__setattr__(self, key, _statistics(key, getattr(self, key), length))
-        if not _is_finite_number(self.reward_scale):
-            raise InputFileError(f"reward_scale must be a finite number, got {self.reward_scale!r}")
+        _check_size("reward_scale", self.reward_scale)
         if self.action_type != "continuous":
-            raise InputFileError(f"action_type must be 'continuous', got {self.action_type!r}")
+            raise InputFileError(f"action_type must be 'continuous', got {shown(self.action_type)}")
         # The name becomes part of tensor names, where a dot separates levels.
         if not isinstance(self.group_name, str) or not self.group_name or "." in self.group_name:
-            raise InputFileError(f"group_name must be a non-empty name without dots, got {self.group_name!r}")
+            raise InputFileError(f"group_name must be a non-empty name without dots, got {shown(self.group_name)}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaskInfo:
@@ -152,7 +154,7 @@ class TaskInfo:
         shape = data["observation_shape"]
         proprio = shape.get("proprio") if isinstance(shape, Mapping) and len(shape) == 1 else None
         if not isinstance(proprio, (list, tuple)) or len(proprio) != 1:
-            raise InputFileError(f'observation_shape must look like {{"proprio": [33]}}, got {shape!r}')
+            raise InputFileError(f'observation_shape must look like {{"proprio": [33]}}, got {shown(shape)}')
         return cls(
             observation_dim=proprio[0],
             group_name=data.get("group_name") or DEFAULT_GROUP,
@@ -167,20 +169,27 @@ class TaskInfo:
         return entry | {name: list(getattr(self, name)) for name in STATISTICS}
 
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, most: float) -> bool:
+    """Whether it is a number of at most this size, either way; NaN is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Check a statistic."""
+    if not _is_number(value, LARGEST):
+        raise InputFileError(f"{key} must be a finite number, no larger than {LARGEST:g}, got {shown(value)}")
 
 
 def _check_value(key: str, kind: str, value: Any) -> None:
     """Check one hyper-parameter by the annotation of its field."""
     if kind == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputFileError(f"{key} must be a positive integer, got {value!r}")
-    if kind == "float" and not (_is_finite_number(value) and 0 <= value < 1):
-        raise InputFileError(f"{key} must be a probability in [0, 1), got {value!r}")
+        raise InputFileError(f"{key} must be a positive integer, got {shown(value)}")
+    if kind == "float" and not (_is_number(value, 1) and 0 <= value < 1):
+        raise InputFileError(f"{key} must be a probability in [0, 1), got {shown(value)}")
     if kind == "bool" and not isinstance(value, bool):
-        raise InputFileError(f"{key} must be true or false, got {value!r}")
+        raise InputFileError(f"{key} must be true or false, got {shown(value)}")
     if kind == "str" and value not in _CHOICES[key]:
-        raise InputFileError(f"{key} must be one of {', '.join(_CHOICES[key])}; got {value!r}")
+        raise InputFileError(f"{key} must be one of {', '.join(_CHOICES[key])}; got {shown(value)}")
 
 
 def _statistics(key: str, values: Any, length: int) -> tuple[float, ...]:
@@ -189,8 +198,7 @@ def _statistics(key: str, values: Any, length: int) -> tuple[float, ...]:
     if len(values) != length:
         raise InputFileError(f"{key} has {len(values)} entries, expected {length}")
     for index, value in enumerate(values):
-        if not _is_finite_number(value):
-            raise InputFileError(f"{key}[{index}] must be a finite number, got {value!r}")
+        _check_size(f"{key}[{index}]", value)
         if key.endswith("_std") and value < 0:
             raise InputFileError(f"{key}[{index}] is a standard deviation and cannot be negative, got {value!r}")
     return tuple(float(value) for value in values)

@@ -6,7 +6,6 @@ Decides what that group starts from, and says so in words.  Knows nothing about 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from vintix_fast.model import TaskInfo, Vintix, add_group
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.service.files import read_json
 from vintix_fast.world.joint_map import JointMap
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.robot import Robot, find_task, joint_signs
@@ -154,17 +154,13 @@ def _own_group(model: Vintix, existing: str | None, robot: Robot, source: str, j
 
 def _set_statistics(model: Vintix, task_name: str, path: Path) -> None:
     """Replace a task's observation statistics by those of a JSON file."""
+    size = model.tasks[task_name].observation_dim
+    remedy = f"it must be a JSON object with obs_mean and obs_std, {size} numbers each"
+    given = read_json(path, remedy, {"obs_mean": list, "obs_std": list}, "--obs-stats")
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-        info = dataclasses.replace(
-            model.tasks[task_name], obs_mean=tuple(given["obs_mean"]), obs_std=tuple(given["obs_std"])
-        )
-    except (OSError, ValueError, KeyError, TypeError, InputFileError) as error:
-        fault = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
-        raise InputFileError(
-            f"--obs-stats {path}: {fault}; it must be a JSON object with obs_mean and obs_std, "
-            f"{model.tasks[task_name].observation_dim} numbers each"
-        ) from error
+        info = dataclasses.replace(model.tasks[task_name], obs_mean=given["obs_mean"], obs_std=given["obs_std"])
+    except InputFileError as error:
+        raise InputFileError(f"--obs-stats {path}: {error}; {remedy}") from None
     if min(info.obs_std) < SMALLEST_STD:
         where = int(np.argmin(info.obs_std))
         raise InputFileError(

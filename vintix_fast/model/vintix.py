@@ -64,7 +64,7 @@ class Vintix(nn.Module):
             if known.group_name == group and not same_sizes:
                 raise InputFileError(f"tasks {other!r} and {name!r} share group {group!r} but differ in dimensions")
         if group not in self.groups:
-            if hasattr(nn.ModuleDict, group):
+            if hasattr(nn.ModuleDict(), group):  # of the class, or of every module, as training
                 raise InputFileError(f"group_name {group!r} is reserved; choose another name")
             config = self.config
             self.encoder.obs_encoders[group] = vector_encoder(info.observation_dim, config.observation_emb_dim)

@@ -5,7 +5,6 @@ Owns the expert's two files and its observation.  Knows nothing about how it was
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import torch
 from torch import nn
 
 from vintix_fast.policy import Actor
-from vintix_fast.service.errors import InputFileError, UsageError, cause
-from vintix_fast.service.files import load_tensors
+from vintix_fast.service.errors import InputFileError, UsageError, cause, shown
+from vintix_fast.service.files import load_tensors, read_json
 from vintix_fast.world.layout import QUADRUPED, ObservationLayout
 from vintix_fast.world.robot import Robot
 
@@ -85,13 +84,22 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
             f"expert {path} lacks {', '.join(absent)}; give the --output-dir of a finished `vintix-fast expert`"
         )
     # The weights' last bias says for how many joints it was trained.
+    card = read_json(path / CARD_FILE, AGAIN, {"robot": str, "hidden_dims": list})
+    weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)
     try:
-        card = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))
-        weights = load_tensors(path / WEIGHTS_FILE, remedy=AGAIN)
+        if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in weights.values()):
+            raise ValueError("it holds something other than weights")
+        if not all(type(width) is int and width > 0 for width in card["hidden_dims"]):
+            raise ValueError(f"hidden_dims are {shown(card['hidden_dims'])}")
         joints = len(weights[f"{2 * len(card['hidden_dims'])}.bias"])
-        name, network = card["robot"], expert_network(card["hidden_dims"], ObservationLayout(joints))
-        network.load_state_dict(weights)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if joints == 0:
+            raise ValueError("it has no joints")
+        with torch.device("meta"):  # sizes are compared before there is memory for them
+            name, network = card["robot"], expert_network(card["hidden_dims"], ObservationLayout(joints))
+        network.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
+        if not all(torch.isfinite(value).all() for value in weights.values()):
+            raise ValueError("its weights hold NaN or infinity")
+    except (AttributeError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
     # Joints of another robot may be as many, and turn the other way.
     if robot is not None and name != robot.name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from vintix_fast.options import GIVEN, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunConfig, device_option, seed_option
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.service.files import read_toml
 
 if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
     from vintix_fast.model import ModelConfig
@@ -183,12 +183,7 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
     # The file first: what the command line says goes over it.
     table: dict[str, Any] = {}
     if config is not None:
-        try:
-            table = tomllib.loads(Path(config).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputFileError(f"--config {config}: {error.strerror}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputFileError(f"--config {config} is not valid TOML: {error}") from error
+        table = read_toml(Path(config), "correct it there", "--config")
     architecture = table.pop("model", {})
     if not isinstance(architecture, dict):
         raise UsageError(f"--config {config}: model is {architecture!r}; it must be a table, [model]")
@@ -200,13 +195,16 @@ def read_pretrain_config(config: Path | None = None, model: list[str] | None = N
         architecture[key] = _value(value)
     # Data and folders are the command line's: a file that names them is refused.
     _check_known(table, PretrainConfig, f"--config {config}:")
-    return PretrainConfig.from_options(**(table | options | {"model": architecture}))
+    try:
+        return PretrainConfig.from_options(**(table | options | {"model": architecture}))
+    except UsageError as error:
+        raise UsageError(f"{error} (of --config {config} and the command line)" if config else str(error)) from error
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

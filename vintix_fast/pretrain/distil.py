@@ -7,7 +7,6 @@ The executed action is ``eps random + (1 - eps) expert`` with eps falling over t
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.rollout import collect
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import Interrupted, UsageError
-from vintix_fast.service.files import versions, write_json
+from vintix_fast.service.files import read_json, versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.metrics import write_learning_history
 from vintix_fast.service.progress import Progress
@@ -228,7 +227,7 @@ def return_along_history(histories: list[list[tuple[float, int, bool]]], steps: 
 
 def _report(config: DistilConfig, directory: Path, robot: Robot, seconds: dict[str, float]) -> dict[str, Any]:
     files = [history_path(directory, env).with_suffix(".json") for env in range(config.histories)]
-    histories = [json.loads(file.read_text(encoding="utf-8"))["episodes"] for file in files]
+    histories = [read_json(file, "--overwrite begins anew", {"episodes": list})["episodes"] for file in files]
     rows = return_along_history(histories, config.steps_per_env)
     write_learning_history(directory / CURVE_FILE, robot.name, rows)
     steps = config.histories * config.steps_per_env

@@ -7,7 +7,6 @@ one more observation than actions).  Knows nothing about models.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from vintix_fast.data import History, ShapeError, Trajectories, read_trajectorie
 from vintix_fast.model import TaskInfo
 from vintix_fast.model.new_group import SMALLEST_STD
 from vintix_fast.service.errors import InputFileError
+from vintix_fast.service.files import read_json
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.robot import load_robot, robot_names
 
@@ -155,10 +155,7 @@ def _about(file: Path, trajectories: Trajectories) -> tuple[str, str]:
     beside = file.with_suffix(".json")
     about: Any = trajectories.attributes
     if beside.is_file():
-        try:
-            about = json.loads(beside.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise InputFileError(f"{beside} is not valid JSON ({error}). Copy it again.") from error
+        about = read_json(beside, "copy it again")
     task_name = about.get("task_name") if isinstance(about, dict) else None
     if not isinstance(task_name, str) or not task_name:
         raise InputFileError(f"{file}: neither {beside.name} nor its attributes name a task (task_name). Add the file.")

@@ -6,14 +6,15 @@ simulation or how a report looks.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vintix_fast.outdir import OPTIONS_FILE
+from vintix_fast.rundir import checked_row
 from vintix_fast.service.bundled import bundled_models
-from vintix_fast.service.errors import InputFileError
+from vintix_fast.service.errors import InputFileError, shown
+from vintix_fast.service.files import parse_json, read_json
 from vintix_fast.world.robot import load_robot
 
 EXPERT_MAX_STEPS = 1000
@@ -94,14 +95,19 @@ def read_run(path: Path) -> RunRecord:
     if not path.is_dir():
         kind = "is a file, not a directory" if path.exists() else "does not exist"
         raise InputFileError(f"{path} {kind}; {remedy}")
-    found = _json(path / OPTIONS_FILE)
-    if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+    found = _json(path / OPTIONS_FILE) or {}
+    if not isinstance(found.get("options"), dict):
         raise InputFileError(f"{path} holds no run (no {OPTIONS_FILE} with a run's options); {remedy}")
     command = found.get("command", "adapt")
     if command != "adapt" or not isinstance(found["options"].get("robot_type"), str):
         raise InputFileError(f"{path} holds a run of `vintix-fast {command}`, not of adapt; {remedy}")
-    state = _json(path / "state.json")
-    best = state.get("best") if isinstance(state, dict) else None
+    for key in ("target_return", "num_improvement_loops", "max_steps_per_episode"):
+        if not isinstance(value := found["options"].get(key), int | float | None):
+            raise InputFileError(
+                f"{path / OPTIONS_FILE} is broken ({key} must be a number, got {shown(value)}); {remedy}"
+            )
+    best = (_json(path / "state.json") or {}).get("best")
+    loop = best.get("loop") if isinstance(best, dict) else None
     return RunRecord(
         path=path,
         options=found["options"],
@@ -109,7 +115,7 @@ def read_run(path: Path) -> RunRecord:
         versions=found.get("versions") or {},
         rows=_rows(path / "metrics.jsonl"),
         collections=_collections(path),
-        best_loop=best.get("loop") if isinstance(best, dict) else None,
+        best_loop=loop if type(loop) is int else None,
     )
 
 
@@ -121,11 +127,11 @@ def _robot_type(path: Path, found: dict[str, Any]) -> str:
     return found["options"]["robot_type"]
 
 
-def _json(path: Path) -> Any:
-    """A JSON file's content, or None: what is missing or half written is left out of a report."""
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object, or None: what is missing or half written is left out of a report."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, "")
+    except InputFileError:
         return None
 
 
@@ -134,26 +140,24 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not isinstance(row.get("loop"), int):
-                raise ValueError("not an object with a loop")
-        except ValueError as error:
-            raise InputFileError(
-                f"{path}, line {number} is broken ({error}); `vintix-fast adapt --resume` writes the file anew"
-            ) from error
-        rows.append(row)
+        remedy = "`vintix-fast adapt --resume` writes the file anew"
+        where = f"{path}, line {number}"
+        rows.append(checked_row(parse_json(line, where, remedy), where, remedy))
     return rows
 
 
 def _collections(path: Path) -> dict[int, list[dict[str, Any]]]:
     found = {}
     for folder in path.glob("loop_[0-9]*"):
-        content = _json(folder / f"{folder.name}.json")
-        episodes = content.get("episodes") if isinstance(content, dict) else None
-        if isinstance(episodes, list) and episodes and all({"env", "number", "return_"} <= set(e) for e in episodes):
+        episodes = (_json(folder / f"{folder.name}.json") or {}).get("episodes")
+        if isinstance(episodes, list) and episodes and all(map(_is_episode, episodes)):
             found[int(folder.name[5:])] = episodes
     return dict(sorted(found.items()))
+
+
+def _is_episode(content: Any) -> bool:
+    numbers = [content.get(key) for key in ("env", "number", "return_")] if isinstance(content, dict) else [None]
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 def expert_return(robot_type: str, max_steps: int) -> float | None:

@@ -5,11 +5,11 @@ Not in model/, which imports torch: options name a checkpoint, and ``--help`` mu
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vintix_fast.service.errors import UsageError
+from vintix_fast.service.files import read_json
 
 BUILTIN_CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 BUILTIN_PREFIX = "builtin:"
@@ -26,7 +26,7 @@ def bundled_models() -> dict[str, dict[str, Any]]:
     """The bundled checkpoints' cards by name: where each lies, its size, and what was measured."""
     return {
         name: {"path": str(path), "bytes": sum(f.stat().st_size for f in path.iterdir())}
-        | json.loads((path / "card.json").read_text(encoding="utf-8"))
+        | read_json(path / "card.json", "install the package anew", {"returns": dict})
         for name, path in bundled_checkpoints().items()
     }
 

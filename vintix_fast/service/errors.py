@@ -9,6 +9,15 @@ def cause(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def shown(value: object) -> str:
+    """A value of a file for a message: as Python writes it, but no longer than a line."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # deeply nested; an integer of more digits than Python writes
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-20:]}"
+
+
 def disk_fault(error: BaseException) -> str:
     """Why a write with ``torch.save`` failed; it turns a full disk into a RuntimeError of its own."""
     origin = error if isinstance(error, OSError) else error.__context__ or error

@@ -100,7 +100,7 @@ def _check_masses(urdf: Urdf, links: list[tuple[str, np.ndarray]]) -> float:
     """The mass (kg) of links that move as one."""
     parts = [(_inertial(urdf, link), pose) for link, pose in links]
     masses = np.array([mass for (mass, _, _), _ in parts])
-    body, mass = links[0][0], masses.sum()
+    body, mass = links[masses.argmax()][0], masses.sum()  # the heaviest names them all
     if not mass > 0.0:
         raise urdf.error(
             f"link {body!r} moves, but it and what is fixed to it have no mass (<inertial> with <mass>: {mass:g} kg); "

@@ -81,8 +81,8 @@ class Urdf:
         limit = joint.find("limit")
         if limit is None:
             raise self.error(
-                f"joint {name!r} is {joint.get('type')} and has no <limit>; give its lower, upper, effort and "
-                'velocity, or type="continuous" to a joint that turns without end'
+                f"joint {name!r} is {joint.get('type')} and has no <limit>; give lower, upper, effort and velocity, "
+                'or type="continuous" to a joint that turns without end'
             )
         lower, upper = self.number(limit, "lower", 0.0), self.number(limit, "upper", 0.0)
         if not (np.isfinite([lower, upper]).all() and lower <= upper):

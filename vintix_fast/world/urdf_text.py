@@ -127,25 +127,27 @@ def urdf_text(path: Path, base_link: str, joints: Sequence[str], drawn: bool = F
     """
     urdf = Urdf(path)
     changed = reshape(urdf, base_link, joints)
-    files = [
-        (element, element.get("filename", "")) for element in urdf.xml.iter() if element.tag in ("mesh", "texture")
-    ]
-    found = {name: find_file(urdf, name) for _, name in files}
-    as_it_is = not changed and all(found.values()) and (drawn or any(n.startswith("package://") for n in found))
-    if as_it_is:
-        return None
+    found = {name: find_file(urdf, name) for _, name in _files(urdf.xml)}
     for link in urdf.xml.findall("link"):
         for visual in link.findall("visual"):
-            lost = any(found[mesh.get("filename", "")] is None for mesh in visual.iter("mesh"))
+            lost = any(found[name] is None for _, name in _files(visual))
             if lost or (not drawn and link.find("inertial") is not None):
                 link.remove(visual)
+    by_package = any(name.startswith("package://") for element, name in _files(urdf.xml) if element.tag == "mesh")
+    if not changed and all(found.values()) and (drawn or by_package):
+        return None
     for material in urdf.xml.iter("material"):
         for texture in material.findall("texture"):
             if not drawn or found[texture.get("filename", "")] is None:
                 material.remove(texture)
-    for element, name in files:
+    for element, name in _files(urdf.xml):
         element.set("filename", str(found[name] or name))
     return ElementTree.tostring(urdf.xml, encoding="unicode")
+
+
+def _files(part: ElementTree.Element) -> list[tuple[ElementTree.Element, str]]:
+    """Elements that name a file, with its name."""
+    return [(element, element.get("filename", "")) for tag in ("mesh", "texture") for element in part.iter(tag)]
 
 
 @contextlib.contextmanager

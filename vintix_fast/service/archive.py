@@ -1,0 +1,76 @@
+"""Reading what ``torch.save`` wrote, from strangers too: damage is found, nothing in it is run.
+
+A damaged part is known by the checksum that the archive has for it, which torch does not compare.  No more memory is
+asked for than a file of such a size can need.  Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from vintix_fast.service.errors import InputFileError, cause
+from vintix_fast.service.files import most_bytes
+
+_MOST_PICKLED = 4 * 2**20
+"""Bytes of an archive's ``data.pkl``, which has names and shapes only: some ten thousand tensors."""
+_CHUNK = 2**20
+
+
+def load_archive(path: Path, device: str = "cpu", remedy: str = "") -> Any:
+    """The content of a file of ``torch.save``'s; tensors and plain values only.
+
+    Raises:
+        InputFileError: it is missing or broken, or unpacks to far more than it should; ``remedy`` ends the message.
+    """
+    try:
+        with open(path, "rb") as file:
+            return torch.load(_checked(file, path), map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        fault = (
+            "holds something other than tensors, or is damaged; it was not loaded, because reading such a file can run "
+            "code in it"
+        )
+    except OSError as error:
+        fault = error.strerror or cause(error)
+    except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, ValueError, KeyError, ...
+        fault = f"truncated or damaged: {cause(error)}"
+    raise InputFileError(f"{path} is broken ({fault}); {remedy}")
+
+
+def _checked(file: IO[bytes], path: Path) -> IO[bytes]:
+    """The file, with every checksum compared; of a deflated archive a plain copy, so that it is inflated once.
+
+    Files in torch's oldest format are no archives and have no checksums.
+    """
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return file
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        total, pickled = sum(p.file_size for p in parts), [p for p in parts if p.filename.endswith("/data.pkl")]
+        if total > most_bytes(path) or any(part.file_size > _MOST_PICKLED for part in pickled):
+            raise ValueError(f"a file of {path.stat().st_size} bytes that would unpack to {total}")
+        if len({part.filename for part in parts}) < len(parts):
+            raise ValueError("a part is there twice")
+        plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+        copy = io.BytesIO()
+        with zipfile.ZipFile(copy, "w") as target:
+            for part in parts:
+                try:
+                    with archive.open(part) as source:
+                        if plain:
+                            while source.read(_CHUNK):
+                                pass
+                        else:
+                            target.writestr(zipfile.ZipInfo(part.filename), source.read())
+                except zipfile.BadZipFile as error:
+                    raise ValueError(f"part {part.filename}: {error}") from None
+    result = file if plain else copy
+    result.seek(0)
+    return result
