@@ -361,6 +361,8 @@ class Adaptation:
         if config.gate.on and run.best is None:
             with region("gate"):
                 row = {"loop": 0} | self.gate(0, model) | run.audition_metrics()
+            if self._walks():
+                self.improver.begin_walking()
             self._record(row, [])
         if run.current_loop > 0:
             model = load_checkpoint(run.current_dir, config.engine.device)

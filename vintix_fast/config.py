@@ -149,6 +149,8 @@ class ImproveConfig(Options):
         name="improvement_step", least=0.0, only_with={"improver": ("critic",)},
     )  # fmt: skip
     """In the first loop."""
+    walking_step: float = 0.25
+    """The part of ``step`` that the first loop takes where the initial policy walks: only smaller faults are left."""
     critic: CriticConfig = CriticConfig()
     replay: str = option(
         "current", LEARNING, "learn from current: what the loop's own model collected; all: every collection",

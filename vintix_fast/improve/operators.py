@@ -59,6 +59,9 @@ class Improver(ABC):
     def learn_of(self, accepted: bool, walks: bool = True) -> None:  # noqa: B027 - optional
         """Told after each loop whether its result was kept (without a gate always), and whether the robot walks."""
 
+    def begin_walking(self) -> None:  # noqa: B027 - optional
+        """Told before the first loop if the initial policy walks."""
+
     def metrics(self) -> dict[str, Any]:
         """What to log about the last call of `targets`."""
         return {}
@@ -137,6 +140,9 @@ class CriticImprover(Improver):
             self.step *= self.config.step_anneal
         else:  # what was lost by an undone loop comes back
             self.step = min(self.config.step, self.step / self.config.step_anneal)
+
+    def begin_walking(self) -> None:
+        self.step = self.config.step * self.config.walking_step
 
     def metrics(self) -> dict[str, Any]:
         return {"critic_loss": self.last_loss, "improvement_step": self.step}
