@@ -112,7 +112,7 @@ class Run(RunDirectory[AdaptConfig]):
         """What row 0 says of the audition."""
         if not self.audition_file.is_file():
             return {}
-        return {"audition_env_steps": self._read(self.audition_file.name, ("env_steps",))["env_steps"]}
+        return {"audition_env_steps": self._read(self.audition_file.name, {"env_steps": int})["env_steps"]}
 
     def data_dir(self, collection: int) -> Path:
         """Folder of the ``collection``-th collection, from 0."""
