@@ -42,5 +42,5 @@ def draw_stance(path: Path, robot: Robot, stance: Stance) -> None:
     above.set_ylabel("left, m")
     side.set_title(f"{robot.name} from its right side: o joints, squares feet")
     above.set_title("from above")
-    above.legend(fontsize=8, loc="center")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     save_figure(figure, path)
