@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from vintix_fast.config import MAPS
 from vintix_fast.model import Vintix
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import Actor
 from vintix_fast.rollout import collect
 from vintix_fast.service.errors import InputFileError, UsageError
-from vintix_fast.world.joint_map import MAPS, JointMap
+from vintix_fast.world.joint_map import JointMap
 from vintix_fast.world.robot import Robot, find_task, load_robot, robot_names
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.transplant import joint_map

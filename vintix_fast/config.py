@@ -24,7 +24,6 @@ from vintix_fast.run_config import (
 )
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
-from vintix_fast.world.joint_map import MAPS
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 DEFAULT_CACHE_DTYPE = "int8"
@@ -36,6 +35,8 @@ ENVS_ON_A_CPU = 64
 ENGINE, EPISODES, LEARNING = "Engine", "Episodes", "Learning"
 CONTEXT = "steps of history that the policy sees"
 IMPROVERS = ("critic", "clone")
+MAPS = ("convert", "kinematic", "none")
+"""Of a reference robot's joints to another's, see `vintix_fast.world.transplant`."""
 AUDITION, DEFAULT_REFERENCE = "auto", "go2"
 
 

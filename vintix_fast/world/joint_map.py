@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAPS = ("convert", "kinematic", "none")
-"""convert: signs of axes; kinematic: feet move alike; none: a plain copy."""
-
 
 @dataclass(frozen=True)
 class JointMap:

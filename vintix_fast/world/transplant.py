@@ -14,7 +14,7 @@ from vintix_fast.world.robot import LEGS, Robot, joint_signs
 
 
 def joint_map(target: Robot, reference: Robot, kind: str) -> JointMap:
-    """The map of one of the `joint_map.MAPS`.
+    """The map of one of `vintix_fast.config.MAPS`: convert: signs of axes; kinematic: feet move alike; none: a copy.
 
     Raises:
         UsageError: it does not exist: other numbers of joints, or axes that no sign relates.
