@@ -251,7 +251,7 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
 def _is_extra(name: str, blocks: list[_Block]) -> bool:
     """Whether every block has the dataset, of one shape and type of number, and long enough."""
     datasets = [block.datasets.get(name) for block in blocks]
-    like = datasets[0]
+    like = blocks[0].datasets[name]
     return all(
         dataset is not None
         and dataset.dtype.kind in NUMBERS
