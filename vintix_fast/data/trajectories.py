@@ -199,7 +199,9 @@ def _read_staged(file: h5py.File, path: Path) -> list[History]:
     groups: dict[int, dict[int, h5py.Group]] = {}
     for name in file:
         _, env, _, block = name.split("_")
-        groups.setdefault(int(env), {})[int(block)] = entry(file, name, path)
+        if not isinstance(group := entry(file, name, path), h5py.Group):
+            raise InputFileError(f"{path}: {name!r} at its top level is not a group of transitions. Collect it again.")
+        groups.setdefault(int(env), {})[int(block)] = group
     flushed = whole_numbers(file, "stream_length", path)  # [num_envs]
     histories = []
     for env in sorted(groups):
