@@ -74,7 +74,11 @@ def test_bad_values_of_an_evaluation_are_refused(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
-    [("improver", "x", "critic, clone"), ("init_map", "x", "convert, none"), ("replay", "x", "current, all")],
+    [
+        ("improver", "x", "critic, clone"),
+        ("init_map", "x", "convert, kinematic, none"),
+        ("replay", "x", "current, all"),
+    ],
 )
 def test_choices_are_listed(name, value, choices):
     with pytest.raises(UsageError, match=choices):

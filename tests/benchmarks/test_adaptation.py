@@ -215,7 +215,7 @@ def test_a_converted_expert_acts_as_the_original_on_mirrored_observations():
     network = expert_network([16, 8])
     observation, last_action = torch.randn(5, OBSERVATIONS), torch.randn(5, ACTIONS)
     turned = torch.from_numpy(sign)
-    mirrored = observation * torch.as_tensor(QUADRUPED.extended(np.diag(sign)).diagonal(), dtype=torch.float32)
+    mirrored = observation * torch.as_tensor(QUADRUPED.extended(np.diag(sign)).diagonal().copy(), dtype=torch.float32)
     with torch.no_grad():
         expected = turned * network(torch.cat([observation, last_action], dim=1))
         acted = rivals.converted(network, sign)(torch.cat([mirrored, turned * last_action], dim=1))

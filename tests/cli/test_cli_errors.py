@@ -52,7 +52,7 @@ def test_rates_must_be_numbers(refuse):
 
 CHOICES = {
     "adapt --improver ppo": "critic, clone",
-    "adapt --init-map some": "convert, none",
+    "adapt --init-map some": "convert, kinematic, none",
     "adapt --group mine": "own, shared",
     "adapt --token-order aro": "action-reward-observation, observation-action-reward",
     "eval --token-order aro": "action-reward-observation, observation-action-reward",

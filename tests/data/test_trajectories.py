@@ -271,6 +271,13 @@ def test_foreign_group_at_the_top_is_named(tmp_path, name):
         read_trajectories(path)
 
 
+def test_a_dataset_in_place_of_an_unfinished_files_group_is_named(tmp_path):
+    with h5py.File(tmp_path / "t.h5.partial", "w") as file:
+        file["env_0000_block_0000"] = np.zeros(3)
+    with pytest.raises(InputFileError, match="'env_0000_block_0000' at its top level is not a group of transitions"):
+        read_trajectories(tmp_path / "t.h5.partial")
+
+
 @pytest.mark.parametrize(("second", "what"), [("6-10", "a gap"), ("4-8", "an overlap")])
 def test_gap_and_overlap(tmp_path, second, what):
     with h5py.File(tmp_path / "t.h5", "w") as file:

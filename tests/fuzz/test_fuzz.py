@@ -7,5 +7,5 @@ from pathlib import Path
 
 def test_every_mutant_is_read_soundly_or_refused():
     script = Path(__file__).with_name("run.py")
-    done = subprocess.run([sys.executable, script, "--mutants", "300", "--seed", "7"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, script, "--mutants", "300", "--seed", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

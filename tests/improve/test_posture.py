@@ -204,13 +204,13 @@ def decoders_last_bias(model, task_name):
     return model.head.acs_decoders[model.tasks[task_name].group_name].layers[-1].bias.detach().clone()
 
 
-@pytest.mark.parametrize("convert", [True, False])
-def test_another_robots_adapter_is_taken_where_it_walks_best(convert):
+@pytest.mark.parametrize("init_map", ["convert", "none"])
+def test_another_robots_adapter_is_taken_where_it_walks_best(init_map):
     robot, listener = load_robot("minicheetah"), Listener()
     model = tiny_model()
     add_target(model, robot, load_robot("go2"), lambda text: None)
     others = fingerprint(model, GROUP)
-    signs = joint_signs(robot, load_robot("go1")) if convert else np.ones(ACTIONS)
+    signs = joint_signs(robot, load_robot("go1")) if init_map == "convert" else np.ones(ACTIONS)
     go1s = torch.as_tensor(signs, dtype=torch.float32) * decoders_last_bias(model, "go1_walking_ad")
 
     def make_actor(candidate):
@@ -218,7 +218,7 @@ def test_another_robots_adapter_is_taken_where_it_walks_best(convert):
         return Still(strength=0.0 if its else 2.0)  # the others shake themselves out of any stance
 
     task = standing_task(robot="minicheetah")
-    found, record = leave_standing(model, TASK, task, make_actor, convert, seed=1, progress=listener)
+    found, record = leave_standing(model, TASK, task, make_actor, init_map, seed=1, progress=listener)
     assert record["adapter"] == "go1's adapter" and record["posture_env_steps"] > 0
     assert record["posture_env_steps"] == len(task.simulator.targets) * task.num_envs
     assert found.tasks[TASK].group_name == GROUP and set(found.tasks) == set(model.tasks)
@@ -239,5 +239,5 @@ def test_a_robot_with_other_observations_is_no_candidate():
     longer = {"observation_dim": 45, "obs_mean": (0.0,) * 45, "obs_std": (1.0,) * 45, "group_name": "a1_locomotion"}
     model.add_task("a1_walking_ad", dataclasses.replace(info, **longer))
     task = standing_task(robot="minicheetah")
-    leave_standing(model, TASK, task, lambda candidate: Still(), True, seed=1, progress=listener)
+    leave_standing(model, TASK, task, lambda candidate: Still(), "convert", seed=1, progress=listener)
     assert not any(text.startswith("a1's adapter") for text in listener.said)

@@ -15,9 +15,9 @@ MB = 1_000_000
 
 def test_too_many_environments_are_refused_with_the_number_that_fits(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 102 * MB)
-    check_memory(10, 10 * MB)
+    check_memory(10, 9_400_000)
     with pytest.raises(UsageError, match=r"--num-envs 11 needs 0.1 GB \(10.2 MB each\).* give at most 10"):
-        check_memory(11, 10 * MB)
+        check_memory(11, 9_400_000)
 
 
 def test_free_memory_is_that_of_this_machine(monkeypatch):
@@ -33,6 +33,7 @@ def test_free_memory_is_that_of_this_machine(monkeypatch):
 
 def test_a_containers_limit_counts_where_it_is_less(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "nowhere")
     monkeypatch.setattr(memory, "_free_on_host", lambda: 10**6)
 
     def free(limit):
@@ -45,6 +46,33 @@ def test_a_containers_limit_counts_where_it_is_less(monkeypatch, tmp_path):
     assert [free("max"), free(2**50), free(6000), free(4000)] == [10**6, 10**6, 1070, 0]
     monkeypatch.setattr(memory, "_free_on_host", lambda: None)
     assert free(6000) == 1070
+
+
+@pytest.mark.parametrize("version, own", [
+    (2, "0::/system.slice/job_7/step_0/task_0"),
+    (1, "12:cpu:/other\n4:memory:/slurm/job_7/step_0/task_0"),
+])  # fmt: skip
+def test_the_smallest_limit_above_a_clusters_job_counts(monkeypatch, tmp_path, version, own):
+    """A job's limit stands in its group or in one above it, seldom where the groups are mounted."""
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_free_on_host", lambda: 10**6)
+    (tmp_path / "own").write_text(own + "\n")
+    limit_file, use_file, droppable = memory.VERSIONS[version]
+    task = (tmp_path if version == 2 else tmp_path / "memory") / own.rpartition(":")[2].strip("/")
+    task.mkdir(parents=True)
+
+    def limited(folder, limit):
+        for name, text in ((limit_file, limit), (use_file, 5000), ("memory.stat", f"{droppable} 70")):
+            (folder / name).write_text(f"{text}\n")
+
+    assert memory.free_bytes("cpu") == 10**6  # nobody says anything
+    limited(task, "max" if version == 2 else 2**63 - 4096)
+    assert memory.free_bytes("cpu") == 10**6
+    limited(task.parents[1], 9000)
+    assert memory.free_bytes("cpu") == 4070
+    limited(task.parent, 7000)
+    assert memory.free_bytes("cpu") == 2070
 
 
 FAULTS = """

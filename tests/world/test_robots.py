@@ -125,7 +125,7 @@ def test_find_task():
 
 def test_no_simulator_is_imported():
     """The module must not need Genesis: asked of its source, since another test may have imported it already."""
-    for name in ("vintix_fast.world.robot", "vintix_fast.world.urdf"):
+    for name in (f"vintix_fast.world.{part}" for part in ("robot", "urdf", "urdf_text", "body")):
         assert "genesis" not in vars(sys.modules[name])
         assert not re.search(r"^\s*(import|from) genesis", Path(sys.modules[name].__file__).read_text(), re.MULTILINE)
 
@@ -193,7 +193,7 @@ def test_a_robot_with_two_joints_a_leg(two_joints_a_leg):
 # --- errors ---
 
 
-@pytest.mark.parametrize("name", ["spot", "", "robots/spot", "go2.urdf"])
+@pytest.mark.parametrize("name", ["spot", "", "robots/spot", "go2.usd"])
 def test_unknown_name(name):
     with pytest.raises(UsageError, match=r"a1 \(= unitreea1\), go1, go2, minicheetah.*\.toml") as caught:
         load_robot(name)

@@ -199,7 +199,9 @@ def _read_staged(file: h5py.File, path: Path) -> list[History]:
     groups: dict[int, dict[int, h5py.Group]] = {}
     for name in file:
         _, env, _, block = name.split("_")
-        groups.setdefault(int(env), {})[int(block)] = entry(file, name, path)
+        if not isinstance(group := entry(file, name, path), h5py.Group):
+            raise InputFileError(f"{path}: {name!r} at its top level is not a group of transitions. Collect it again.")
+        groups.setdefault(int(env), {})[int(block)] = group
     flushed = whole_numbers(file, "stream_length", path)  # [num_envs]
     histories = []
     for env in sorted(groups):
@@ -251,7 +253,7 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
 def _is_extra(name: str, blocks: list[_Block]) -> bool:
     """Whether every block has the dataset, of one shape and type of number, and long enough."""
     datasets = [block.datasets.get(name) for block in blocks]
-    like = datasets[0]
+    like = blocks[0].datasets[name]
     return all(
         dataset is not None
         and like is not None
