@@ -179,6 +179,7 @@ def make_corpus(corpus: Path) -> None:
             row = {"loop": loop, "env_steps": 100, "mean_return": 1.5, "eval_return": 2.0 + loop, "accepted": True}
             begun.best = {"loop": loop, "return": 2.0 + loop}
             begun.finish_loop(row, {"step": 0.5})
+    shutil.copytree(corpus / "checkpoint", begun.current_dir)
     begun.data_dir(0).mkdir()
     shutil.copy(corpus / "final/t.h5", begun.trajectories(0))
     episode = {"env": 0, "number": 0, "return_": 1.0, "length": 5, "terminated": True, "failed": False}
