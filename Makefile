@@ -25,8 +25,9 @@ demo: install
 checkpoints: install
 	$(BIN)/python benchmarks/make_checkpoints.py --output-dir runs/checkpoints
 
+# As many at a time as there are cores, each with one thread.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # kernels/, cli/ and benchmarks/ lie at the top but are installed inside the package; links show mypy that order.
 lint: install

@@ -51,7 +51,7 @@ def test_options_lie_flat_and_plain_fields_have_their_path():
     ("options", "words"),
     [
         ({"ower": "me"}, "ower is not known; known are owner, .*wheel.spokes"),
-        ({"owner": MISSING}, "--owner is missing"),
+        ({"owner": ...}, "--owner is missing"),
         ({"wheel_radius": 0.05}, "--wheel-radius is 0.05; it must be a finite number of at least 0.1"),
         ({"wheel_radius": 2.0}, "--wheel-radius is 2.0; it must be less than 2"),
         ({"wheel_radius": "big"}, "--wheel-radius is 'big'; it must be a finite number"),
@@ -67,7 +67,7 @@ def test_options_lie_flat_and_plain_fields_have_their_path():
     ids=str,
 )
 def test_what_cannot_be_is_refused_by_name_value_and_remedy(options, words):
-    given = {name: value for name, value in ({"owner": "me"} | options).items() if value is not MISSING}
+    given = {name: value for name, value in ({"owner": "me"} | options).items() if value is not ...}
     with pytest.raises(UsageError, match=words):
         Cart.from_options(**given)
 
