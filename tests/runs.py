@@ -23,7 +23,7 @@ TASK, GROUP = "minicheetah_walking_ad", "minicheetah_locomotion"
 SMALL = dict(
     robot_type="minicheetah", num_improvement_loops=2, episodes_per_loop=4, finetune_steps_per_loop=5,
     max_steps_per_episode=14, context_len=32, batch_size=2, lr=1e-3, num_envs=3, critic_updates=2, gate_episodes=3,
-    bf16=False, cache_dtype="float32",
+    min_steps_per_loop=0, bf16=False, cache_dtype="float32",
 )  # fmt: skip
 MEASURED = ("seconds", "_per_s", "writer_waits")
 """Ends of the names of numbers that no two runs share."""

@@ -101,7 +101,10 @@ class CollectConfig(Options):
     """A loop's collection of episodes."""
 
     episodes_per_loop: int = option(50, MAIN, "complete episodes collected in a loop", least=1)
-    min_steps_per_loop: int = option(0, ENGINE, "run a loop's episodes again until they give this many steps", least=0)
+    min_steps_per_loop: int = option(
+        8000, ENGINE,
+        "run a loop's episodes again until they give this many steps: robots that fall learn from as many", least=0,
+    )  # fmt: skip
     noise: float = option(0.3, LEARNING, "largest exploration noise, in action units; 0 for none", least=0.0)
     """Largest standard deviation of the exploration ladder; an action unit is 0.25 rad."""
     noise_ladder: bool = option(
