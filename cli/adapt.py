@@ -33,8 +33,8 @@ def adapt(json: Json = False, **options: Any) -> None:
     measured = [row for row in result.rows if "eval_return" in row]
     if measured:
         best = max(measured, key=lambda row: row["eval_return"])
-        said = (f"{row['eval_return']:.2f} (length {row['eval_length']:.0f})" for row in (measured[0], best))
-        show(console, "Return of an episode before: {}, after: {}".format(*said))
+        ends = (f"{row['eval_return']:.2f} (length {row['eval_length']:.0f})" for row in (measured[0], best))
+        show(console, "Return of an episode before: {}, after: {}".format(*ends))
         if best["loop"] == 0 and len(measured) > 1:
             console.print("No loop was better than the initial policy, which is therefore kept as the best.")
     show(console, f"Adapted model: {result.best_model}\nCurve: {config.output_dir / 'curve.png'}")

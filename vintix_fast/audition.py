@@ -115,6 +115,8 @@ def hold_audition(
         env_steps += steps * task.num_envs
         say(f"  {tried[-1].words()}")
     tried.sort(key=lambda one: -one.mean_return)
-    best, options = tried[0], {"obs_stats": obs_stats, "reinitialize": True}
-    name = add_target(model, robot, load_robot(best.reference), say, init_map=best.init_map, **options)
+    best, reference = tried[0], load_robot(tried[0].reference)
+    name = add_target(
+        model, robot, reference, say, init_map=best.init_map, obs_stats=obs_stats, reinitialize=True
+    )  # fmt: skip
     return Audition(tried, env_steps, name)

@@ -68,13 +68,17 @@ def add_group(
         seen = JointMap(layout.extended(joints.to_target), layout.extended(joints.to_reference))
 
     # Statistics go through the map, and the parts are copied.
+    obs_mean, obs_std = _mapped(seen, reference.obs_mean, reference.obs_std)
+    acs_mean, acs_std = _mapped(joints, reference.acs_mean, reference.acs_std)
     info = dataclasses.replace(
         reference,
         group_name=new_group,
         observation_dim=len(seen.to_target),
         action_dim=len(joints.to_target),
-        **_mapped("obs", seen, reference.obs_mean, reference.obs_std),
-        **_mapped("acs", joints, reference.acs_mean, reference.acs_std),
+        obs_mean=obs_mean,
+        obs_std=obs_std,
+        acs_mean=acs_mean,
+        acs_std=acs_std,
     )
     old = reference.group_name
     with torch.random.fork_rng(devices=[]):  # the random parts made here are replaced at once
@@ -110,10 +114,12 @@ def add_group(
     last.out_features = len(matrix)
 
 
-def _mapped(key: str, through: JointMap, mean: Sequence[float], std: Sequence[float]) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of independent numbers seen through a map, by their names in `TaskInfo`."""
+def _mapped(
+    through: JointMap, mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of independent numbers, seen through a map."""
     new_std = np.sqrt(through.to_target**2 @ np.square(std))
-    return {f"{key}_mean": tuple((through.to_target @ mean).tolist()), f"{key}_std": tuple(new_std.tolist())}
+    return tuple((through.to_target @ mean).tolist()), tuple(new_std.tolist())
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:

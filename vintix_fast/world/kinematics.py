@@ -228,7 +228,7 @@ def _farthest_of_meshes(path: Path, link_name: str) -> np.ndarray:
             file = path.parent / mesh.get("filename", "").removeprefix("package://")
             if not file.is_file():
                 continue
-            vertices = np.asarray(trimesh.load(file, force="mesh").vertices)
+            vertices = np.asarray(trimesh.load_mesh(file).vertices)
             at, origin = vertices * _numbers(mesh, "scale", "1 1 1"), shape.find("origin")
             if origin is not None:
                 at = Rotation.from_euler("xyz", _numbers(origin, "rpy", "0 0 0")).apply(at)
