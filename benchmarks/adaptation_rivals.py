@@ -85,7 +85,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
         noise = Noise(strengths, task.layout.num_joints, seed_for(config, loop - 1, "noise"))
         collection = collect(
             task, policy(best), config.collect.episodes_per_loop, seed=seed_for(config, loop - 1, "starts"),
-            random_starts=config.collect.random_starts, min_steps=config.collect.min_steps_per_loop,
+            random_starts=config.collect.random_starts, min_steps=config.min_steps,
             noise=noise, keep=True,
         )  # fmt: skip
         # The critic learns of all collections since the last gain, the network of this one.

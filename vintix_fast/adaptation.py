@@ -250,7 +250,7 @@ class Adaptation:
         ):
             collection = collect(
                 task, policy, settings.episodes_per_loop, seed=seed_for(config, index, "starts"),
-                random_starts=settings.random_starts, min_steps=settings.min_steps_per_loop,
+                random_starts=settings.random_starts, min_steps=config.min_steps,
                 noise=noise if settings.noise else None, writer=writer, keep=True,
                 on_step=self.progress.on_rollout_step,
             )  # fmt: skip

@@ -29,6 +29,8 @@ from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
 DEFAULT_DROPPED_MASS = 0.01
+ENOUGH_STEPS = 8000
+"""A loop's collection, where a robot falls at once."""
 ENVS_ON_A_CPU = 64
 """The most that a run takes by itself: beyond this two cores hardly step faster."""
 
@@ -101,9 +103,10 @@ class CollectConfig(Options):
     """A loop's collection of episodes."""
 
     episodes_per_loop: int = option(50, MAIN, "complete episodes collected in a loop", least=1)
-    min_steps_per_loop: int = option(
-        8000, ENGINE,
-        "run a loop's episodes again until they give this many steps: robots that fall learn from as many", least=0,
+    min_steps_per_loop: int | None = option(
+        None, ENGINE,
+        "run a loop's episodes again until they give this many steps: robots that fall learn from as many",
+        least=0, shown="8000, or what its episodes hold at most if that is less",
     )  # fmt: skip
     noise: float = option(0.3, LEARNING, "largest exploration noise, in action units; 0 for none", least=0.0)
     """Largest standard deviation of the exploration ladder; an action unit is 0.25 rad."""
@@ -289,6 +292,12 @@ class AdaptConfig(RunConfig):
             raise UsageError(
                 f"--noise is {noise:g}; --improver critic learns from exploration: give more, or --improver clone"
             )
+
+    @property
+    def min_steps(self) -> int:
+        """``collect.min_steps_per_loop``, or enough to learn from."""
+        given, collect = self.collect.min_steps_per_loop, self.collect
+        return min(ENOUGH_STEPS, collect.episodes_per_loop * self.max_steps_per_episode) if given is None else given
 
     @property
     def envs(self) -> int:

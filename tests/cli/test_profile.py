@@ -10,7 +10,7 @@ from vintix_fast.cli import app
 
 SMALL = (
     "--num-envs", 3, "--episodes-per-loop", 4, "--finetune-steps-per-loop", 5, "--max-steps-per-episode", 14,
-    "--context-len", 32, "--batch-size", 2, "--critic-updates", 2, "--no-bf16",
+    "--context-len", 32, "--batch-size", 2, "--critic-updates", 2, "--no-bf16", "--min-steps-per-loop", 0,
 )  # fmt: skip
 
 
