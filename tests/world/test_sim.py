@@ -170,8 +170,8 @@ def contact_does_to_the_front_thighs_what_it_does_in_the_original_environments(t
 def a_loop_of_adapt_runs_beside_it(sim, out):
     """The compiled policy decodes while Genesis steps; what is stored is what an episode in this scene can be."""
     config = AdaptConfig.from_options(
-        robot_type=sim.robot.name, output_dir=out, num_envs=NUM_ENVS, episodes_per_loop=2 * NUM_ENVS, min_steps_per_loop=0,
-        max_steps_per_episode=20, num_improvement_loops=1, finetune_steps_per_loop=2, critic_updates=20,
+        robot_type=sim.robot.name, output_dir=out, num_envs=NUM_ENVS, episodes_per_loop=2 * NUM_ENVS,
+        min_steps_per_loop=0, max_steps_per_episode=20, num_improvement_loops=1, finetune_steps_per_loop=2, critic_updates=20,
         gate_episodes=NUM_ENVS, context_len=64, reference_robot="go1", device=sim.device.type,
     )  # fmt: skip
     result = adapt(config, simulator=sim)
