@@ -171,8 +171,8 @@ def a_loop_of_adapt_runs_beside_it(sim, out):
     """The compiled policy decodes while Genesis steps; what is stored is what an episode in this scene can be."""
     config = AdaptConfig.from_options(
         robot_type=sim.robot.name, output_dir=out, num_envs=NUM_ENVS, episodes_per_loop=2 * NUM_ENVS,
-        min_steps_per_loop=0, max_steps_per_episode=20, num_improvement_loops=1, finetune_steps_per_loop=2, critic_updates=20,
-        gate_episodes=NUM_ENVS, context_len=64, reference_robot="go1", device=sim.device.type,
+        min_steps_per_loop=0, max_steps_per_episode=20, num_improvement_loops=1, finetune_steps_per_loop=2,
+        critic_updates=20, gate_episodes=NUM_ENVS, context_len=64, reference_robot="go1", device=sim.device.type,
     )  # fmt: skip
     result = adapt(config, simulator=sim)
     assert [row["loop"] for row in result.rows] == [0, 1]
