@@ -23,6 +23,7 @@ from vintix_fast.cli import (
     profile,
     report,
     robot,
+    robots,
 )
 from vintix_fast.cli.common import Command, fold_name
 
@@ -62,6 +63,7 @@ app.command("report", cls=Command)(report.report)
 app.command("bench", cls=Command)(bench.bench)
 app.command("profile", cls=Command)(profile.profile)
 app.command("robot", cls=Command)(robot.robot)
+app.command("robots", cls=Command)(robots.robots)
 app.command("models", cls=Command)(models.models)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("doctor", cls=Command)(doctor.doctor)

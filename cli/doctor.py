@@ -141,9 +141,16 @@ def _reports() -> Check:
 
 
 def _robots() -> Check:
+    from vintix_fast.service.errors import InputFileError
     from vintix_fast.world.robot import load_robot, robot_names
 
-    return True, ", ".join(load_robot(name).name for name in robot_names())
+    found, absent = [], []
+    for name in robot_names():
+        try:
+            found.append(load_robot(name).name)
+        except InputFileError as error:
+            absent.append(f"{name}: {str(error).rpartition(': ')[2]}")
+    return True, ", ".join(found) + (f" (not here: {'; '.join(absent)})" if absent else "")
 
 
 def _checkpoints() -> Check:

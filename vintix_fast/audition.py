@@ -20,7 +20,7 @@ from vintix_fast.policy import Actor
 from vintix_fast.rollout import collect
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.joint_map import JointMap
-from vintix_fast.world.robot import Robot, find_task, load_robot, robot_names
+from vintix_fast.world.robot import Robot, load_robot, robots_of
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.transplant import joint_map
 
@@ -64,9 +64,8 @@ def candidates(model: Vintix, robot: Robot) -> list[tuple[Robot, str]]:
         InputFileError: there is none.
     """
     found: list[tuple[Robot, str]] = []
-    for name in robot_names():
-        reference = load_robot(name)
-        if find_task(reference, model.tasks) is None or reference.name == robot.name:
+    for reference in robots_of(model.tasks):
+        if reference.name == robot.name:
             continue
         seen: list[JointMap] = []
         for kind in MAPS:

@@ -14,10 +14,10 @@ from vintix_fast.options import GIVEN, Options, entries, option
 from vintix_fast.run_config import (
     MAIN,
     MAX_ENVS,
-    ROBOT_SUFFIXES,
     ROBOTS,
     RUN,
     TIME_LIMIT,
+    TUNED,
     RunConfig,
     device_option,
     seed_option,
@@ -230,7 +230,7 @@ class AdaptConfig(RunConfig):
     reference_robot: str | None = option(
         None, MAIN,
         f"whose encoder and decoder are copied; {AUDITION}: each robot of the checkpoint is tried, the best is taken",
-        shown=f"go2; {AUDITION} for a robot of your own",
+        shown=f"go2 for its kin; {AUDITION} for other robots",
     )  # fmt: skip
     """What the run takes stands where None was given."""
     num_improvement_loops: int = option(5, MAIN, "loops of collection and fine-tuning", least=1, may_change=True)
@@ -274,7 +274,7 @@ class AdaptConfig(RunConfig):
         super()._check()
         if isinstance(self.task, dict):  # of a record
             object.__setattr__(self, "task", TaskConfig.from_json(self.task))
-        own = self.robot_type.lower().endswith(ROBOT_SUFFIXES) and self.group == "own"
+        own = self.robot_type.lower() not in TUNED and self.group == "own"
         if self.reference_robot is None:
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
         if self.reference_robot == AUDITION:

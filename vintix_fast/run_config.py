@@ -15,7 +15,9 @@ from vintix_fast.service.errors import UsageError
 
 MAIN, RUN = "Main", "Run"
 """Parts of --help."""
-ROBOTS = "go1, go2, minicheetah, unitreea1 (= a1), or a file: robot file (.toml), URDF (.urdf) or MJCF (.xml)"
+ROBOTS = "go1, go2, minicheetah, unitreea1 (= a1), another of `robots`, or a file: .toml, URDF (.urdf) or MJCF (.xml)"
+TUNED = ("go1", "go2", "a1", "unitreea1", "minicheetah", "minicheetah-primitive")
+"""Robots that the guide's reference is right for."""
 ROBOT_SUFFIXES = (".toml", ".urdf", ".xml", ".mjcf")
 """Of files that describe a robot."""
 MAX_ENVS = 8000

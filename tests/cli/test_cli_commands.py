@@ -37,7 +37,7 @@ DEFAULTS = {
     "adapt": {
         "pretrained-path": "(the bundled checkpoint)",
         "robot-type": None,
-        "reference-robot": "(go2; auto for a robot of your own)",
+        "reference-robot": "(go2 for its kin; auto for other robots)",
         "num-improvement-loops": "5",
         "episodes-per-loop": "50",
         "finetune-steps-per-loop": "1000",

@@ -16,7 +16,7 @@ from vintix_fast.rollout import collect
 from vintix_fast.service.errors import Interrupted
 from vintix_fast.service.interrupt import stop_on_interrupt
 from vintix_fast.world.layout import QUADRUPED
-from vintix_fast.world.robot import joint_signs, load_robot, robot_names
+from vintix_fast.world.robot import joint_signs, load_robot
 from vintix_fast.world.task import WalkingTask
 
 FRONT_THIGH, HIND_THIGH = 1, 4
@@ -68,7 +68,7 @@ def test_a_model_stands_still_where_it_stays_up_and_earns_little(mean_return, me
 # -- directions --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", robot_names())
+@pytest.mark.parametrize("name", ["a1", "go1", "go2", "minicheetah", "minicheetah-primitive", "anymal_c"])
 def test_left_and_right_legs_of_the_bundled_robots_move_alike_and_their_hips_mirrored(name):
     hip, thigh, calf = ([-1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 1])  # right leg, left leg
     none = [0] * 6

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from stick_robot import EXAMPLE, stick_robot
 
 from vintix_fast.service.errors import InputFileError, UsageError
-from vintix_fast.world.robot import find_task, joint_signs, load_robot, robot_names
+from vintix_fast.world.robot import ROBOTS, find_task, joint_signs, load_robot, robot_names
+from vintix_fast.world.robot_file import RobotFile
+from vintix_fast.world.survey import survey
 from vintix_fast.world.urdf_text import urdf_text
 
 LEGS = ("FR", "FL", "RR", "RL")
@@ -53,7 +56,16 @@ def robot(request):
 
 
 def test_names():
-    assert robot_names() == sorted(FACTS)
+    assert set(FACTS) < set(robot_names()) and robot_names() == sorted(robot_names())
+
+
+def test_those_made_by_the_command_are_what_it_makes_today(tmp_path):
+    for name in sorted(set(robot_names()) - set(FACTS)):
+        file = RobotFile(ROBOTS / f"{name}.toml")
+        if file.table["urdf_package"] != "example-robot-data":
+            continue  # of a package that only some need
+        path = metadata.distribution("example-robot-data").locate_file(file.table["urdf"])
+        assert survey(Path(str(path)), name).robot_file() == file.path.read_text()
 
 
 def test_constants(robot):

@@ -27,7 +27,7 @@ from vintix_fast.policy import Actor
 from vintix_fast.rollout import collect
 from vintix_fast.service.errors import UsageError
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.robot import LEGS, Robot, find_task, load_robot, robot_names
+from vintix_fast.world.robot import LEGS, Robot, find_task, robots_of
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.transplant import joint_map
 
@@ -113,8 +113,7 @@ def same_sizes(one: TaskInfo, other: TaskInfo) -> bool:
 def _adapters(model: Vintix, task_name: str, robot: Robot, init_map: str) -> dict[str, Vintix]:
     """The model as it is, and with a copy of the adapter of each other robot that it knows, by whose it is."""
     adapters = {"its own adapter": model}
-    for name in robot_names():
-        other = load_robot(name)
+    for other in robots_of(model.tasks):
         source = find_task(other, model.tasks)
         if source in (None, task_name) or not same_sizes(model.tasks[source], model.tasks[task_name]):
             continue
@@ -125,7 +124,7 @@ def _adapters(model: Vintix, task_name: str, robot: Robot, init_map: str) -> dic
         group, candidate = model.tasks[task_name].group_name, copy.deepcopy(model)
         candidate.remove_task(task_name)
         add_group(candidate, task_name, group, source, joints)
-        adapters[f"{name}'s adapter"] = candidate
+        adapters[f"{other.name}'s adapter"] = candidate
     return adapters
 
 

@@ -20,7 +20,7 @@ from vintix_fast.model.new_group import SMALLEST_STD
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.service.files import read_json
 from vintix_fast.world.layout import ObservationLayout
-from vintix_fast.world.robot import load_robot, robot_names
+from vintix_fast.world.robot import robots_of
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,5 @@ def _layout(history: History) -> ObservationLayout:
 @functools.cache
 def known_task(task_name: str) -> tuple[str, str]:
     """The newest of a bundled robot's names for its task, and its group; of another robot's the name itself."""
-    robots = [load_robot(name) for name in robot_names()]
-    robot = next((robot for robot in robots if task_name in robot.task_names), None)
+    robot = next(iter(robots_of((task_name,))), None)
     return (robot.task_names[0], robot.group_name) if robot else (task_name, task_name)

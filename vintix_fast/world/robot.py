@@ -9,9 +9,10 @@ robot file whose URDF says otherwise is refused, because the numbers would silen
 as many joints; how many is the file's to say.
 """
 
+import functools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -89,6 +90,12 @@ def robot_names() -> list[str]:
     return sorted(_bundled())
 
 
+def robots_of(task_names: Collection[str]) -> list[Robot]:
+    """The bundled robots that call their task by one of these names, sorted."""
+    files = sorted(_bundled().items())
+    return [_read_robot(path) for _, (path, _, tasks) in files if not set(tasks).isdisjoint(task_names)]
+
+
 def load_robot(name_or_path: str | os.PathLike) -> Robot:
     """Read and check a robot: a bundled one by name or alias (any case), or a file of the user's own.
 
@@ -106,7 +113,7 @@ def load_robot(name_or_path: str | os.PathLike) -> Robot:
 
         return _read_robot(robot_file_of(Path(text)))
     bundled = _bundled()
-    for name, (path, aliases) in bundled.items():
+    for name, (path, aliases, _) in bundled.items():
         if text.lower() in (word.lower() for word in (name, *aliases)):
             return _read_robot(path)
     known = ", ".join(name + "".join(f" (= {alias})" for alias in bundled[name][1]) for name in sorted(bundled))
@@ -146,10 +153,11 @@ def find_task(robot: Robot, task_names_in_checkpoint: Iterable[str]) -> str | No
     return next((task for task in robot.task_names if task in held), None)
 
 
-def _bundled() -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """Name -> (file, aliases) of every robot file beside this module."""
+@functools.cache
+def _bundled() -> dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]]:
+    """Name -> (file, aliases, names of its task) of every robot file beside this module."""
     files = [RobotFile(path) for path in sorted(ROBOTS.glob("*.toml"))]
-    return {file.word("name"): (file.path, file.words("aliases")) for file in files}
+    return {file.word("name"): (file.path, file.words("aliases"), file.words("task_names")) for file in files}
 
 
 def _read_robot(path: Path) -> Robot:
