@@ -76,9 +76,13 @@ def test_options_that_the_plain_engine_does_not_have_are_refused(refuse, command
     refuse(f"{plain} --dropped-mass 0.1", 2, "--dropped-mass is 0.1, but --engine torch", "leave one of the two out")
 
 
-@pytest.mark.parametrize("line", ["adapt --robot-type spot", "adapt --reference-robot spot", "eval --robot-type spot"])
+@pytest.mark.parametrize(
+    "line", ["adapt --robot-type bittle", "adapt --reference-robot bittle", "eval --robot-type bittle"]
+)
 def test_unknown_robots_are_answered_with_those_known(refuse, line):
-    refuse(line, 2, "unknown robot 'spot'", "a1 (= unitreea1), go1, go2, minicheetah", ".toml")
+    refuse(
+        line, 2, "unknown robot 'bittle'", "a1 (= unitreea1), anymal_c, b1, b2, go1, go2, laikago, minicheetah", ".toml"
+    )
 
 
 def test_what_an_evaluation_is_to_record_or_weigh_must_be_possible(refuse, tmp_path):

@@ -205,9 +205,9 @@ def test_a_robot_with_two_joints_a_leg(two_joints_a_leg):
 # --- errors ---
 
 
-@pytest.mark.parametrize("name", ["spot", "", "robots/spot", "go2.usd"])
+@pytest.mark.parametrize("name", ["bittle", "", "robots/spot", "go2.usd"])
 def test_unknown_name(name):
-    with pytest.raises(UsageError, match=r"a1 \(= unitreea1\), go1, go2, minicheetah.*\.toml") as caught:
+    with pytest.raises(UsageError, match=r"a1 \(= unitreea1\), anymal_c, .*go1, go2, .*minicheetah.*\.toml") as caught:
         load_robot(name)
     assert repr(name) in str(caught.value)
 
