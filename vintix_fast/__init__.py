@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vintix_fast.service.home import ensure_home
+from vintix_fast.service.old_names import find_old_names
 from vintix_fast.service.threads import unbind_threads
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdaptConfig", "EvalConfig", "adapt", "evaluate", "load_model", "read_trajectories"]
 
+find_old_names()
 ensure_home()  # before anything imports a library that looks for a home folder
 unbind_threads()  # before anything imports torch
 

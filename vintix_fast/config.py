@@ -359,3 +359,9 @@ class EvalConfig(Options):
             object.__setattr__(self, "num_envs", 1)
         if self.record is not None and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
+
+
+def __getattr__(name: str) -> Any:
+    from vintix_fast.service.old_names import old_name
+
+    return old_name(__name__, name)
