@@ -157,7 +157,7 @@ def test_documented_example(rex, tmp_path, monkeypatch):
 def test_optional_keys(rex):
     path = rex('feet = ["FR_foot", "FL_foot", "RR_foot", "RL_foot"]')
     assert load_robot(path).feet == ()
-    (physics,) = re.findall(r"^base_mass_kg.*^damping[^\n]*", EXAMPLE, re.MULTILINE | re.DOTALL)
+    (physics,) = re.findall(r"^mass_kg.*^damping[^\n]*", EXAMPLE, re.MULTILINE | re.DOTALL)
     robot = load_robot(path := rex())
     assert (robot.base_mass_kg, robot.armature, robot.friction, robot.damping) == (6.0, 0.1, 0.0, 0.0)
     path.write_text(path.read_text().replace(physics, "damping = 1  # an integer"))
@@ -165,11 +165,14 @@ def test_optional_keys(rex):
     assert (robot.base_mass_kg, robot.armature, robot.friction, robot.damping) == (None, None, None, 1.0)
 
 
-def test_a_file_may_still_have_the_mass_that_older_ones_needed(rex):
-    assert load_robot(rex("kd = 0.5", "kd = 0.5\nmass_kg = 12.0")) == load_robot(rex())
-    with pytest.raises(InputFileError, match="kP is not a key of robot files") as caught:
-        load_robot(rex("kp = 20.0", "kP = 20.0"))
-    assert " mass_kg" not in str(caught.value)
+def test_the_urdf_must_weigh_what_the_file_says(rex):
+    for kg in (9.0, 13.0):
+        load_robot(rex("\nmass_kg = 11.0", f"\nmass_kg = {kg:g}"))
+    for kg in (22.0, 5.0):
+        with pytest.raises(InputFileError, match=rf"mass_kg is {kg:g}, but .*rex.urdf weighs \d+(\.\d+)? kg"):
+            load_robot(rex("\nmass_kg = 11.0", f"\nmass_kg = {kg:g}"))
+    with pytest.raises(InputFileError, match="mass_kg must be from 0.5 to 500, got 1e-300"):
+        load_robot(rex("\nmass_kg = 11.0", "\nmass_kg = 1e-300"))
 
 
 def test_axes_follow_joint_origins_and_ignore_what_is_above_the_base(rex):
@@ -236,11 +239,11 @@ def test_unreadable_files(tmp_path):
     ("kd = 0.5", "kd = -0.5", r"kd must be from .* got -0.5"),
     ("start_height_m = 0.40", "start_height_m = -0.4", r"start_height_m must be from 0.05 to 3, got -0.4"),
     ("target_height_m = 0.30", "target_height_m = inf", r"target_height_m must be .* got inf"),
-    ("base_mass_kg = 6.0", "base_mass_kg = 0", r"rex.toml:28: base_mass_kg must be from .* got 0"),
-    ("armature = 0.1", "armature = -0.01", r"rex.toml:29: armature must be from 0 to .* got -0.01"),
-    ("friction = 0.0", "friction = -1", r"rex.toml:30: friction must be from 0 to .* got -1"),
-    ("damping = 0.0", "damping = -0.2", r"rex.toml:31: damping must be from 0 to .* got -0.2"),
-    ("damping = 0.0", "damping = inf", r"rex.toml:31: damping must be .* got inf"),
+    ("base_mass_kg = 6.0", "base_mass_kg = 0", r"rex.toml:29: base_mass_kg must be from .* got 0"),
+    ("armature = 0.1", "armature = -0.01", r"rex.toml:30: armature must be from 0 to .* got -0.01"),
+    ("friction = 0.0", "friction = -1", r"rex.toml:31: friction must be from 0 to .* got -1"),
+    ("damping = 0.0", "damping = -0.2", r"rex.toml:32: damping must be from 0 to .* got -0.2"),
+    ("damping = 0.0", "damping = inf", r"rex.toml:32: damping must be .* got inf"),
     ("0.0, 0.8, -1.5,", "0.0, 0.8,", r"rex.toml:20: default_pose_rad must have 12 entries .*, got 11"),
     ("0.0, 0.8, -1.5,", "0.0, 0.8, nan,", r"default_pose_rad must be made of finite numbers, got nan"),
     ('name = "rex"', 'name = ""', r"rex.toml:1: name must be a text that is not empty, got ''"),

@@ -24,8 +24,8 @@ SIZES = {"box": "size", "sphere": "radius", "cylinder": "radius length", "capsul
 ROUNDING = 1e-6
 
 
-def check_body(urdf: Urdf, base_link: str, base_mass_kg: float | None, last_joints: Sequence[str]) -> None:
-    """Masses and shapes.
+def check_body(urdf: Urdf, base_link: str, base_mass_kg: float | None, last_joints: Sequence[str]) -> float:
+    """Masses and shapes; the whole mass (kg).
 
     Args:
         base_mass_kg: instead of the URDF's, of the body that ``base_link`` belongs to.
@@ -58,6 +58,7 @@ def check_body(urdf: Urdf, base_link: str, base_mass_kg: float | None, last_join
                 f"no link below joint {name!r} has a <collision> shape ({', '.join(below)}): the leg would fall "
                 "through the ground. Give its calf or foot one"
             )
+    return total_kg
 
 
 def check_motor(urdf: Urdf, name: str) -> None:

@@ -75,6 +75,10 @@ class Mjcf:
             if not any(name in joints for name in self._kinematics.hinges_above(model.body(foot).id)):
                 raise InputFileError(f"{self.path}: foot {foot!r} hangs from none of the robot file's joints")
 
+    def mass_kg(self) -> float:
+        """Of the whole robot."""
+        return self._kinematics.mass_kg()
+
     def held(self, joints: Sequence[str]) -> tuple[tuple[str, float], ...]:
         """Joints beyond these, which are held at 0."""
         return tuple((name, 0.0) for name, what in self.joints.items() if name not in joints and what["type"] != "free")

@@ -39,6 +39,9 @@ FREE_RANGE_RAD = math.pi / 3
 ROUNDING_RAD = 1e-3
 """How far beyond its limits a default pose may lie."""
 
+MASS_TOLERANCE = 1 / 3
+"""How far a URDF's mass may be from the file's: it may lack a battery, but not be another robot's, or in grams."""
+
 ROBOTS = Path(__file__).parent / "robots"
 
 
@@ -57,6 +60,7 @@ class Robot:
     default_pose_rad: tuple[float, ...]  # [J]
     kp: float  # Nm/rad
     kd: float  # Nm s/rad
+    mass_kg: float | None  # of the whole robot, to be checked; None: nothing is
     base_mass_kg: float | None  # of the base link; None, in this and the next three: the URDF's or the simulator's
     armature: float | None  # of every joint, kg m2
     friction: float | None  # of every joint, Nm
@@ -185,7 +189,7 @@ def _read_robot(path: Path) -> Robot:
         mjcf = Mjcf(urdf_path)
         axes, ranges = _joint_axes(file, mjcf, values), _joint_ranges(file, mjcf, values)
         mjcf.check_body(values["base_link"], joints, values["feet"])
-        held = mjcf.held(joints)
+        held, total_kg = mjcf.held(joints), mjcf.mass_kg()
     else:
         urdf = Urdf(urdf_path)
         axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(file, urdf, values)
@@ -193,7 +197,10 @@ def _read_robot(path: Path) -> Robot:
         held = tuple(held_joints(urdf, joints).items())
         reshape(urdf, values["base_link"], joints)
         last_joints = joints[len(joints) // len(LEGS) - 1 :: len(joints) // len(LEGS)]
-        check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
+        total_kg = check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
+    said_kg = values["mass_kg"]
+    if said_kg is not None and abs(total_kg - said_kg) > MASS_TOLERANCE * said_kg:
+        raise file.error("mass_kg", f"is {said_kg:g}, but {urdf_path} weighs {total_kg:.4g} kg; correct the wrong one")
     paths: dict[str, Any] = dict(path=file.path, urdf_path=urdf_path)
     return Robot(**values, **paths, held_joints=held, joint_axes=axes, joint_range_rad=ranges)
 

@@ -17,18 +17,18 @@ _REQUIRED = (
     *("joints", "default_pose_rad", "kp", "kd"),
 )
 PHYSICS = ("armature", "friction", "damping")
-_OPTIONAL = ("aliases", "urdf_package", "feet", "base_mass_kg", *PHYSICS)
+_OPTIONAL = ("aliases", "urdf_package", "feet", "mass_kg", "base_mass_kg", *PHYSICS)
 LIMITS = {  # from, to: no quadruped lies beyond, but values in other units do
     "start_height_m": (0.05, 3.0),
     "target_height_m": (0.05, 3.0),
     "kp": (0.01, 10_000.0),
     "kd": (0.0001, 1_000.0),
+    "mass_kg": (0.5, 500.0),
     "base_mass_kg": (0.01, 500.0),
     "armature": (0.0, 10.0),
     "friction": (0.0, 1_000.0),
     "damping": (0.0, 1_000.0),
 }
-_RETIRED = ("mass_kg",)  # in users' older files; says nothing
 SHOWN = 80
 """Letters of a wrong value that a message shows."""
 _WORD = re.compile(r"[A-Za-z0-9_-]+")  # a group's name becomes part of tensor names, where a dot would split it
@@ -57,7 +57,7 @@ class RobotFile:
     def check_keys(self) -> None:
         known = ", ".join((*_REQUIRED, *_OPTIONAL))
         for key in self.table:
-            if key not in _REQUIRED + _OPTIONAL + _RETIRED:
+            if key not in _REQUIRED + _OPTIONAL:
                 raise self.error(key, f"is not a key of robot files; the keys are {known}")
         missing = [key for key in _REQUIRED if key not in self.table]
         if missing:

@@ -110,6 +110,7 @@ class Survey:
         if len(set(feet)) == len(LEGS):
             lines.append(f"feet = [{', '.join(map(_quoted, feet))}]  # the links farthest from the last joints")
         lines += [
+            f"mass_kg = {self.mass_kg:.4g}  # of the whole robot; another URDF in this one's place is refused",
             "",
             f"start_height_m = {self.start_m:.3f}  # {DROP:g} leg lengths above the stance ({self.standing_m:.3f} m)",
             f"target_height_m = {self.target_m:.3f}  # {WALKING:g} of the stance's",
