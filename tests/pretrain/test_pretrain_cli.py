@@ -112,7 +112,11 @@ def test_numbers_out_of_range_are_refused(refuse, line, texts):
 @pytest.mark.parametrize("command", ["expert", "distil"])
 def test_unknown_robots_are_answered_with_those_known(refuse, command):
     refuse(
-        f"{command} --robot-type spot", 2, "unknown robot 'spot'", "a1 (= unitreea1), go1, go2, minicheetah", ".toml"
+        f"{command} --robot-type bittle",
+        2,
+        "unknown robot 'bittle'",
+        "a1 (= unitreea1), anymal_c, b1, b2, go1, go2, laikago, minicheetah",
+        ".toml",
     )
 
 
