@@ -9,10 +9,9 @@ from fakes import FakeSimulator, Listener, save_tiny, tiny_model
 from runs import read_rows, run_small
 
 from vintix_fast.audition import TRIAL_STEPS, candidates, hold_audition
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig, EngineConfig, EvalConfig
 from vintix_fast.evaluation import evaluate
 from vintix_fast.model import load_checkpoint
-from vintix_fast.policy import make_policy
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.task import WalkingTask
@@ -37,14 +36,14 @@ def test_every_robot_of_the_checkpoint_is_tried_through_every_map_that_differs()
 def test_the_best_is_taken_and_all_are_recorded():
     model, robot, said = tiny_model(), load_robot(LAIKAGO), []
     task = WalkingTask(FakeSimulator(robot, 3), robot, 20)
-    held = hold_audition(model, task, lambda m, name: make_policy(m, name, 3, 32), 7, said.append)
+    held = hold_audition(model, task, 32, EngineConfig(), 7, said.append)
     returns = [one.mean_return for one in held.tried]
     assert returns == sorted(returns, reverse=True) and len(set(returns)) == len(returns) == 4
     assert held.env_steps == 4 * 3 * min(20, TRIAL_STEPS)
     assert model.tasks[held.task_name].group_name == "laikago_locomotion"
-    assert f"a copy of {held.best.reference}_locomotion" in said[-1]
+    assert f"a copy of {held.tried[0].reference}_locomotion" in said[-1]
     # The same adapter does on the robot what its trial did.
-    again = hold_audition(tiny_model(), task, lambda m, name: make_policy(m, name, 3, 32), 7, said.append)
+    again = hold_audition(tiny_model(), task, 32, EngineConfig(), 7, said.append)
     assert again == held
 
 
@@ -77,6 +76,11 @@ def test_a_bundled_robot_keeps_the_guides_reference():
 def test_what_an_audition_decides_is_not_given_beside_it(options):
     with pytest.raises(UsageError, match="--reference-robot auto tries every copy"):
         AdaptConfig.from_options(robot_type="rex.urdf", output_dir=Path("x"), reference_robot="auto", **options)
+
+
+def test_nor_beside_that_of_an_evaluation():
+    with pytest.raises(UsageError, match="--init-map is none, but --reference-robot auto tries every copy"):
+        EvalConfig("x", "rex.urdf", reference_robot="auto", init_map="none")
 
 
 def test_a_checkpoint_without_known_robots_says_so():

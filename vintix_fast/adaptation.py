@@ -100,7 +100,12 @@ def adapt(
         _mend(run, progress)
         if task_name is None:
             with region("audition"):
-                task_name = _audition(config, run, task, model, progress)
+                seed = seed_for(config, 0, "audition")
+                held = hold_audition(
+                    model, task, config.context_len, config.engine, seed, progress.say, config.obs_stats
+                )  # fmt: skip
+                write_json(run.audition_file, held.to_json())
+                task_name = held.task_name
         if not run.model_dir(0).is_dir():
             save_checkpoint(model, run.model_dir(0))
         # From here on whatever stops the run leaves one that can be resumed.
@@ -132,17 +137,6 @@ def _mend(run: Run, progress: Progress) -> None:
     # A killed loop may have left its own model as the best.
     if run.best and not filecmp.cmp(run.best_dir / "model.pth", run.current_dir / "model.pth", shallow=False):
         save_checkpoint(load_checkpoint(run.current_dir), run.best_dir)
-
-
-def _audition(config: AdaptConfig, run: Run, task: WalkingTask, model: Vintix, progress: Progress) -> str:
-    """Give ``model`` a copy of the adapter that does best on the robot; returns the robot's task."""
-
-    def make_actor(candidate: Vintix, name: str) -> Actor:
-        return make_policy(candidate, name, task.num_envs, config.context_len, **config.engine.policy_options)
-
-    held = hold_audition(model, task, make_actor, seed_for(config, 0, "audition"), progress.say, config.obs_stats)
-    write_json(run.audition_file, held.to_json())
-    return held.task_name
 
 
 def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str | None]:

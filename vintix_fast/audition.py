@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.config import MAPS
+from vintix_fast.config import MAPS, EngineConfig
 from vintix_fast.model import Vintix
 from vintix_fast.model.new_group import add_target
-from vintix_fast.policy import Actor
+from vintix_fast.policy import make_policy
 from vintix_fast.rollout import collect
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.joint_map import JointMap
@@ -48,10 +48,6 @@ class Audition:
     tried: list[Tried]
     env_steps: int
     task_name: str  # the robot's, with a copy of the best's adapter
-
-    @property
-    def best(self) -> Tried:
-        return self.tried[0]
 
     def to_json(self) -> dict[str, Any]:
         return {"trial_steps": TRIAL_STEPS, "env_steps": self.env_steps, "tried": [asdict(one) for one in self.tried]}
@@ -87,7 +83,8 @@ def candidates(model: Vintix, robot: Robot) -> list[tuple[Robot, str]]:
 def hold_audition(
     model: Vintix,
     task: WalkingTask,
-    make_actor: Callable[[Vintix, str], Actor],
+    context_len: int,
+    engine: EngineConfig,
     seed: int,
     say: Callable[[str], None],
     obs_stats: Path | None = None,
@@ -96,7 +93,7 @@ def hold_audition(
 
     Args:
         model: pretrained; is given the robot's task and a group, a copy of the best candidate's.
-        make_actor: makes a model act for a task of its own, with a cold context.
+        context_len, engine: with which each acts.
         seed: of the starts, the same for all.
         say: told of each candidate.
         obs_stats: see `AdaptConfig`.
@@ -106,7 +103,7 @@ def hold_audition(
     for reference, kind in candidates(model, robot):
         candidate = copy.deepcopy(model)
         name = add_target(candidate, robot, reference, lambda text: None, init_map=kind, reinitialize=True)
-        actor = make_actor(candidate, name)
+        actor = make_policy(candidate, name, task.num_envs, context_len, **engine.policy_options)
         found = collect(task, actor, seed=seed, random_starts=True, steps_per_env=steps, keep=True)
         firsts = [history.reward[slice(*history.episodes()[0])] for history in found.histories]
         returns, lengths = [rewards.sum() for rewards in firsts], [len(rewards) for rewards in firsts]

@@ -277,13 +277,7 @@ class AdaptConfig(RunConfig):
         own = self.robot_type.lower() not in TUNED and self.group == "own"
         if self.reference_robot is None:
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
-        if self.reference_robot == AUDITION:
-            for name, value, default in (("group", self.group, "own"), ("init-map", self.init_map, "convert")):
-                if value != default:
-                    raise UsageError(
-                        f"--{name} is {value}, but --reference-robot {AUDITION} tries every copy in a group of its "
-                        "own; name a reference robot, or leave the option out"
-                    )
+        _check_audition(self, "group", "init_map")
         window, context = self.finetune.window_len, self.context_len
         improver, noise = self.improve.improver, self.collect.noise
         if window is not None and window > context:
@@ -359,6 +353,18 @@ class EvalConfig(Options):
             object.__setattr__(self, "num_envs", 1)
         if self.record is not None and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
+        _check_audition(self, "init_map")
+
+
+def _check_audition(config: AdaptConfig | EvalConfig, *decided: str) -> None:
+    """Refuse options that an audition decides."""
+    for name in decided if config.reference_robot == AUDITION else ():
+        value, entry = getattr(config, name), entries(type(config))[name]
+        if value != entry.default:
+            raise UsageError(
+                f"{entry.spelt()} is {value}, but --reference-robot {AUDITION} tries every copy in a group of its own; "
+                "name a reference robot, or leave the option out"
+            )
 
 
 def __getattr__(name: str) -> Any:

@@ -164,7 +164,7 @@ def evaluate(
     simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
     if task_name is None:
-        task_name = _audition(model, task, config, context_len, progress)
+        task_name = hold_audition(model, task, context_len, config.engine, config.seed, progress.say).task_name
     policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
     total = config.num_envs * config.episodes_per_env
     with progress.rollout("evaluating", total, config.max_steps):
@@ -179,15 +179,6 @@ def evaluate(
         recording = record_actor(policy, simulator, config.seed, progress, config.random_starts)
         progress.say(film_to(film, robot, recording))
     return evaluation
-
-
-def _audition(model: Vintix, task: WalkingTask, config: EvalConfig, context_len: int, progress: Progress) -> str:
-    """Give ``model`` the copy that does best on the task's robot; returns the robot's task."""
-
-    def make_actor(candidate: Vintix, name: str) -> Actor:
-        return make_policy(candidate, name, task.num_envs, context_len, **config.engine.policy_options)
-
-    return hold_audition(model, task, make_actor, config.seed, progress.say).task_name
 
 
 def _write(out: Path, evaluation: Evaluation, config: EvalConfig) -> None:
