@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from vintix_fast.options import Entry, Option, Options, entries, option, without_effect
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS, BUILTIN_PREFIX, checkpoint_path
 from vintix_fast.service.errors import UsageError
+from vintix_fast.world.robot_file import DESCRIPTIONS
 
 MAIN, RUN = "Main", "Run"
 """Parts of --help."""
 ROBOTS = "go1, go2, minicheetah, unitreea1 (= a1), another of `robots`, or a file: .toml, URDF (.urdf) or MJCF (.xml)"
 TUNED = ("go1", "go2", "a1", "unitreea1", "minicheetah", "minicheetah-primitive")
 """Robots that the guide's reference is right for."""
-ROBOT_SUFFIXES = (".toml", ".urdf", ".xml", ".mjcf")
-"""Of files that describe a robot."""
 MAX_ENVS = 8000
 """What one trajectory file takes."""
 TIME_LIMIT = "an episode's time limit, in steps"
@@ -100,7 +99,7 @@ class RunConfig(Options):
 
 def _is_read(entry: Entry, value: Any) -> bool:
     """Whether the value of an option names what a run reads; a robot's is a name or a file."""
-    return entry.option.reads or (entry.kind is str and str(value).lower().endswith(ROBOT_SUFFIXES))
+    return entry.option.reads or (entry.kind is str and str(value).lower().endswith((".toml", *DESCRIPTIONS)))
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,8 @@ from typing import Any
 
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
 from vintix_fast.service.files import write_bytes
-from vintix_fast.world.mjcf import is_mjcf, mjcf_tree
+from vintix_fast.world.kinematics import is_mjcf
+from vintix_fast.world.mjcf import mjcf_tree
 from vintix_fast.world.robot import ROBOTS, Robot, load_robot
 from vintix_fast.world.robot_file import RobotFile
 

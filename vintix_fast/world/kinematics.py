@@ -14,10 +14,15 @@ import mujoco
 import numpy as np
 
 from vintix_fast.service.errors import InputFileError
+from vintix_fast.world.robot_file import MJCF_SUFFIXES
 
-MJCF_SUFFIXES = (".xml", ".mjcf")
 _FIXED_BELOW_M = 1e-3
 """A link that is fixed this far from the last joint or farther can be a foot."""
+
+
+def is_mjcf(path: Path) -> bool:
+    """Whether a robot's description is an MJCF, by its name."""
+    return path.suffix.lower() in MJCF_SUFFIXES
 
 
 class Kinematics:
@@ -32,9 +37,8 @@ class Kinematics:
 
     def __init__(self, path: Path):
         self.path = path
-        self.is_mjcf = path.suffix.lower() in MJCF_SUFFIXES
         try:
-            if self.is_mjcf:
+            if is_mjcf(path):
                 self.model = mujoco.MjModel.from_xml_path(str(path))
             else:
                 self.model = mujoco.MjModel.from_xml_string(_urdf_without_meshes(path))
@@ -164,7 +168,7 @@ class Pose:
     """Links of a robot with given joint positions, in the frame of its base link."""
 
     def __init__(self, kinematics: Kinematics, base: str):
-        self._of, self._data = kinematics, kinematics._data
+        self._data = kinematics._data
         body = self._data.body(base)
         self._origin, self._rotation = body.xpos.copy(), body.xmat.reshape(3, 3).copy()
 
@@ -186,6 +190,11 @@ class Pose:
     def jacobian(self, joints: tuple[str, ...], point: np.ndarray) -> np.ndarray:
         """How a point [3] below all of these joints moves with each: [3, J], m/rad."""
         return np.stack([np.cross(self.axis(name), point - self.anchor(name)) for name in joints], axis=1)
+
+    def leg_length(self, joints: tuple[str, ...], foot: np.ndarray) -> float:
+        """Of thigh and calf, m: from the last but one of a leg's joints by the last to its foot [3]."""
+        thigh, calf = (self.anchor(name) for name in joints[-2:])
+        return float(np.linalg.norm(calf - thigh) + np.linalg.norm(foot - calf))
 
     def centre_of_mass(self) -> np.ndarray:
         """Of the whole robot [3], m."""

@@ -13,16 +13,11 @@ import mujoco
 import numpy as np
 
 from vintix_fast.service.errors import InputFileError
-from vintix_fast.world.kinematics import MJCF_SUFFIXES, Kinematics
+from vintix_fast.world.kinematics import Kinematics
 
 _WITH_FILES = ("mesh", "texture", "hfield", "skin")
 _DEEPEST = 8
 """Files that include files: deeper ones are left to MuJoCo to refuse."""
-
-
-def is_mjcf(path: Path) -> bool:
-    """Whether a robot's description is an MJCF, by its name."""
-    return path.suffix.lower() in MJCF_SUFFIXES
 
 
 class Mjcf:

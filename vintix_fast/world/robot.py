@@ -22,10 +22,10 @@ import numpy as np
 
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.body import check_body, check_motor
-from vintix_fast.world.kinematics import MJCF_SUFFIXES
+from vintix_fast.world.kinematics import is_mjcf
 from vintix_fast.world.layout import ObservationLayout
-from vintix_fast.world.mjcf import Mjcf, is_mjcf
-from vintix_fast.world.robot_file import LIMITS, RobotFile
+from vintix_fast.world.mjcf import Mjcf
+from vintix_fast.world.robot_file import DESCRIPTIONS, LIMITS, RobotFile
 from vintix_fast.world.urdf import Urdf, end
 from vintix_fast.world.urdf_text import held_joints, reshape
 
@@ -83,10 +83,15 @@ class Robot:
         return _joints_of_a_leg(len(self.joints))
 
     @property
+    def legs(self) -> tuple[tuple[str, ...], ...]:
+        """The joints of each leg, FR, FL, RR, RL."""
+        per_leg = len(self.joints_of_a_leg)
+        return tuple(self.joints[i : i + per_leg] for i in range(0, len(self.joints), per_leg))
+
+    @property
     def last_joints(self) -> tuple[str, ...]:
         """Each leg's joint that is farthest from the base."""
-        per_leg = len(self.joints_of_a_leg)
-        return self.joints[per_leg - 1 :: per_leg]
+        return tuple(leg[-1] for leg in self.legs)
 
 
 def robot_names() -> list[str]:
@@ -112,7 +117,7 @@ def load_robot(name_or_path: str | os.PathLike) -> Robot:
     text = os.fspath(name_or_path)
     if text.lower().endswith(".toml"):
         return _read_robot(Path(text))
-    if text.lower().endswith((".urdf", *MJCF_SUFFIXES)):
+    if text.lower().endswith(DESCRIPTIONS):
         from vintix_fast.world.make_robot import robot_file_of  # which needs this file
 
         return _read_robot(robot_file_of(Path(text)))

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from vintix_fast.service.errors import InputFileError
 
+MJCF_SUFFIXES = (".xml", ".mjcf")
+DESCRIPTIONS = (".urdf", *MJCF_SUFFIXES)
+"""Ends of the names of files that a robot file can be made of."""
 _REQUIRED = (
     *("name", "task_names", "group_name", "urdf", "base_link", "start_height_m", "target_height_m"),
     *("joints", "default_pose_rad", "kp", "kd"),

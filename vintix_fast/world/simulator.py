@@ -28,7 +28,8 @@ from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.home import choose_opengl
 from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir, mend
 from vintix_fast.world import views
-from vintix_fast.world.mjcf import is_mjcf, simulated_mjcf
+from vintix_fast.world.kinematics import is_mjcf
+from vintix_fast.world.mjcf import simulated_mjcf
 from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.urdf_text import urdf_file
 

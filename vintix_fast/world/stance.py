@@ -11,6 +11,7 @@ import numpy as np
 
 from vintix_fast.world.kinematics import Kinematics
 from vintix_fast.world.robot import LEGS, Robot
+from vintix_fast.world.survey import GO2_ARMATURE, GO2_LEG_M
 
 GRAVITY_M_S2 = 9.81
 LEAST_FREQUENCY_HZ = 1.5
@@ -46,22 +47,20 @@ def stance_of(robot: Robot) -> Stance:
     """The default pose of a robot and what can be said of it without simulating."""
     kinematics = Kinematics(robot.urdf_path)
     pose = kinematics.pose(dict(zip(robot.joints, robot.default_pose_rad, strict=True)), robot.base_link)
-    per_leg = len(robot.joints_of_a_leg)
-    legs = [robot.joints[leg * per_leg : (leg + 1) * per_leg] for leg in range(len(LEGS))]
-    feet = np.array([pose.point(*kinematics.tip(leg[-1])[:2]) for leg in legs])
-    places = np.array([[pose.anchor(name) for name in leg] for leg in legs])
+    feet = np.array([pose.point(*kinematics.tip(leg[-1])[:2]) for leg in robot.legs])
+    places = np.array([[pose.anchor(name) for name in leg] for leg in robot.legs])
     stance = Stance(places, feet, pose.centre_of_mass(), [])
     # A quarter of the weight on each foot, held by the leg's joints.
     push = np.array([0.0, 0.0, GRAVITY_M_S2 * kinematics.mass_kg() / len(LEGS)])
-    torques = np.concatenate([pose.jacobian(leg, foot).T @ push for leg, foot in zip(legs, feet, strict=True)])
-    lengths = np.linalg.norm(places[:, -1] - places[:, -2], axis=1) + np.linalg.norm(feet - places[:, -1], axis=1)
+    torques = np.concatenate([pose.jacobian(leg, foot).T @ push for leg, foot in zip(robot.legs, feet, strict=True)])
+    leg_m = float(np.mean([pose.leg_length(leg, foot) for leg, foot in zip(robot.legs, feet, strict=True)]))
     stance.checks.extend(
         [
             _within_limits(robot, kinematics),
-            _level(feet, float(lengths.mean())),
+            _level(feet, leg_m),
             _over_the_feet(stance),
             _held(robot, kinematics, torques),
-            _stiff(robot, kinematics, float(lengths.mean())),
+            _stiff(robot, kinematics, leg_m),
         ]
     )
     return stance
@@ -117,10 +116,10 @@ def _held(robot: Robot, kinematics: Kinematics, torques: np.ndarray) -> Check:
 
 
 def _stiff(robot: Robot, kinematics: Kinematics, leg_m: float) -> Check:
-    armature = 0.1 if robot.armature is None else robot.armature
+    armature = GO2_ARMATURE if robot.armature is None else robot.armature  # the simulator's default
     inertia = max(kinematics.inertia(name) for name in robot.last_joints) + armature
     frequency = (robot.kp / inertia) ** 0.5 / (2 * np.pi)
-    least = LEAST_FREQUENCY_HZ * (0.426 / leg_m) ** 0.5
+    least = LEAST_FREQUENCY_HZ * (GO2_LEG_M / leg_m) ** 0.5
     return Check(
         "knees swing fast enough", f"{frequency:.1f} Hz on their springs, a gait needs {least:.1f}", frequency >= least,
         "raise kp or lower armature",

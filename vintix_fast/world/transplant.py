@@ -5,6 +5,8 @@ Owns which maps there are.  Knows nothing of models.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from vintix_fast.service.errors import UsageError
@@ -49,18 +51,14 @@ def kinematic_map(target: Robot, reference: Robot) -> JointMap:
     return JointMap(to_target, to_reference)
 
 
+@functools.lru_cache(maxsize=16)  # an audition asks for each robot's many times, and meshes take seconds
 def leg_jacobians(robot: Robot) -> list[tuple[np.ndarray, float]]:
     """For legs FR, FL, RR, RL at the default pose: how its foot moves with its joints [3, joints of a leg] (m/rad),
     and the length of thigh and calf, m.
     """
     kinematics = Kinematics(robot.urdf_path)
-    pose = kinematics.pose(dict(zip(robot.joints, robot.default_pose_rad, strict=True)), robot.base_link)
-    per_leg, found = len(robot.joints_of_a_leg), []
-    for leg in range(len(LEGS)):
-        joints = robot.joints[leg * per_leg : (leg + 1) * per_leg]
-        body, point, _ = kinematics.tip(joints[-1])
-        foot = pose.point(body, point)
-        thigh, calf = (pose.anchor(name) for name in joints[-2:])
-        length = float(np.linalg.norm(calf - thigh) + np.linalg.norm(foot - calf))
-        found.append((pose.jacobian(joints, foot), length))
+    pose, found = kinematics.pose(dict(zip(robot.joints, robot.default_pose_rad, strict=True)), robot.base_link), []
+    for joints in robot.legs:
+        foot = pose.point(*kinematics.tip(joints[-1])[:2])
+        found.append((pose.jacobian(joints, foot), pose.leg_length(joints, foot)))
     return found
