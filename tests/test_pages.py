@@ -1,5 +1,6 @@
 """The pages: what they name exists, and the README stays short."""
 
+import json
 import re
 from dataclasses import MISSING
 from pathlib import Path
@@ -70,3 +71,11 @@ def test_the_readmes_defaults_are_those_of_the_options(page):
             assert default == checkpoint_path(shown)
         else:
             assert type(default)(shown) == default, name
+
+
+def test_the_returns_that_robots_lists_are_those_of_the_results():
+    rows = (words(ROOT / "docs/results.md") + words(ROOT / "benchmarks/results/zoo.md")).splitlines()
+    measured = json.loads((ROOT / "vintix_fast/world/robots/measured.json").read_text())
+    for name, returns in measured.items():
+        numbers = [f"{value:.2f}" for value in returns.values()]
+        assert any(row.startswith(f"| {name} |") and all(number in row for number in numbers) for row in rows), name

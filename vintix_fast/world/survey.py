@@ -7,7 +7,6 @@ armature, heights).  Knows nothing of simulators.
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,33 +15,22 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.service.errors import InputFileError
-from vintix_fast.world.kinematics import Kinematics, Pose
-from vintix_fast.world.robot import LEG_SIDES, LEGS
+from vintix_fast.world.kinematics import Kinematics
+from vintix_fast.world.new_stance import Leg, find_stance
+from vintix_fast.world.robot import LEG_SIDES, LEGS, ROBOTS
+from vintix_fast.world.robot_file import RobotFile
 
-GO2_MASS_KG, GO2_LEG_M, GO2_KP, GO2_KD, GO2_ARMATURE = 15.0, 0.426, 20.0, 0.5, 0.1
-"""The reference's proportions: the models know how soft its legs are in its own scale."""
+GO2 = RobotFile(ROBOTS / "go2.toml").table
+"""The reference, whose proportions scale gains: the models know how soft its legs are in its own scale."""
+GO2_LEG_M, GO2_ARMATURE = 0.426, 0.1
+"""Its thigh and calf; the simulator's default, which it has."""
 STIFFER = 1.4
-"""Gains in go2's scale: transplanted policies walk better than at 1 or 2 (of seven robots, on six)."""
-BEND = 0.732
-"""A standing leg from hip to foot, of its length stretched: go2's stance."""
+"""Gains in go2's scale: the best of five tried on five of seven robots, see benchmarks/results/zoo.md."""
 DROP = 0.2
 """How far above its stance a robot starts, in leg lengths: go2's 9 cm."""
 WALKING = 0.96
-"""The height that is asked for, of the stance's: where transplanted policies walk (0.93 to 1.00 on eight robots)."""
-LEVEL = 0.1
-"""Feet of a stance are level when their heights differ by less than this, in leg lengths."""
+"""The height that is asked for, of the stance's: seven robots walked at 0.88 to 1.00 of it, untrained."""
 GUESSED_FOOT_RADIUS_M = 0.02
-_SCAN_RAD = 1e-3
-
-
-@dataclass(frozen=True)
-class Leg:
-    """One leg: its joints from the base down, and where it ends."""
-
-    joints: tuple[str, ...]
-    tip_body: int
-    tip_point: np.ndarray  # [3] in that body's frame, m
-    foot: str | None  # the link's name, where the foot is one
 
 
 @dataclass(frozen=True)
@@ -67,17 +55,17 @@ class Survey:
     @property
     def kp(self) -> float:
         """Nm/rad: `STIFFER` times go2's stiffness in units of weight times leg length."""
-        return _rounded(STIFFER * GO2_KP * self.mass_kg * self.leg_m / (GO2_MASS_KG * GO2_LEG_M))
+        return _rounded(STIFFER * GO2["kp"] * self.mass_kg * self.leg_m / (GO2["mass_kg"] * GO2_LEG_M))
 
     @property
     def kd(self) -> float:
         """Nm s/rad: go2's damping in the robot's own time, which goes with the root of its leg length."""
-        return _rounded(self.kp * GO2_KD / GO2_KP * (self.leg_m / GO2_LEG_M) ** 0.5)
+        return _rounded(self.kp * GO2["kd"] / GO2["kp"] * (self.leg_m / GO2_LEG_M) ** 0.5)
 
     @property
     def armature(self) -> float:
         """kg m2: go2's in units of mass times leg length squared."""
-        return _rounded(GO2_ARMATURE * self.mass_kg * self.leg_m**2 / (GO2_MASS_KG * GO2_LEG_M**2))
+        return _rounded(GO2_ARMATURE * self.mass_kg * self.leg_m**2 / (GO2["mass_kg"] * GO2_LEG_M**2))
 
     @property
     def start_m(self) -> float:
@@ -121,8 +109,8 @@ class Survey:
             f"default_pose_rad = [  # {self.pose_source}",
             *rows([f"{angle:.3f}" for angle in self.pose_rad]),
             "]",
-            f"kp = {self.kp:g}  # Nm/rad: {STIFFER:g} x go2's {GO2_KP:g}, scaled by weight times leg length ({scale})",
-            f"kd = {self.kd:g}  # Nm s/rad: go2's {GO2_KD:g}, likewise, times the root of the leg length",
+            f"kp = {self.kp:g}  # Nm/rad: {STIFFER:g} x go2's {GO2['kp']:g}, by weight times leg length ({scale})",
+            f"kd = {self.kd:g}  # Nm s/rad: go2's {GO2['kd']:g}, likewise, times the root of the leg length",
             f"armature = {self.armature:g}  # kg m2: go2's {GO2_ARMATURE:g} scaled by mass times leg length squared",
         ]
         return "\n".join(lines) + "\n"
@@ -143,10 +131,10 @@ def survey(path: Path, name: str | None = None) -> Survey:
     base, legs = _find_legs(kinematics)
     _check_reach(kinematics, base, legs)
     joints = [name for leg in legs for name in leg.joints]
-    pose_rad, source = _stance(kinematics, base, legs)
+    pose_rad, source = find_stance(kinematics, base, legs)
     pose = kinematics.pose(dict(zip(joints, pose_rad, strict=True)), base)
     feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
-    lengths = [_leg_length(pose, leg) for leg in legs]
+    lengths = [pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)]
     return Survey(
         path=path,
         name=_word(name or path.stem),
@@ -214,120 +202,6 @@ def _check_reach(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> None
                 f"{kinematics.path}: knee {knee!r} can only turn from {limits[0]:.2f} to {limits[1]:.2f} rad; a leg "
                 "that walks needs 0.2 rad at least. Correct its <limit>"
             )
-
-
-def _stance(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> tuple[list[float], str]:
-    """Joint positions in the order of the legs' joints (rad), and where they come from."""
-    for source, angles in (*_keyframes(kinematics), *_group_states(kinematics.path)):
-        wanted = [angles.get(name) for leg in legs for name in leg.joints]
-        if all(angle is not None for angle in wanted) and _can_stand(kinematics, base, legs, angles):
-            return [round(float(angle), 3) for angle in wanted if angle is not None], source
-    pose = [angle for leg in legs for angle in _bent(kinematics, base, leg)]
-    return pose, f"feet below the hips, legs bent to {BEND:g} of their length as go2's"
-
-
-def _keyframes(kinematics: Kinematics) -> list[tuple[str, dict[str, float]]]:
-    model = kinematics.model
-    keys = [model.key(i) for i in range(model.nkey)]
-    keys.sort(key=lambda key: _likeness(key.name))
-    address = {name: model.jnt_qposadr[index] for name, index in kinematics.hinges.items()}
-    return [(f"keyframe {key.name!r}", {name: float(key.qpos[at]) for name, at in address.items()}) for key in keys]
-
-
-def _group_states(path: Path) -> list[tuple[str, dict[str, float]]]:
-    """States of the SRDFs beside the URDF and in the folder srdf next to its own; that of the same name first."""
-    found = []
-    files = {*path.parent.glob("*.srdf"), *path.parent.parent.glob("srdf/*.srdf")}
-    for file in sorted(files, key=lambda file: (file.stem != path.stem, file)):
-        try:
-            root = ElementTree.parse(file).getroot()
-        except (OSError, ElementTree.ParseError):
-            continue  # it is not asked for, and a stance can be had without
-        for state in root.iter("group_state"):
-            angles = {}
-            for joint in state.findall("joint"):
-                value = joint.get("value", "").split()
-                if len(value) == 1 and re.fullmatch(r"[-+.\deE]+", value[0]):
-                    angles[joint.get("name", "")] = float(value[0])
-            found.append((f"group_state {state.get('name')!r} of {file.name}", angles))
-    return sorted(found, key=lambda state: _likeness(state[0]))
-
-
-def _likeness(name: str) -> int:
-    """Names of stances first."""
-    words = ("stand", "home", "nominal", "default")
-    return next((i for i, word in enumerate(words) if word in name.lower()), len(words))
-
-
-def _can_stand(kinematics: Kinematics, base: str, legs: Sequence[Leg], angles: dict[str, float]) -> bool:
-    """Whether joints are within limits, legs bent, and feet level below the base."""
-    joints = [name for leg in legs for name in leg.joints]
-    for name in joints:
-        limits = kinematics.limits(name)
-        if limits is not None and not limits[0] <= angles[name] <= limits[1]:
-            return False
-    pose = kinematics.pose({name: angles[name] for name in joints}, base)
-    feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
-    length = np.mean([_leg_length(pose, leg) for leg in legs])
-    drops = [np.linalg.norm(foot - pose.anchor(leg.joints[-2])) for leg, foot in zip(legs, feet, strict=True)]
-    level = np.ptp(feet[:, 2]) < LEVEL * length
-    return bool(level and (feet[:, 2] < 0).all() and 0.4 * length < min(drops) and max(drops) < 0.97 * length)
-
-
-def _bent(kinematics: Kinematics, base: str, leg: Leg) -> list[float]:
-    """A leg's joint positions: the foot below the thigh's joint at `BEND` of the length, the knee behind if it may."""
-    *hip, thigh, calf = leg.joints
-    zero = {name: _nearest(kinematics.limits(name), 0.0) for name in leg.joints}
-    pose = kinematics.pose(zero, base)
-    top, knee, foot = pose.anchor(thigh), pose.anchor(calf), pose.point(leg.tip_body, leg.tip_point)
-    wanted = BEND * (np.linalg.norm(knee - top) + np.linalg.norm(foot - knee))
-    # The knee's angles at which the foot is so far from the hip; then the thigh's that bring it below.
-    bends = _range(kinematics.limits(calf), zero[calf])
-    feet = knee + _turned(foot - knee, pose.axis(calf), bends - zero[calf])
-    distance = np.linalg.norm(feet - top, axis=1) - wanted
-    solutions = []
-    for at in np.flatnonzero(np.diff(np.sign(distance))):
-        swings = _range(kinematics.limits(thigh), zero[thigh])
-        axis = pose.axis(thigh)
-        tips = _turned(feet[at] - top, axis, swings - zero[thigh])
-        best = int((np.abs(tips[:, 0]) + 10.0 * (tips[:, 2] > 0)).argmin())
-        bent_knee = _turned(knee - top, axis, swings[best : best + 1] - zero[thigh])[0]
-        if abs(tips[best, 0]) < 0.02 and tips[best, 2] < 0:
-            solutions.append((float(bent_knee[0]), float(swings[best]), float(bends[at])))
-    if not solutions:
-        raise InputFileError(
-            f"{kinematics.path}: the leg {'-'.join(leg.joints)} cannot be bent so that its foot stands {wanted:.3f} m "
-            f"below {thigh!r} within the limits {_shown(kinematics, thigh)} and {_shown(kinematics, calf)}. Correct "
-            "the limits, or write the robot file by hand (docs/robots.md)"
-        )
-    _, swing, bend = min(solutions)
-    return [round(angle, 3) for angle in (*(zero[name] for name in hip), swing, bend)]
-
-
-def _leg_length(pose: Pose, leg: Leg) -> float:
-    thigh, calf = (pose.anchor(name) for name in leg.joints[-2:])
-    return float(np.linalg.norm(calf - thigh) + np.linalg.norm(pose.point(leg.tip_body, leg.tip_point) - calf))
-
-
-def _turned(vector: np.ndarray, axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """A vector [3] turned about a unit axis by each of the angles [K]: [K, 3] (Rodrigues)."""
-    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    return vector * cos + np.cross(axis, vector) * sin + axis * (axis @ vector) * (1.0 - cos)
-
-
-def _range(limits: tuple[float, float] | None, around: float) -> np.ndarray:
-    """Angles within limits, at most half a turn from one of them, `_SCAN_RAD` apart."""
-    low, high = limits or (-np.pi, np.pi)
-    return np.arange(max(low, around - np.pi), min(high, around + np.pi) + _SCAN_RAD / 2, _SCAN_RAD)
-
-
-def _nearest(limits: tuple[float, float] | None, angle: float) -> float:
-    return angle if limits is None else float(np.clip(angle, *limits))
-
-
-def _shown(kinematics: Kinematics, joint: str) -> str:
-    limits = kinematics.limits(joint)
-    return f"of {joint!r}, " + ("none" if limits is None else f"{limits[0]:.2f} to {limits[1]:.2f} rad")
 
 
 def _word(text: str) -> str:
