@@ -166,7 +166,7 @@ def _check_shape(urdf: Urdf, link: str, collision: Element) -> None:
 def _check_mesh(urdf: Urdf, where: str, name: str) -> None:
     if Path(name).suffix.lower() not in MESHES:
         raise urdf.error(f"{where} is the mesh {name!r}; convert it to one of {' '.join(MESHES)}")
-    path = find_file(urdf, name)
+    path = find_file(urdf.path, name)
     if path is None:
         raise urdf.error(
             f"{where} is the mesh {name!r}, where there is no file; copy it there. A relative name starts at the "

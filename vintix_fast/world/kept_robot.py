@@ -22,6 +22,7 @@ from vintix_fast.world.kinematics import is_mjcf
 from vintix_fast.world.mjcf import mjcf_tree
 from vintix_fast.world.robot import ROBOTS, Robot, load_robot
 from vintix_fast.world.robot_file import RobotFile
+from vintix_fast.world.urdf_text import find_file
 
 FOLDER = "robot"
 """What the copy is called in a run's directory."""
@@ -39,8 +40,7 @@ def robot_record(robot: Robot) -> dict[str, Any]:
     table, root = RobotFile(robot.path).table, _root(robot.urdf_path)
     said = {key: value for key, value in table.items() if key not in _WHERE_THE_URDF_IS}
     for element, path in _named_files(root, robot.urdf_path):
-        if path.is_file():
-            element.set(_file_key(element), _sha256(path.read_bytes()))
+        element.set(_file_key(element), _sha256(path.read_bytes()))
     urdf = ElementTree.canonicalize(ElementTree.tostring(root, encoding="unicode"), strip_text=True)
     hashes = {
         "robot file": _sha256(json.dumps(said, sort_keys=True, default=str).encode()),
@@ -105,19 +105,18 @@ def keep_robot(robot: Robot, folder: Path) -> None:
         staging.chmod(folder.parent.stat().st_mode & 0o777)
         sources: list[Path] = []
         for element, path in _named_files(root, robot.urdf_path):
-            if path.is_file():
-                # Files of one folder stay side by side: a mesh names its materials, and they their pictures.
-                if path.parent not in sources:
-                    sources.append(path.parent)
-                beside = Path(f"meshes_{sources.index(path.parent)}")
-                packaged = _in_package(element.get(_file_key(element), ""))
-                # A package is found beside the URDF too; the simulator reads such names in another way than others.
-                if packaged is not None:
-                    beside = packaged.parent
-                (staging / beside).mkdir(parents=True, exist_ok=True)
-                _copy_with_what_it_names(path, staging / beside)
-                if packaged is None:
-                    element.set(_file_key(element), str(beside / path.name))
+            # Files of one folder stay side by side: a mesh names its materials, and they their pictures.
+            if path.parent not in sources:
+                sources.append(path.parent)
+            beside = Path(f"meshes_{sources.index(path.parent)}")
+            packaged = _in_package(element.get(_file_key(element), ""))
+            # A package is found beside the URDF too; the simulator reads such names in another way than others.
+            if packaged is not None:
+                beside = packaged.parent
+            (staging / beside).mkdir(parents=True, exist_ok=True)
+            _copy_with_what_it_names(path, staging / beside)
+            if packaged is None:
+                element.set(_file_key(element), str(beside / path.name))
         write_bytes(staging / robot.urdf_path.name, ElementTree.tostring(root, encoding="utf-8"))
         # JSON's texts, numbers and lists are TOML's too.
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}\n" for key, value in said.items()]
@@ -151,17 +150,12 @@ def _file_key(element: ElementTree.Element) -> str:
     return "filename" if "filename" in element.attrib else "file"
 
 
-def _named_files(root: ElementTree.Element, urdf: Path) -> Iterator[tuple[ElementTree.Element, Path]]:
-    """The meshes and textures that a URDF names, and where each is looked for, whether or not it is there."""
+def _named_files(root: ElementTree.Element, description: Path) -> Iterator[tuple[ElementTree.Element, Path]]:
+    """The meshes and textures that a URDF or MJCF names and that are there."""
     for element in root.iter():
-        if element.tag not in ("mesh", "texture") or not (name := element.get(_file_key(element), "")):
-            continue
-        if (inside := _in_package(name)) is None:
-            yield element, urdf.parent / name.removeprefix("file://")
-        else:
-            above = [folder.parent for folder in reversed(urdf.parents) if folder.name == inside.parts[0]]
-            places = [folder / inside for folder in (urdf.parent, *above)]
-            yield element, next((path for path in places if path.is_file()), places[0])
+        name = element.get(_file_key(element), "") if element.tag in ("mesh", "texture") else ""
+        if name and (path := find_file(description, name)) is not None:
+            yield element, path
 
 
 def _in_package(name: str) -> Path | None:

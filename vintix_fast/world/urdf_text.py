@@ -103,9 +103,9 @@ def _carries(link: ElementTree.Element) -> bool:
     return any(link.find(part) is not None for part in ("inertial", "collision", "visual"))
 
 
-def find_file(urdf: Urdf, name: str) -> Path | None:
-    """A mesh or picture, beside the URDF or in the folder above it that ``package://NAME`` means; None if not there."""
-    folder, (scheme, _, rest) = urdf.path.parent.absolute(), name.rpartition("://")
+def find_file(description: Path, name: str) -> Path | None:
+    """A mesh or picture, beside its URDF or MJCF or in the folder above that ``package://NAME`` means; None: not there."""
+    folder, (scheme, _, rest) = description.parent.absolute(), name.rpartition("://")
     places = [folder / rest]
     if scheme in ("package", "model"):
         rest = rest.lstrip("/")
@@ -127,7 +127,7 @@ def urdf_text(path: Path, base_link: str, joints: Sequence[str], drawn: bool = F
     """
     urdf = Urdf(path)
     changed = reshape(urdf, base_link, joints)
-    found = {name: find_file(urdf, name) for _, name in _files(urdf.xml)}
+    found = {name: find_file(path, name) for _, name in _files(urdf.xml)}
     for link in urdf.xml.findall("link"):
         for visual in link.findall("visual"):
             lost = any(found[name] is None for _, name in _files(visual))
