@@ -104,7 +104,7 @@ def _carries(link: ElementTree.Element) -> bool:
 
 
 def find_file(description: Path, name: str) -> Path | None:
-    """A mesh or picture, beside its URDF or MJCF or in the folder above that ``package://NAME`` means; None: not there."""
+    """A mesh or picture, beside its URDF or MJCF or in the folder above that ``package://NAME`` means; or None."""
     folder, (scheme, _, rest) = description.parent.absolute(), name.rpartition("://")
     places = [folder / rest]
     if scheme in ("package", "model"):
