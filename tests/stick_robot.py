@@ -39,3 +39,32 @@ def write_robot(folder: Path, old: str = "", new: str = "", urdf: str | None = N
     (folder / "rex.toml").write_text(EXAMPLE.replace(old, new, 1) if old else EXAMPLE)
     (folder / "rex.urdf").write_text(stick_robot() if urdf is None else urdf)
     return folder / "rex.toml"
+
+
+MJCF_LEG = """<body name="{leg}_thigh" pos="{x} {y} 0">
+   <inertial pos="0 0 -0.1" mass="0.5" diaginertia="1e-3 1e-3 1e-3"/>
+  <joint name="{leg}_hip" axis="1 0 0" range="-0.8 0.8"/>
+  <body name="{leg}_leg" pos="0 {out} 0"><inertial pos="0 0 -0.1" mass="0.5" diaginertia="1e-3 1e-3 1e-3"/>
+   <joint name="{leg}_swing" axis="0 1 0" range="-2 2"/>
+   <body name="{leg}_shank" pos="0 0 -0.2"><inertial pos="0 0 -0.1" mass="0.2" diaginertia="1e-3 1e-3 1e-3"/>
+    <joint name="{leg}_knee" axis="0 1 0" range="{knee}"/><geom type="sphere" size="0.02" pos="0 0 -0.2"/>
+   </body></body></body>"""
+MOTOR = '<motor joint="{}" ctrlrange="-30 30"/>'
+CORNERS = ((0.2, -0.1), (0.2, 0.1), (-0.2, -0.1), (-0.2, 0.1))
+
+
+def stick_mjcf(folder: Path, places=CORNERS, knee="-2.5 -0.2", key="", motors=MOTOR) -> Path:
+    """An MJCF of a robot with legs at these places, whose knees bend as ``knee`` lets them."""
+    legs = [f"leg{i}" for i in range(len(places))]
+    bodies = "".join(
+        MJCF_LEG.format(leg=leg, x=x, y=y, out=0.05 if y > 0 else -0.05 if y < 0 else 0.0, knee=knee)
+        for leg, (x, y) in zip(legs, places, strict=True)
+    )
+    driven = "".join(motors.format(f"{leg}_{joint}") for leg in legs for joint in ("hip", "swing", "knee"))
+    path = folder / "made.xml"
+    path.write_text(
+        f'<mujoco><compiler angle="radian"/><worldbody><body name="torso" pos="0 0 0.4"><freejoint/>'
+        f'<inertial pos="0 0 0" mass="6" diaginertia="0.1 0.1 0.1"/>{bodies}</body></worldbody>'
+        f"<actuator>{driven}</actuator>{key}</mujoco>"
+    )
+    return path

@@ -35,6 +35,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from fakes import save_tiny  # noqa: E402
 from runs import small_config  # noqa: E402
+from stick_robot import stick_mjcf  # noqa: E402
 from written_files import foreign_file, write_random  # noqa: E402
 
 from vintix_fast.cli.inspect import _trajectories  # noqa: E402
@@ -48,7 +49,9 @@ from vintix_fast.pretrain.histories import read_histories  # noqa: E402
 from vintix_fast.report.record import read_run  # noqa: E402
 from vintix_fast.rundir import Run  # noqa: E402
 from vintix_fast.service.errors import InputFileError, VintixFastError  # noqa: E402
+from vintix_fast.world.mjcf import simulated_mjcf  # noqa: E402
 from vintix_fast.world.robot import load_robot  # noqa: E402
+from vintix_fast.world.survey import survey  # noqa: E402
 
 SECONDS, MEMORY = 5, 2**30
 TEXT, JSON, TOML = ((m, mutate.mutate_bytes) for m in (mutate.mutate_urdf, mutate.mutate_json, mutate.mutate_toml))
@@ -97,6 +100,17 @@ def robot(path: Path) -> Any:
     return [getattr(found, name) for name in ("joint_axes", "joint_range_rad", "default_pose_rad", "kp", "kd")]
 
 
+def described(path: Path) -> Any:
+    """As a URDF or MJCF in the place of a robot file, and as what one names."""
+    if (path / "made.xml").exists():
+        found = survey(path / "made.xml")
+        (path / "robot.toml").write_text(found.robot_file())
+        simulated_mjcf(path / "made.xml", found.joints)
+        return *robot(path), found.kp, found.start_m
+    found = survey(path / "robot.urdf")
+    return found.kp, found.kd, found.armature, found.start_m, *found.pose_rad
+
+
 def run(path: Path) -> Any:
     """As `report` and `adapt --resume`."""
     record = read_run(path)
@@ -133,6 +147,8 @@ SUBJECTS = (
     Subject("histories", "trajectories_env_0000.json", JSON, lambda path: len(read_histories((path,), 0.0, 0, str))),
     Subject("robot", "robot.toml", TOML, robot),
     Subject("robot", "robot.urdf", TEXT, robot),
+    Subject("robot", "robot.urdf", TEXT, described),
+    Subject("mjcf", "made.xml", TEXT, described),
     Subject("run", "config.json", JSON, run),
     Subject("run", "state.json", JSON, run),
     Subject("run", "metrics.jsonl", JSON, run),
@@ -156,7 +172,7 @@ def config_of_run(out: Path, **given: Any) -> AdaptConfig:
 def make_corpus(corpus: Path) -> None:
     """One sound folder for each that `SUBJECTS` names."""
     save_tiny(corpus / "checkpoint")
-    for name in ("final", "partial", "foreign", "robot", "expert", "statistics", "options", "histories"):
+    for name in ("final", "partial", "foreign", "robot", "expert", "statistics", "options", "histories", "mjcf"):
         (corpus / name).mkdir()
     write_random(corpus / "final/t.h5", 3, 40, block_len=16)
     write_random(corpus / "histories/trajectories_env_0000.h5", 1, 40)
@@ -172,6 +188,8 @@ def make_corpus(corpus: Path) -> None:
     whole = load_robot("minicheetah-primitive")
     (corpus / "robot/robot.toml").write_text(whole.path.read_text().replace("minicheetah-primitive.urdf", "robot.urdf"))
     shutil.copy(whole.urdf_path, corpus / "robot/robot.urdf")
+
+    stick_mjcf(corpus / "mjcf")
 
     with Run(config_of_run(corpus / "run")) as begun:
         begun.begin()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stick_robot import stick_mjcf
 
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.make_robot import make_robot
@@ -18,27 +19,6 @@ DATA = Path(
 ANYMAL = DATA / "anymal_c_simple_description/urdf/anymal.urdf"
 SOLO = DATA / "solo_description/robots/solo.urdf"
 LAIKAGO = DATA / "laikago_description/urdf/laikago.urdf"
-
-LEG = """<body name="{leg}_thigh" pos="{x} {y} 0"><inertial pos="0 0 -0.1" mass="0.5" diaginertia="1e-3 1e-3 1e-3"/>
-  <joint name="{leg}_hip" axis="1 0 0" range="-0.8 0.8"/>
-  <body name="{leg}_leg" pos="0 {out} 0"><inertial pos="0 0 -0.1" mass="0.5" diaginertia="1e-3 1e-3 1e-3"/>
-   <joint name="{leg}_swing" axis="0 1 0" range="-2 2"/>
-   <body name="{leg}_shank" pos="0 0 -0.2"><inertial pos="0 0 -0.1" mass="0.2" diaginertia="1e-3 1e-3 1e-3"/>
-    <joint name="{leg}_knee" axis="0 1 0" range="{knee}"/><geom type="sphere" size="0.02" pos="0 0 -0.2"/>
-   </body></body></body>"""
-
-
-def mjcf(folder: Path, places=((0.2, -0.1), (0.2, 0.1), (-0.2, -0.1), (-0.2, 0.1)), knee="-2.5 -0.2", key="") -> Path:
-    """A quadruped of capsules and balls, legs at these places, whose knees bend as ``knee`` lets them."""
-    legs = "".join(
-        LEG.format(leg=f"leg{i}", x=x, y=y, out=np.sign(y) * 0.05, knee=knee) for i, (x, y) in enumerate(places)
-    )
-    path = folder / "made.xml"
-    path.write_text(
-        f'<mujoco><compiler angle="radian"/><worldbody><body name="torso" pos="0 0 0.4"><freejoint/>'
-        f'<inertial pos="0 0 0" mass="6" diaginertia="0.1 0.1 0.1"/>{legs}</body></worldbody>{key}</mujoco>'
-    )
-    return path
 
 
 def test_a_stance_of_the_srdf_is_taken_and_joints_are_ordered_by_place():
@@ -58,7 +38,7 @@ def test_without_one_feet_stand_below_the_hips_with_knees_behind():
 
 
 def test_knees_bend_where_their_limits_let_them(tmp_path):
-    back, forward = (survey(mjcf(tmp_path, knee=knee)).pose_rad[2] for knee in ("-2.5 -0.2", "0.2 2.5"))
+    back, forward = (survey(stick_mjcf(tmp_path, knee=knee)).pose_rad[2] for knee in ("-2.5 -0.2", "0.2 2.5"))
     assert back == pytest.approx(-forward, abs=2e-3) and back == pytest.approx(-2 * np.arccos(0.732), abs=5e-3)
 
 
@@ -66,7 +46,7 @@ def test_a_keyframe_gives_the_stance_and_names_say_which(tmp_path):
     stand = "0 0 .3 1 0 0 0 " + "0 .6 -1.2 " * 4
     down = stand.replace(".6 -1.2", "1 -2.4")
     keys = f'<key name="down" qpos="{down}"/><key name="home" qpos="{stand}"/>'
-    found = survey(mjcf(tmp_path, key=f"<keyframe>{keys}</keyframe>"))
+    found = survey(stick_mjcf(tmp_path, key=f"<keyframe>{keys}</keyframe>"))
     assert found.pose_source == "keyframe 'home'" and found.pose_rad[:3] == (0.0, 0.6, -1.2)
 
 
@@ -101,6 +81,20 @@ def test_a_stance_that_its_motors_cannot_hold_is_said(tmp_path):
     assert "of 3.0 Nm at RR_calf_joint" in checks["torque at stance"].value and checks["torque at stance"].remedy
 
 
+def test_a_quadruped_without_motors_is_refused_before_anything_is_left(tmp_path):
+    path = stick_mjcf(tmp_path, motors="")
+    with pytest.raises(InputFileError, match="joint 'leg0_hip' has no actuator that says what torque .*<motor joint="):
+        make_robot(path, tmp_path / "rex.toml")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_mjcf_is_a_robot_wherever_one_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    robot = load_robot(stick_mjcf(tmp_path))
+    assert robot.name == "made" and robot.mass_kg == pytest.approx(6.0 + 4 * 1.2) and len(robot.joints) == 12
+    np.testing.assert_allclose(robot.joint_axes[:3], [[1, 0, 0], [0, 1, 0], [0, 1, 0]], atol=1e-9)
+
+
 BIPED = ((0.0, -0.1), (0.0, 0.1))
 HEXAPOD = tuple((x, y) for x in (0.3, 0.0, -0.3) for y in (-0.1, 0.1))
 
@@ -108,11 +102,14 @@ HEXAPOD = tuple((x, y) for x in (0.3, 0.0, -0.3) for y in (-0.1, 0.1))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: mjcf(folder, BIPED), "four legs.*this file has 2"),
-        (lambda folder: mjcf(folder, HEXAPOD), "four legs.*this file has 6"),
-        (lambda folder: mjcf(folder, ((0.3, 0.0), (0.0, 0.2), (-0.3, 0.0), (0.0, -0.2))), "four corners.*x forward"),
-        (lambda folder: mjcf(folder, knee="-0.1 0.05"), "knee 'leg0_knee' can only turn from -0.10 to 0.05"),
-        (lambda folder: mjcf(folder, knee="-0.5 0.2"), "leg0_hip-leg0_swing-leg0_knee cannot be bent.*0.293 m"),
+        (lambda folder: stick_mjcf(folder, BIPED), "four legs.*this file has 2"),
+        (lambda folder: stick_mjcf(folder, HEXAPOD), "four legs.*this file has 6"),
+        (
+            lambda folder: stick_mjcf(folder, ((0.3, 0.0), (0.0, 0.2), (-0.3, 0.0), (0.0, -0.2))),
+            "four corners.*x forward",
+        ),
+        (lambda folder: stick_mjcf(folder, knee="-0.1 0.05"), "knee 'leg0_knee' can only turn from -0.10 to 0.05"),
+        (lambda folder: stick_mjcf(folder, knee="-0.5 0.2"), "leg0_hip-leg0_swing-leg0_knee cannot be bent.*0.293 m"),
         (lambda folder: folder / "none.urdf", "no such file"),
         (lambda folder: _text(folder, ""), "cannot be read"),
         (lambda folder: _text(folder, "<robot name='x'><link name='a'/></robot>"), "this file has 0"),
