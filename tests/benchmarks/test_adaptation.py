@@ -19,7 +19,7 @@ from vintix_fast.service.files import save_tensors, write_json
 from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.robot import joint_signs, load_robot
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 adaptation = importlib.import_module("adaptation")
 rivals = importlib.import_module("adaptation_rivals")
 Spec = adaptation.Spec

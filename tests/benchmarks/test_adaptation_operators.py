@@ -14,7 +14,7 @@ from vintix_fast.adaptation import adapt
 from vintix_fast.config import CriticConfig, ImproveConfig
 from vintix_fast.world.robot import load_robot
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 operators = importlib.import_module("adaptation_operators")
 AwrImprover, TopKImprover = operators.AwrImprover, operators.TopKImprover
 SETTINGS = ImproveConfig(critic=CriticConfig(updates=250, batch_size=128, hidden=32, lr=3e-3))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 cuda_step, cuda_attention = (importlib.import_module(name) for name in ("cuda_step", "cuda_attention"))
 
 

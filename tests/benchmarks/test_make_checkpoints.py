@@ -13,7 +13,7 @@ from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
 from vintix_fast.service.files import write_json
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 make_checkpoints = importlib.import_module("make_checkpoints")
 
 
