@@ -5,6 +5,7 @@ Owns what differs from a URDF.  Knows nothing of Genesis or legs.
 
 from __future__ import annotations
 
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class Mjcf:
         return self._kinematics.limits(name)
 
     def check_body(self, base_link: str, joints: Sequence[str], feet: Sequence[str]) -> None:
-        """Raise InputFileError unless the base is the robot's top body and each joint has a motor."""
+        """Raise InputFileError unless the base is the top body, each joint has a motor, and MuJoCo finds it sound."""
         model = self._kinematics.model
         if self._kinematics.parent(model.body(base_link).id) != 0:
             raise InputFileError(
@@ -69,6 +70,7 @@ class Mjcf:
         for foot in feet:
             if not any(name in joints for name in self._kinematics.hinges_above(model.body(foot).id)):
                 raise InputFileError(f"{self.path}: foot {foot!r} hangs from none of the robot file's joints")
+        simulated_mjcf(self.path, joints)
 
     def mass_kg(self) -> float:
         """Of the whole robot."""
@@ -80,9 +82,16 @@ class Mjcf:
 
 
 def mjcf_tree(path: Path) -> ElementTree.Element:
-    """An MJCF that can lie anywhere: what it includes is in it, names of files are absolute."""
-    root = ElementTree.parse(path).getroot()
-    _include(root, path.parent, 0)
+    """An MJCF that can lie anywhere: what it includes is in it, names of files are absolute.
+
+    Raises:
+        InputFileError: it is no sound XML.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+        _include(root, path.parent, 0)
+    except (OSError, LookupError, ValueError, RecursionError, ElementTree.ParseError) as error:
+        raise InputFileError(f"{path}, or what it includes, cannot be read: {error}") from error
     compilers = root.findall("compiler")
     folders = {key: "" for key in ("assetdir", "meshdir", "texturedir")}
     for compiler in compilers:
@@ -107,8 +116,24 @@ def _include(element: ElementTree.Element, folder: Path, depth: int) -> None:
 
 
 def simulated_mjcf(path: Path, joints: Sequence[str]) -> str:
-    """An MJCF's text, for any folder, in which other joints are held and which holds the robot without floors."""
-    spec = mujoco.MjSpec.from_string(ElementTree.tostring(mjcf_tree(path), encoding="unicode"))
+    """An MJCF's text, for any folder, in which other joints are held and which holds the robot without floors.
+
+    Raises:
+        InputFileError: MuJoCo refuses it, or warns of it.
+    """
+    text = ElementTree.tostring(mjcf_tree(path), encoding="unicode")
+    try:
+        with warnings.catch_warnings(action="error"):
+            spec = mujoco.MjSpec.from_string(text)
+            _hold_others(spec, joints)
+            spec.compile()
+    except (ValueError, UserWarning) as error:
+        raise InputFileError(f"{path}, its other joints held, is not sound: {' '.join(str(error).split())}") from error
+    return spec.to_xml()
+
+
+def _hold_others(spec: mujoco.MjSpec, joints: Sequence[str]) -> None:
+    """Let only these joints move, in a robot that is free, in a world that is empty."""
     free = mujoco.mjtJoint.mjJNT_FREE
     extra = [joint for joint in spec.joints if joint.name not in joints and joint.type != free]
     names = {joint.name for joint in extra}
@@ -121,5 +146,3 @@ def simulated_mjcf(path: Path, joints: Sequence[str]) -> str:
     for body in spec.worldbody.bodies:
         if not list(body.joints):
             body.add_freejoint()
-    spec.compile()
-    return spec.to_xml()
