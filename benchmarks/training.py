@@ -29,6 +29,7 @@ from vintix_fast.data import History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.device import multiplies_bf16
+from vintix_fast.service.errors import VintixFastError
 from vintix_fast.train import TrainingStep, finetune
 from vintix_fast.train.finetune import action_loss, descend
 from vintix_fast.train.frozen import frozen
@@ -182,7 +183,11 @@ def measure(
     if bf16:
         add_row("bfloat16 (autocast)", constant, plain_steps, bf16=True)
         name = f"attention kernel, weights held in bfloat16{', one CUDA graph' * on_cuda}: the trainer"
-        fast = add_row(name, finetune, steps, bf16=True)
+        fast = add_row(name, finetune, steps, bf16=True, compile="off")
+        try:
+            add_row("the same, compiled (--compile on)", finetune, steps, bf16=True, compile="on")
+        except VintixFastError as error:
+            say(f"not measured: {error}")
     else:
         fast = add_row("the trainer", finetune, steps)
     # Its steps are so short that more of them are timed.

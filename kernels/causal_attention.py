@@ -1,5 +1,7 @@
 """Triton: causal attention with ALiBi over whole windows, forward and backward, without a bias in memory.
 
+A torch operator with a gradient, so that ``torch.compile`` takes it into its graph.
+
 Flash attention (arXiv 2205.14135, 2307.08691): softmax online, block by block, its weights computed again in the
 backward pass.  A block of keys is read only where the head's span and the tokens' histories reach it.  No sum is
 atomic, so the same inputs give the same bits.  Its plain reference is `vintix_fast.model.transformer._attend`.
@@ -204,36 +206,67 @@ def causal_attention(
         raise ValueError(f"causal_attention: slopes {list(slopes.shape)}, spans {list(spans.shape)}")
     if first is not None and (first.shape != (n, t) or first.dtype != torch.int32):
         raise ValueError(f"causal_attention: first must be [{n}, {t}] int32, not {list(first.shape)} {first.dtype}")
-    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-    return _CausalAttention.apply(q, k, v, slopes, spans, first if first is None else first.contiguous())
+    return _attention(q, k, v, slopes, spans, first)[0]
 
 
-class _CausalAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, slopes, spans, first):
-        n, t, heads, _ = q.shape
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        log_sum = torch.empty(n, t, heads, device=q.device)
-        _launch(_forward_kernel, QUERIES, (q, k, v), (out, log_sum), slopes, spans, first)
-        ctx.save_for_backward(q, k, v, out, log_sum, slopes, spans, first)
-        return out
+@torch.library.custom_op("vintix_fast::triton_causal_attention", mutates_args=())
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, spans: Tensor, first: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The attention, and each softmax's sum as its logarithm to base 2, [N, T, H]."""
+    out, log_sum = _empty_results(q)
+    _launch(_forward_kernel, QUERIES, (q, k, v), (out, log_sum), slopes, spans, first)
+    return out, log_sum
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out):
-        q, k, v, out, log_sum, slopes, spans, first = ctx.saved_tensors
-        grad_out = grad_out.contiguous()
-        delta = (out.float() * grad_out).sum(dim=3)
-        grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)]
-        given = grad_out, log_sum, delta
-        _launch(_query_gradient_kernel, QUERIES, (q, k, v), (*given, grads[0]), slopes, spans, first)
-        _launch(_key_gradient_kernel, KEYS, (q, k, v), (*given, *grads[1:]), slopes, spans, first)
-        return *grads, None, None, None
+
+@_attention.register_fake
+def _(q, k, v, slopes, spans, first):
+    return _empty_results(q)
+
+
+def _empty_results(q: Tensor) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("vintix_fast::triton_causal_attention_backward", mutates_args=())
+def _attention_backward(
+    q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, spans: Tensor, first: Tensor | None, out: Tensor, log_sum: Tensor,
+    grad_out: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    grad_out = grad_out.contiguous()
+    delta = (out.float() * grad_out).sum(dim=3)
+    grad_q, grad_k, grad_v = grads = _empty_grads(q, k, v)
+    given = grad_out, log_sum, delta
+    _launch(_query_gradient_kernel, QUERIES, (q, k, v), (*given, grad_q), slopes, spans, first)
+    _launch(_key_gradient_kernel, KEYS, (q, k, v), (*given, grad_k, grad_v), slopes, spans, first)
+    return grads
+
+
+@_attention_backward.register_fake
+def _(q, k, v, *others):
+    return _empty_grads(q, k, v)
+
+
+def _empty_grads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep(ctx, inputs, output) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _differentiate(ctx, grad_out, _):
+    return *_attention_backward(*ctx.saved_tensors, grad_out), None, None, None
+
+
+_attention.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _launch(kernel, block, qkv, tensors, slopes, spans, first):
-    q = qkv[0]
-    n, t, heads, dim = q.shape
+    qkv = [x if x.stride(3) == 1 else x.contiguous() for x in qkv]
+    first = first if first is None else first.contiguous()
+    n, t, heads, dim = qkv[0].shape
     strides = [stride for x in qkv for stride in x.stride()[:3]]
     kernel[(triton.cdiv(t, block), n * heads)](
         *qkv, *tensors, slopes, spans, spans if first is None else first,  # unread

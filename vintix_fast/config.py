@@ -194,6 +194,11 @@ class FinetuneConfig(Options):
     )
     bf16: bool | None = option(None, LEARNING, "fine-tune in bfloat16", shown="where the processor multiplies it")
     """Weights and optimiser stay in float32."""
+    compile: str = option(
+        "auto", LEARNING,
+        "fine-tune the adapter in one graph of torch.compile: on, off, or auto, on CUDA; a CPU needs a C++ compiler",
+        words=("auto", "on", "off"), only_with={"train": ("adapter",), "bf16": (None, True)},
+    )  # fmt: skip
     warmup_steps: int = 50
     final_lr_fraction: float = 0.1
     max_grad_norm: float = 1.0

@@ -76,7 +76,8 @@ class Windows:
             raise VintixFastError("there is nothing to train on: every step has weight 0")
         self._probability = mass / mass.sum()
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        self._columns = [torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)]
+        self.columns = [torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)]
+        """Of all transitions, in the order of `Batch`."""
         self.window_len = window_len
 
     def draw(
@@ -90,7 +91,7 @@ class Windows:
     def batch(self, batch_size: int, rng: np.random.Generator, window_len: int | None = None) -> Batch:
         """Draw ``batch_size`` windows of at most ``window_len`` (None: this object's) tokens, each a row."""
         token, first = self.lay_out(batch_size, rng, window_len)
-        device = self._columns[0].device
+        device = self.columns[0].device
         full = not first.any()
         return self.gather(token.to(device), None if full else first.to(device))
 
@@ -126,9 +127,9 @@ class Windows:
     def gather(self, token: torch.Tensor, first: torch.Tensor | None) -> Batch:
         """The batch of what `lay_out` gave, moved to this object's device; without ``first`` every slot is filled."""
         if first is None:
-            return Batch(*(column[token] for column in self._columns))
+            return Batch(*(column[token] for column in self.columns))
         filled, token = token >= 0, token.clamp_min(0)
-        gathered = [column[token] for column in self._columns]
+        gathered = [column[token] for column in self.columns]
         kept = (g * filled.view(*filled.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered)
         return replace(Batch(*kept), first=first)
 
@@ -150,18 +151,18 @@ class Windows:
             while done < length:
                 begin = max(0, done - half)
                 stop = min(begin + self.window_len, length)
-                yield Batch(*(column[None, offset + begin : offset + stop] for column in self._columns)), done - begin
+                yield Batch(*(column[None, offset + begin : offset + stop] for column in self.columns)), done - begin
                 done = stop
 
     @property
     def target(self) -> torch.Tensor:
         """Of every transition, [transitions, A]."""
-        return self._columns[4]
+        return self.columns[4]
 
     @property
     def weight(self) -> torch.Tensor:
         """Of every transition, [transitions]."""
-        return self._columns[5]
+        return self.columns[5]
 
 
 def _pack(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,10 +23,12 @@ CACHES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("CUDA_CACHE_PATH", ".nv/ComputeCache", ("",)),
 )
 """Variable, its default below the home folder, and what is made in it, which may be another user's already."""
+KERNELS_OF_TORCH, KERNELS_BELOW = "TORCHINDUCTOR_CACHE_DIR", "vintix-fast/inductor"
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("QD_OFFLINE_CACHE_FILE_PATH", "quadrants/qdcache", (KERNELS, SOURCES)),
     ("GS_CACHE_FILE_PATH", "genesis", ("",)),
     ("NUMBA_CACHE_DIR", "numba", ("",)),
+    (KERNELS_OF_TORCH, KERNELS_BELOW, ("",)),
 )
 """The same, of folders that by default lie below XDG_CACHE_HOME."""
 
@@ -70,6 +72,7 @@ def ensure_home() -> None:
     for variable, default, made in CACHES:
         settle(variable, os.path.join(home, default), default, made)
     caches = os.environ.get("XDG_CACHE_HOME", os.path.join(home, ".cache"))
+    os.environ.setdefault(KERNELS_OF_TORCH, os.path.join(caches, KERNELS_BELOW))  # torch's own default is temporary
     for variable, default, made in PARTS:
         settle(variable, os.path.join(caches, default), os.path.join(".cache", default), made)
     if kernel_cache_dir() != kernels:

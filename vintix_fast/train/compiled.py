@@ -1,13 +1,18 @@
 """What fine-tuning computes in the compiled core: causal attention, and the action decoder's loss, both in bfloat16.
 
-Hands tensors to `vintix_fast._core`, which checks their shapes and types, and gives both to autograd.  Each has a plain
-reference in torch: `vintix_fast.model.transformer.Attention`; and the decoder itself, under autocast, with a weighted
-squared error.  Where the processor or the compiler lacks the instructions, or sizes do not fit, those run instead.
+Hands tensors to `vintix_fast._core`, which checks their shapes and types, and makes torch operators of both
+(``torch.ops.vintix_fast``), with gradients and with the shapes of their results, so that ``torch.compile`` takes them
+into its graph.  Each has a plain reference in torch: `vintix_fast.model.transformer.Attention`; and the decoder itself,
+under autocast, with a weighted squared error.  Where the processor or the compiler lacks the instructions, or sizes do
+not fit, those run instead.
 
 Sizes: N windows, T tokens, H heads, D = head_dim, F features, A actions.
 """
 
 from __future__ import annotations
+
+import threading
+import weakref
 
 import numpy as np
 import torch
@@ -20,12 +25,14 @@ DROPPED_MASS = 1e-2
 real scores stay far below, the backward pass by the weights themselves."""
 LARGEST_SCORE = 40.0
 """The core subtracts no maximum: 2048 weights of exp(40) and their products are far from float32's largest."""
+TILE = 64
+"""Queries, and keys, of which the core's attention keeps the weights together; see csrc/causal_attention.hpp."""
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     """The same memory as the core takes it; bfloat16, which numpy lacks, as its bits."""
     tensor = tensor.detach()
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return (tensor.view(torch.uint16) if tensor.dtype in (torch.bfloat16, torch.int16) else tensor).numpy()
 
 
 def _compiled_here() -> bool:
@@ -63,10 +70,36 @@ def causal_attention(
     Raises:
         ValueError, TypeError: a shape or type is not as above, or a norm is not frozen.
     """
-    norms = (q_norm.weight, q_norm.bias, k_norm.weight, k_norm.bias)
+    norms = [q_norm.weight, q_norm.bias, k_norm.weight, k_norm.bias]
     if any(weight.requires_grad for weight in norms):
         raise ValueError("causal_attention: the norms must be frozen")
-    return _CausalAttention.apply(qkv.contiguous(), slopes, norms, q_norm.eps, first, dropped_mass)
+    keep = torch.is_grad_enabled() and qkv.requires_grad
+    first = None if first is None else first.contiguous()
+    return _attention(qkv.contiguous(), slopes, norms, first, q_norm.eps, dropped_mass, keep)[0]
+
+
+@torch.library.custom_op("vintix_fast::causal_attention", mutates_args=())
+def _attention(
+    qkv: Tensor, slopes: Tensor, norms: list[Tensor], first: Tensor | None, eps: float, dropped_mass: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The attention, and what its backward pass needs: sums, stops, and, if they are to be kept, weights."""
+    task = _attention_task(qkv, slopes, norms, first, eps, dropped_mass)
+    n, t, _, heads, dim = qkv.shape
+    out = torch.empty(n, t, heads, dim, dtype=torch.bfloat16)
+    sums = torch.empty(n, heads, t)
+    stops = torch.empty(n, heads, task.tiles, dtype=torch.int32)
+    weights = _memory(task.weights_size if keep else 0)
+    task.forward(*map(_array, (out, sums, stops)), _array(weights) if keep else None)
+    return out, sums, stops, weights
+
+
+def _attention_task(
+    qkv: Tensor, slopes: Tensor, norms: list[Tensor], first: Tensor | None, eps: float, dropped_mass: float
+) -> _core.CausalAttention:
+    return _core.CausalAttention(
+        *map(_array, (qkv, slopes, *norms)), first=None if first is None else _array(first), norm_eps=eps,
+        dropped_mass=dropped_mass, threads=torch.get_num_threads(),
+    )  # fmt: skip
 
 
 _used: list[Tensor] = []
@@ -74,41 +107,62 @@ _used: list[Tensor] = []
 
 
 def _memory(size: int) -> Tensor:
-    """At least ``size`` bfloat16 numbers, aligned to 64 bytes."""
-    while _used:
-        if (memory := _used.pop()).numel() >= size:
-            return memory
-    return torch.empty(size, dtype=torch.bfloat16)
+    """So many numbers of 16 bits, aligned to 64 bytes.  Their memory is used again when the tensor is gone."""
+    memory = torch.empty(0, dtype=torch.int16)
+    while _used and memory.numel() < size:
+        memory = _used.pop()
+    if memory.numel() < size:
+        memory = torch.empty(size, dtype=torch.int16)
+    lent = memory.numpy()[:size]
+    if size:
+        weakref.finalize(lent, _used.append, memory).atexit = False
+    return torch.from_numpy(lent)
 
 
-class _CausalAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, qkv, slopes, norms, norm_eps, first, dropped_mass):
-        ctx.task = task = _core.CausalAttention(
-            *map(_array, (qkv, slopes, *norms)), first=None if first is None else _array(first.contiguous()),
-            norm_eps=norm_eps, dropped_mass=dropped_mass, threads=torch.get_num_threads(),
-        )  # fmt: skip
-        n, t, _, heads, dim = qkv.shape
-        out = torch.empty(n, t, heads, dim, dtype=torch.bfloat16)
-        sums = torch.empty(n, heads, t)
-        stops = torch.empty(n, heads, task.tiles, dtype=torch.int32)
-        ctx.weights = _memory(task.weights_size) if ctx.needs_input_grad[0] else None
-        weights = None if ctx.weights is None else _array(ctx.weights)
-        task.forward(_array(out), _array(sums), _array(stops), weights)
-        ctx.save_for_backward(qkv, out, sums, stops)
-        return out
+@_attention.register_fake
+def _(qkv, slopes, norms, first, eps, dropped_mass, keep):
+    n, t, _, heads, dim = qkv.shape
+    tiles = (t + TILE - 1) // TILE
+    weights = n * heads * (tiles * (tiles + 1) // 2) * TILE * TILE if keep else 0
+    return (
+        qkv.new_empty(n, t, heads, dim),
+        qkv.new_empty(n, heads, t, dtype=torch.float32),
+        qkv.new_empty(n, heads, tiles, dtype=torch.int32),
+        qkv.new_empty(weights, dtype=torch.int16),
+    )
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out):
-        if ctx.weights is None:
-            raise RuntimeError("causal_attention: its backward pass can be taken only once")
-        qkv, out, sums, stops = ctx.saved_tensors
-        grad_qkv = torch.empty_like(qkv)
-        ctx.task.backward(*map(_array, (out, sums, stops, ctx.weights, grad_out.contiguous(), grad_qkv)))
-        _used.append(ctx.weights)
-        ctx.task = ctx.weights = None
-        return grad_qkv, *[None] * 5
+
+@torch.library.custom_op("vintix_fast::causal_attention_backward", mutates_args=())
+def _attention_backward(
+    qkv: Tensor, slopes: Tensor, norms: list[Tensor], first: Tensor | None, eps: float, dropped_mass: float,
+    out: Tensor, sums: Tensor, stops: Tensor, weights: Tensor, grad_out: Tensor,
+) -> Tensor:  # fmt: skip
+    grad_qkv = torch.empty_like(qkv)
+    task = _attention_task(qkv, slopes, norms, first, eps, dropped_mass)
+    task.backward(*map(_array, (out, sums, stops, weights, grad_out.contiguous(), grad_qkv)))
+    return grad_qkv
+
+
+@_attention_backward.register_fake
+def _(qkv, *others):
+    return torch.empty_like(qkv)
+
+
+def _keep_attention(ctx, inputs, output) -> None:
+    qkv, slopes, norms, first, eps, dropped_mass, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(qkv, *output, slopes, first, *norms)
+    ctx.constants = eps, dropped_mass
+
+
+def _differentiate_attention(ctx, grad_out, *_):
+    qkv, out, sums, stops, weights, slopes, first, *norms = ctx.saved_tensors
+    results = out, sums, stops, weights
+    grad_qkv = _attention_backward(qkv, slopes, norms, first, *ctx.constants, *results, grad_out)
+    return grad_qkv, None, [None] * len(norms), *[None] * 4
+
+
+_attention.register_autograd(_differentiate_attention, setup_context=_keep_attention)
 
 
 # -- the action decoder's loss -----------------------------------------------------------------------------------------
@@ -153,12 +207,9 @@ class DecoderLoss:
     def __init__(self, decoder: nn.Sequential, scale: Tensor, shift: Tensor) -> None:
         if not fits_decoder(decoder):
             raise ValueError("DecoderLoss: the compiled core does not compute this decoder here")
-        self._linear, slopes = _layers(decoder)
-        self._units = {"scale": _array(scale.contiguous()), "shift": _array(shift.contiguous())}
-        self._core = _core.DecoderLoss(
-            layers=len(self._linear) - 1, width=self._linear[0].in_features, actions=self._linear[-1].out_features,
-            slope=slopes[0], threads=torch.get_num_threads(),
-        )  # fmt: skip
+        self._linear, (self._slope, *_) = _layers(decoder)
+        self._units = scale.contiguous(), shift.contiguous()
+        self._core = _core_for(len(self._linear) - 1, *reversed(self._linear[-1].weight.shape), self._slope)
 
     def __call__(self, hidden: Tensor, target: Tensor, weight: Tensor, rows: Tensor | None = None) -> Tensor:
         """The loss, a float32 scalar.
@@ -172,29 +223,65 @@ class DecoderLoss:
         Raises:
             ValueError, TypeError: a shape or type is not as above, or ``rows`` points outside.
         """
-        if rows is None:
-            rows = torch.arange(len(hidden))
-        elif hidden.requires_grad:
+        wanted = torch.is_grad_enabled() and hidden.requires_grad
+        if rows is not None and wanted:
             raise ValueError("DecoderLoss: rows must be of constants; hidden wants a gradient")
-        constants = {"rows": rows, "target": target, "weight": weight}
-        given = self._units | {name: _array(tensor.contiguous()) for name, tensor in constants.items()}
         parameters = [parameter for layer in self._linear for parameter in (layer.weight, layer.bias)]
-        return _DecoderLoss.apply(self._core, given, hidden, *parameters)
+        return _decoder_loss(hidden, target, weight, rows, *self._units, parameters, self._slope, wanted)[0]
 
 
-class _DecoderLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, core, given, hidden, *parameters):
-        grad_hidden = torch.empty(hidden.shape, dtype=hidden.dtype) if ctx.needs_input_grad[2] else None
-        grads = [torch.empty_like(parameter) for parameter in parameters]
-        loss = core.run(
-            **given, hidden=_array(hidden.contiguous()), parameters=[*map(_array, parameters)],
-            grads=[*map(_array, grads)], grad_hidden=None if grad_hidden is None else _array(grad_hidden),
+_cores: weakref.WeakValueDictionary[tuple, _core.DecoderLoss] = weakref.WeakValueDictionary()
+"""By sizes and threads: each keeps memory and threads for as long as a `DecoderLoss` is there."""
+_one_call = threading.Lock()
+"""A core computes one loss at a time."""
+
+
+def _core_for(layers: int, width: int, actions: int, slope: float) -> _core.DecoderLoss:
+    key = layers, width, actions, slope, torch.get_num_threads()
+    core = _cores.get(key)
+    if core is None:
+        made = dict(zip(("layers", "width", "actions", "slope", "threads"), key, strict=True))
+        core = _cores[key] = _core.DecoderLoss(**made)
+    return core
+
+
+@torch.library.custom_op("vintix_fast::decoder_loss", mutates_args=())
+def _decoder_loss(
+    hidden: Tensor, target: Tensor, weight: Tensor, rows: Tensor | None, scale: Tensor, shift: Tensor,
+    parameters: list[Tensor], slope: float, grad_hidden: bool,
+) -> list[Tensor]:  # fmt: skip
+    """The loss, its gradient by ``hidden``, empty unless it is asked for, and its gradients by the parameters."""
+    grads = [torch.empty_like(hidden if grad_hidden else hidden[:0]), *map(torch.empty_like, parameters)]
+    with _one_call:
+        loss = _core_for(len(parameters) // 2 - 1, *reversed(parameters[-2].shape), slope).run(
+            rows=_array(torch.arange(len(hidden)) if rows is None else rows),
+            **{
+                name: _array(tensor.contiguous())
+                for name, tensor in (
+                    ("hidden", hidden), ("target", target), ("weight", weight), ("scale", scale), ("shift", shift)
+                )
+            },
+            parameters=[*map(_array, parameters)], grads=[*map(_array, grads[1:])],
+            grad_hidden=_array(grads[0]) if grad_hidden else None,
         )  # fmt: skip
-        ctx.save_for_backward(grad_hidden, *grads)
-        return torch.tensor(loss)
+    return [torch.tensor(loss), *grads]
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss):
-        return None, None, *(grad if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
+
+@_decoder_loss.register_fake
+def _(hidden, target, weight, rows, scale, shift, parameters, slope, grad_hidden):
+    grads = [torch.empty_like(hidden if grad_hidden else hidden[:0]), *map(torch.empty_like, parameters)]
+    return [target.new_empty(()), *grads]
+
+
+def _keep_gradients(ctx, inputs, output) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1:])
+    ctx.grad_hidden = inputs[-1]
+
+
+def _scale_gradients(ctx, grad_results):
+    grad_hidden, *grads = (grad * grad_results[0] for grad in ctx.saved_tensors)
+    return grad_hidden if ctx.grad_hidden else None, *[None] * 5, grads, None, None
+
+
+_decoder_loss.register_autograd(_scale_gradients, setup_context=_keep_gradients)

@@ -6,6 +6,7 @@ the constant transformer is computed (``frozen.py``).
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from vintix_fast.service.upload import upload
 from vintix_fast.train import compiled
 from vintix_fast.train.captured import Captured
 from vintix_fast.train.frozen import frozen, hidden_states
+from vintix_fast.train.graph import compiles, of_any_size, one_graph
 
 SAVE_EVERY_S = 60.0
 
@@ -185,23 +187,36 @@ TakeStep = Callable[[int, Drawn], TrainingStep]
 
 
 def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
-    transformer = frozen(model.transformer, bool(config.bf16))
+    transformer, core_loss = frozen(model.transformer, bool(config.bf16)), _core_loss(model, task_name, config)
     one_shape = model.device.type == "cuda"
+    as_graph = bool(config.bf16) and compiles(config.compile, model.device)
 
     def draw(rng: np.random.Generator) -> Drawn:
         token, first = windows.lay_out(config.batch_size, rng, pack=True, full_size=one_shape)
+        if as_graph and not one_shape:
+            return of_any_size(token, 0, 1), of_any_size(first, 0, 1)
         return token, first if one_shape or first.any() else None
 
-    core_loss = _core_loss(model, task_name, config)
+    constants = model, task_name, transformer, core_loss, windows
+    if not as_graph:
+        return draw, functools.partial(loss_of_windows, *constants)
+    for column in windows.columns:
+        of_any_size(column, 0)
+    example = [upload(x, model.device) for x in draw(np.random.default_rng(0)) if x is not None]
+    with _autocast(config, model.device):
+        return draw, one_graph(loss_of_windows, constants, example, required=config.compile == "on")
 
-    def loss(token: torch.Tensor, first: torch.Tensor | None) -> torch.Tensor:
-        batch = windows.gather(token, first)
-        if core_loss is None:
-            return action_loss(model, task_name, batch, transformer)
-        hidden = _hidden(model, task_name, batch, transformer).flatten(0, 1)
-        return core_loss(hidden, batch.target.flatten(0, 1), batch.weight.flatten())
 
-    return draw, loss
+def loss_of_windows(
+    model: Vintix, task_name: str, transformer: torch.nn.Module, core_loss: compiled.DecoderLoss | None,
+    windows: Windows, token: torch.Tensor, first: torch.Tensor | None,
+) -> torch.Tensor:  # fmt: skip
+    """The loss of what `Windows.lay_out` gave; no object but its arguments, so that it can be compiled once."""
+    batch = windows.gather(token, first)
+    if core_loss is None:
+        return action_loss(model, task_name, batch, transformer)
+    hidden = _hidden(model, task_name, batch, transformer).flatten(0, 1)
+    return core_loss(hidden, batch.target.flatten(0, 1), batch.weight.flatten())
 
 
 def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
@@ -235,9 +250,14 @@ def _core_loss(model: Vintix, task_name: str, config: FinetuneConfig) -> compile
     return compiled.DecoderLoss(decoder, *model.action_units(task_name))
 
 
+def _autocast(config: FinetuneConfig, device: torch.device) -> torch.autocast:
+    # A graph cannot hold what was cast before it was captured.
+    return torch.autocast(device.type, torch.bfloat16, enabled=bool(config.bf16), cache_enabled=device.type != "cuda")
+
+
 def _eager(loss_of: Loss, optimiser: torch.optim.Optimizer, config: FinetuneConfig, device: torch.device) -> TakeStep:
     def take_step(step: int, drawn: Drawn) -> TrainingStep:
-        with region("forward"), torch.autocast(device.type, torch.bfloat16, enabled=bool(config.bf16)):
+        with region("forward"), _autocast(config, device):
             loss = loss_of(*drawn)
         return descend(loss, optimiser, step, config)
 
@@ -252,7 +272,7 @@ def _captured(
 
     def descend_once(lr: torch.Tensor, *drawn: torch.Tensor) -> torch.Tensor:
         group["lr"].copy_(lr)
-        with torch.autocast("cuda", torch.bfloat16, enabled=bool(config.bf16), cache_enabled=False):
+        with _autocast(config, device):
             loss = loss_of(*drawn)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

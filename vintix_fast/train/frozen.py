@@ -77,8 +77,10 @@ class _TritonAttention(nn.Module):
     """`Attention` with constant weights, in the Triton kernel."""
 
     def __init__(self, attention: Attention, slopes: list[float]) -> None:
+        from vintix_fast.kernels import causal_attention  # triton is not installed everywhere
+
         super().__init__()
-        self._attention = attention
+        self._attention, self._kernel = attention, causal_attention.causal_attention
         device = attention.in_proj.weight.device
         spans = spans_for(attention.score_bound(), slopes, LONGEST_SPAN, compiled.DROPPED_MASS)
         self._spans = torch.tensor(spans, dtype=torch.int32, device=device)
@@ -86,10 +88,8 @@ class _TritonAttention(nn.Module):
 
     def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """x [N, T, F] -> [N, T, F]; ``first`` as for `Transformer.forward`."""
-        from vintix_fast.kernels import causal_attention  # triton is not installed everywhere
-
         q, k, v = self._attention._project(x)
-        out = causal_attention.causal_attention(q, k, v, self._slopes, self._spans, first)
+        out = self._kernel(q, k, v, self._slopes, self._spans, first)
         return self._attention.out_proj(out.flatten(2))
 
 
