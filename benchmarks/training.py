@@ -13,11 +13,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
 import statistics
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -29,13 +32,15 @@ from vintix_fast.data import History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.device import multiplies_bf16
-from vintix_fast.service.errors import VintixFastError
+from vintix_fast.service.errors import cause
 from vintix_fast.train import TrainingStep, finetune
 from vintix_fast.train.finetune import action_loss, descend
 from vintix_fast.train.frozen import frozen
+from vintix_fast.train.graph import compiles
 from vintix_fast.world.layout import QUADRUPED
 
 STATUS = Path("/proc/self/status")
+KERNEL_CACHES = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
 DEFAULT_STEPS = 1000
 """Of a loop of `adapt` at its defaults."""
 
@@ -148,8 +153,9 @@ def measure(
         ``peak_memory_bytes`` (of the process, on CUDA of its tensors there, less what it held before the first step),
         ``process_memory_bytes``,
         ``matmul_peak_flops``, ``seconds_1000_steps`` (extrapolated from the median step),
-        ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``,
-        ``tokens_per_s``, ``ratio`` to the plain trainer, ``matmul_peak_fraction``, and the memory.
+        ``bf16``, ``threads``, sizes, and ``rows``: name, ``step_s``, ``median_step_s``, ``first_step_s`` from the
+        beginning (of the compiled trainer also ``cold_first_step_s``, with empty caches), ``tokens_per_s``, ``ratio``
+        to the plain trainer, ``matmul_peak_fraction``, and the memory.
     """
     # What the machine multiplies at best: the rows' shares are of it.
     bf16 = multiplies_bf16(device)
@@ -157,10 +163,12 @@ def measure(
     tokens = batch_size * window_len
     rows: list[dict[str, Any]] = []
 
-    def add_row(name: str, trainer: Callable, count: int, **settings: Any) -> dict[str, Any]:
+    def timed_steps(trainer: Callable, count: int, **settings: Any) -> dict[str, Any]:
         settings = {"steps": count + 1, "batch_size": batch_size, "bf16": False} | settings
-        config = FinetuneConfig(**settings)
-        timed = _in_own_process(time_steps, trainer, config, window_len, device)
+        return _in_own_process(time_steps, trainer, FinetuneConfig(**settings), window_len, device)
+
+    def add_row(name: str, trainer: Callable, count: int, **settings: Any) -> dict[str, Any]:
+        timed = timed_steps(trainer, count, **settings)
         step_s = timed["step_s"]
         timed |= {
             "name": name,
@@ -184,10 +192,8 @@ def measure(
         add_row("bfloat16 (autocast)", constant, plain_steps, bf16=True)
         name = f"attention kernel, weights held in bfloat16{', one CUDA graph' * on_cuda}: the trainer"
         fast = add_row(name, finetune, steps, bf16=True, compile="off")
-        try:
-            add_row("the same, compiled (--compile on)", finetune, steps, bf16=True, compile="on")
-        except VintixFastError as error:
-            say(f"not measured: {error}")
+        in_graph = _add_compiled(functools.partial(timed_steps, finetune), add_row, steps, say)
+        fast = in_graph if in_graph and compiles(FinetuneConfig.compile, device) else fast
     else:
         fast = add_row("the trainer", finetune, steps)
     # Its steps are so short that more of them are timed.
@@ -211,6 +217,21 @@ def measure(
     }
 
 
+def _add_compiled(timed_steps: Callable, add_row: Callable, steps: int, say: Callable) -> dict[str, Any] | None:
+    """The row of the compiled trainer, or said why there is none; in a cache of its own, at first empty, then filled."""
+    compiled = {"bf16": True, "compile": "on"}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, dict.fromkeys(KERNEL_CACHES, folder)):
+        try:
+            cold_s = timed_steps(1, **compiled)["first_step_s"]
+            row = add_row("the same, compiled: --compile on", finetune, steps, **compiled)
+        except Exception as error:  # whatever keeps torch from compiling, the other rows are measured all the same
+            say(f"--compile on is not measured: {cause(error)}")
+            return None
+    row["cold_first_step_s"] = cold_s
+    say(f"its first step comes after {cold_s:.0f} s, and after {row['first_step_s']:.0f} s where kernels are kept")
+    return row
+
+
 def _in_own_process(function: Callable, *arguments: Any) -> Any:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -220,18 +241,19 @@ def time_steps(train: Callable, config: FinetuneConfig, window_len: int, device:
     """Train the bundled model on random histories.
 
     Returns:
-        ``step_s`` of the fastest step, ``median_step_s``, ``operations`` of one, ``peak_memory_bytes`` and
-        ``process_memory_bytes`` as `measure` has them.
+        ``step_s`` of the fastest step, ``median_step_s``, ``first_step_s`` from the beginning, ``operations`` of one,
+        ``peak_memory_bytes`` and ``process_memory_bytes`` as `measure` has them.
     """
     model = load_checkpoint(BUILTIN_CHECKPOINT, device)
     windows = made_windows(8, 2 * window_len, window_len, device)
     before = _memory("VmRSS", device)
-    times: list[float] = []
+    times, started = [], now(device)
     train(model, next(iter(model.tasks)), windows, config, 0, lambda step: times.append(now(device)))
     peak = _memory("VmHWM", device)  # and not getrusage's, in which a child process begins with its parent's
     return {
         "step_s": np.diff(times).min().item(),
         "median_step_s": statistics.median(np.diff(times)),
+        "first_step_s": times[0] - started,
         "operations": step_operations(model, config.batch_size, window_len, config.train == "decoder"),
         "peak_memory_bytes": None if peak is None else peak - before,
         "process_memory_bytes": peak,

@@ -34,7 +34,7 @@ from vintix_fast.service.memory import check_memory
 from vintix_fast.service.metrics import settle_tensorboard, write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
-from vintix_fast.train import TrainingStep, finetune, with_precision
+from vintix_fast.train import TrainingStep, check_compiler, finetune, with_precision
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
@@ -78,6 +78,7 @@ def adapt(
     progress = progress or Progress()
     # Everything that can be wrong with the options or their files is found before anything is written or built.
     check_device(config.engine.device)
+    check_compiler(config.finetune, config.engine.device)
     run = Run(config)
     run.check()
     config = run.config

@@ -36,16 +36,22 @@ def trained(device, seed=0, state_file=None, on_step=lambda step: None, **settin
     return np.array([entry.loss for entry in log]), {k: v.cpu() for k, v in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"train": "decoder"}], ids=str)
-@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 0.05)])
+@pytest.mark.parametrize(
+    "bf16, tolerance, options",
+    [
+        (False, 1e-3, {}), (True, 0.05, {"compile": "off"}), (True, 0.05, {"compile": "on"}),
+        (False, 1e-3, {"train": "decoder"}), (True, 0.05, {"train": "decoder"}),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_losses_are_the_cpus(bf16, tolerance, options):
-    expected, _ = trained("cpu", bf16=False, **options)
+    expected, _ = trained("cpu", bf16=False, **options | {"compile": "auto"})
     losses, _ = trained("cuda", bf16=bf16, **options)
     assert expected[-1] < 0.7 * expected[0]
     np.testing.assert_allclose(losses, expected, rtol=tolerance)
 
 
-@pytest.mark.parametrize("options", [{}, {"train": "decoder"}], ids=str)
+@pytest.mark.parametrize("options", [{"compile": "off"}, {"compile": "on"}, {"train": "decoder"}], ids=str)
 def test_a_seed_decides_the_weights_and_a_stopped_training_goes_on_with_them(options, tmp_path):
     def stop(step):
         if step.step == 20:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from vintix_fast.config import FinetuneConfig
+from vintix_fast.service.device import multiplies_bf16
 from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
 COMPILED_BY_DEFAULT = ("cuda",)
@@ -25,9 +27,13 @@ def compiles(choice: str, device: torch.device | str) -> bool:
     return choice == "on" or (choice == "auto" and torch.device(device).type in COMPILED_BY_DEFAULT)
 
 
-def check_compiler(choice: str, device: torch.device | str) -> None:
-    """Raise UsageError if what was asked for needs a C++ compiler and there is none."""
-    if choice != "on" or torch.device(device).type != "cpu":
+def check_compiler(config: FinetuneConfig, device: torch.device | str) -> None:
+    """Raise UsageError if ``--compile on`` cannot be had here."""
+    if config.compile != "on":
+        return
+    if config.bf16 is None and not multiplies_bf16(device):
+        raise UsageError("--compile on has no effect here: nothing multiplies bfloat16, and float32 is not compiled")
+    if torch.device(device).type != "cpu":
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
