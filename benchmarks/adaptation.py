@@ -230,7 +230,7 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
 
 
 def rows_within(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """The loops that a run had finished when it had collected ``limit`` steps."""
+    """The loops that a run had finished when it had taken ``limit`` steps, its evaluations counted."""
     return [row for row in rows if row["total_env_steps"] <= limit * SLACK]
 
 

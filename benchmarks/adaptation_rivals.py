@@ -73,7 +73,7 @@ def from_scratch(config: AdaptConfig, limits: tuple[int, ...], scenes: Scenes, e
 
     def judge(loop: int, network: nn.Sequential) -> Evaluation:
         save_expert(run.model_dir(loop), standardised(network, mean, std), config, HIDDEN_DIMS)
-        return measure(task, policy(network), config.gate.episodes, config.seed, True, Progress())
+        return measure(task, policy(network), config.gate_episodes, config.seed, True, Progress())
 
     # What the first model returns is what the first loop must beat.
     evaluation = judge(0, best)

@@ -69,11 +69,11 @@ def read(robot: str, seed: int, out: Path) -> dict[str, Any] | None:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds, found = json.loads((out / f"{robot}-{seed}.json").read_text())["seconds"], json.loads(done.read_text())
     best = json.loads((folder / "audition.json").read_text())["tried"][0]
-    steps = sum(row.get(k, 0) for row in rows for k in ("env_steps", "eval_env_steps", "audition_env_steps"))
     return {
         "seed": seed, "copy": f"{best['reference']}, {best['init_map']}", "before": rows[0]["eval_return"],
         "loops": [row["eval_return"] for row in rows[1:]], "mean": found["mean_return"],
-        "error": found["standard_error"], "fell": found["terminated"], "minutes": seconds / 60, "steps": steps,
+        "error": found["standard_error"], "fell": found["terminated"], "minutes": seconds / 60,
+        "steps": rows[-1]["total_env_steps"],
     }  # fmt: skip
 
 

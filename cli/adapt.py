@@ -23,13 +23,14 @@ def adapt(json: Json = False, **options: Any) -> None:
     result = run(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
     said = {
-        "eval_env_steps": "more in evaluations",
+        "env_steps": "collected",
+        "eval_env_steps": "in evaluations",
         "posture_env_steps": "in trials of stances",
         "audition_env_steps": "in the audition",
     }
-    counts = {key: sum(row.get(key, 0) for row in result.rows) for key in ("env_steps", *said)}
-    others = [f"{counts[key]} {words}" for key, words in said.items() if counts[key] or key == "eval_env_steps"]
-    console.print(f"Environment steps: {counts['env_steps']} collected, {', '.join(others)}", highlight=False)
+    counts = {key: sum(row.get(key, 0) for row in result.rows) for key in said}
+    parts = ", ".join(f"{counts[key]:,} {words}" for key, words in said.items() if counts[key])
+    console.print(f"Environment steps: {sum(counts.values()):,} ({parts})", highlight=False)
     measured = [row for row in result.rows if "eval_return" in row]
     if measured:
         best = max(measured, key=lambda row: row["eval_return"])

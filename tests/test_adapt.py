@@ -117,7 +117,8 @@ def test_metrics_have_a_row_for_the_initial_policy_and_each_loop(finished):
     assert rows[0].keys() >= {"eval_return", "eval_length", "accepted"} and "mean_return" not in rows[0]
     for row in rows[1:]:
         assert row.keys() >= {"env_steps", "mean_return", "loss", "critic_loss", "eval_return", "accepted", "failures"}
-    assert rows[2]["total_env_steps"] == rows[1]["env_steps"] + rows[2]["env_steps"]
+    total = sum(row.get("env_steps", 0) + row["eval_env_steps"] for row in rows)
+    assert rows[2]["total_env_steps"] == total > rows[1]["total_env_steps"] > rows[0]["total_env_steps"] > 0
     assert all(np.isfinite(v) for row in rows for v in row.values())
 
 
@@ -304,9 +305,9 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
     used, learnt = [], []
 
     class Spy(adaptation.Windows):
-        def __init__(self, histories, *rest):
+        def __init__(self, histories, *rest, **options):
             used.append(np.concatenate([h.reward for h in histories]))
-            super().__init__(histories, *rest)
+            super().__init__(histories, *rest, **options)
 
     class SpyImprover(CriticImprover):
         def targets(self, histories, replay, *rest, **options):

@@ -43,6 +43,8 @@ WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
+ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
+"""A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
 PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition")
 
 
@@ -281,8 +283,8 @@ class Adaptation:
         improve_seconds = time.perf_counter() - started
 
         # An interrupted fine-tuning goes on from its state file; the loop's end deletes it.
-        windows = Windows(histories, targets, config.finetune.window_len or config.context_len, config.engine.device)
         settings = with_precision(config.finetune, config.engine.device)
+        windows = Windows(histories, targets, config.window_len, config.engine.device, hold_out=config.until_done)
         with progress.training(f"loop {loop}: fine-tuning", settings.steps):
             steps = finetune(
                 model, self.task_name, windows, settings, seed_for(config, loop, "windows"),
@@ -295,6 +297,7 @@ class Adaptation:
             "loss_first": steps[0].loss,
             "loss": float(np.mean([s.loss for s in last])),
             "grad_norm": float(np.mean([s.grad_norm for s in last])),
+            "finetune_steps": len(steps),
             "lr": settings.lr,
             "bf16": settings.bf16,
             "train_seconds": time.perf_counter() - started,
@@ -323,9 +326,9 @@ class Adaptation:
         for share in SHARES if before else SHARES[:1]:
             for name, weight in self._group(model):
                 weight.data.copy_(torch.lerp(before[name], after[name], share) if before else after[name])
-            with self.progress.rollout(what, config.gate.episodes, config.max_steps_per_episode):
+            with self.progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
                 evaluation = measure(
-                    self.task, self._policy(model), config.gate.episodes, config.seed, True, self.progress
+                    self.task, self._policy(model), config.gate_episodes, config.seed, True, self.progress
                 )
             tried.append((share, evaluation))
             accepted = evaluation.mean_return > run.best_return
@@ -380,7 +383,7 @@ class Adaptation:
 
     def _record(self, row: dict[str, Any], steps: list[TrainingStep]) -> None:
         run = self.run
-        row["total_env_steps"] = int(run.total("env_steps") + row.get("env_steps", 0))
+        row["total_env_steps"] = int(sum(run.total(key) + row.get(key, 0) for key in ENV_STEPS))
         # Whoever is killed before the loop counts does it again, and this with it.
         run.check_still_there()
         write_tensorboard(run.path / "tensorboard", row, steps)

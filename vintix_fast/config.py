@@ -29,6 +29,7 @@ from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
 DEFAULT_DROPPED_MASS = 0.01
+DEFAULT_WINDOW = 128
 ENOUGH_STEPS = 8000
 """A loop's collection, where a robot falls at once."""
 ENVS_ON_A_CPU = 64
@@ -124,7 +125,7 @@ class CriticConfig(Options):
         2000, LEARNING, "critic updates in a loop",
         name="critic_updates", least=1, only_with={"improver": ("critic",)},
     )  # fmt: skip
-    batch_size: int = 512
+    batch_size: int = 256
     hidden: int = 256
     lr: float = 5e-4
     gamma: float = 0.95
@@ -168,7 +169,7 @@ class ImproveConfig(Options):
     smoothing: float = 0.3
     """The critic's gradient is a mean over actions around, at this standard deviation, in action units: exploration's.
     At one action alone it is mostly the fit's error where the robot is about to fall."""
-    smoothing_pairs: int = 4
+    smoothing_pairs: int = 2
     """How many are averaged in each of the gradient steps, each with its opposite."""
     largest_gradient: float = 2.0
     """Longer gradients count as so many times the median one."""
@@ -183,11 +184,23 @@ class ImproveConfig(Options):
 class FinetuneConfig(Options):
     """One loop's fine-tuning.  No weight decay: it would pull the copied adapter towards 0."""
 
-    steps: int = option(1000, MAIN, "optimiser steps in a loop", name="finetune_steps_per_loop", least=1)
-    batch_size: int = option(4, MAIN, "windows per optimiser step", least=1)
-    lr: float = option(1e-4, MAIN, "peak learning rate", least=1e-12)
+    steps: int = option(
+        1000, MAIN, "most optimiser steps in a loop; it ends when held-out windows gain little more",
+        name="finetune_steps_per_loop", least=1,
+    )  # fmt: skip
+    exactly: bool = option(
+        False, LEARNING, "take all optimiser steps, with a learning rate that falls to the last",
+        flag="--finetune-exactly", name="finetune_exactly", only_with={"improver": ("critic",)},
+    )  # fmt: skip
+    """``clone`` always does: what it imitates has no end."""
+    batch_size: int = option(16, MAIN, "windows per optimiser step", least=1)
+    lr: float = option(5e-4, MAIN, "peak learning rate", least=1e-12)
     window_len: int | None = option(
-        None, LEARNING, "most steps in a training window", least=1, shown="the context length"
+        None,
+        LEARNING,
+        "most steps in a training window",
+        least=1,
+        shown=f"{DEFAULT_WINDOW}, or a shorter context; all of it with --finetune-exactly",
     )
     train: str = option(
         "adapter", LEARNING, "adapter: encoders and decoder; decoder: the decoder alone", words=("adapter", "decoder")
@@ -209,9 +222,10 @@ class GateConfig(Options):
     """The evaluation after each loop that keeps the best model and undoes a worse one."""
 
     on: bool = option(True, LEARNING, "evaluate every loop and go on from the best model only", name="gate")
-    episodes: int = option(
-        50, LEARNING, "episodes of that evaluation", name="gate_episodes", least=1, only_with={"gate": GIVEN}
-    )
+    episodes: int | None = option(
+        None, LEARNING, "episodes of that evaluation",
+        name="gate_episodes", least=1, only_with={"gate": GIVEN}, shown="one in each environment",
+    )  # fmt: skip
     target_return: float | None = option(
         None, LEARNING, "stop when that evaluation reaches this return",
         least=-1e6, may_change=True, shown="never", only_with={"gate": GIVEN},
@@ -224,6 +238,7 @@ class AdaptConfig(RunConfig):
 
     command = "adapt"
     gone = {"train_on": "last"}
+    before = {"finetune_exactly": True}
 
     robot_type: str = option(MISSING, MAIN, ROBOTS)
     output_dir: Path = option(MISSING, MAIN, "where data and models go", may_change=True)
@@ -297,6 +312,22 @@ class AdaptConfig(RunConfig):
         """``collect.min_steps_per_loop``, or enough to learn from."""
         given, collect = self.collect.min_steps_per_loop, self.collect
         return min(ENOUGH_STEPS, collect.episodes_per_loop * self.max_steps_per_episode) if given is None else given
+
+    @property
+    def window_len(self) -> int:
+        """``finetune.window_len``, or as long as is enough to learn from; where all steps are taken, the guide's."""
+        enough = min(DEFAULT_WINDOW, self.context_len) if self.until_done else self.context_len
+        return self.finetune.window_len or enough
+
+    @property
+    def until_done(self) -> bool:
+        """Whether fine-tuning may end before its last step; a clone imitates what has no end."""
+        return not self.finetune.exactly and self.improve.improver != "clone"
+
+    @property
+    def gate_episodes(self) -> int:
+        """``gate.episodes``, or one in each environment: all begin with a cold context."""
+        return self.gate.episodes or self.envs
 
     @property
     def envs(self) -> int:

@@ -37,11 +37,12 @@ class RunConfig(Options):
     """What the options of every command that fills an output directory have in common; a base of dataclasses.
 
     ``command`` fills the directory.  ``gone`` names options of earlier versions, each with the value that means what is
-    done now.
+    done now; ``before``, what earlier versions did that lacked an option, where that is not its default.
     """
 
     command: ClassVar[str]
     gone: ClassVar[dict[str, Any]] = {}
+    before: ClassVar[dict[str, Any]] = {}
     if TYPE_CHECKING:  # each command says what goes there
         output_dir: Path
 
@@ -60,7 +61,7 @@ class RunConfig(Options):
     def changed_options(self, old: dict[str, Any]) -> list[str]:
         """Options of an earlier run that this one contradicts, as ``--name was X, now Y``; see `to_json`.
 
-        What an earlier run does not name, since it had no such option, was as it is by default.
+        What an earlier run does not name, since it had no such option, was as `before` says, or as it is by default.
         """
         known, new = entries(type(self)), self.to_json()
         ignored = set(without_effect(type(self), self.options()))
@@ -70,7 +71,7 @@ class RunConfig(Options):
         changed = []
         for name in dict.fromkeys([*new, *old]):
             entry = known.get(name, Entry(name, (), Any, MISSING, Option(None, "")))  # one that is gone
-            was, now = old.get(name, _plain(entry.default)), new.get(name, entry.default)
+            was, now = old.get(name, self.before.get(name, _plain(entry.default))), new.get(name, entry.default)
             same = was == now or (name not in known and was == self.gone.get(name, MISSING))
             if same or name in ignored or (_is_read(entry, was) and _same_paths(was, now)):
                 continue

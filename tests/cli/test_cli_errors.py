@@ -182,7 +182,7 @@ def test_only_a_run_can_be_resumed_and_with_its_own_options(refuse, tmp_path):
     refuse("adapt --resume", 2, "--resume: out holds no run", "leave the option out")
     refuse("adapt --resume --overwrite", 2, "--resume and --overwrite exclude each other")
     begun_run(tmp_path, lr=0.25)
-    refuse("adapt --resume", 2, "--lr was 0.25, now 0.0001", "another --output-dir")
+    refuse("adapt --resume", 2, "--lr was 0.25, now 0.0005", "another --output-dir")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"rows": []}'])

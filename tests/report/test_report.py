@@ -152,7 +152,7 @@ def test_returns_are_plotted_with_what_they_are_measured_by(report, out, figures
     steps = [row["total_env_steps"] for row in rows]
     assert lines["evaluation, no noise"] == [[s, v] for s, v in zip(steps, [1.25, 3.75, 2.5], strict=True)]
     assert lines["rejected by the gate"] == [[steps[2], 2.5]]
-    assert lines["best so far: 3.75"] == [[0, 1.25], [steps[1], 3.75], [steps[2], 3.75]]
+    assert lines["best so far: 3.75"] == [[steps[0], 1.25], [steps[1], 3.75], [steps[2], 3.75]]
     assert lines["collection, with noise"] == [
         [steps[0], rows[1]["mean_return"]], [steps[1], rows[2]["mean_return"]],
     ]  # fmt: skip

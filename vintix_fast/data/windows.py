@@ -51,13 +51,20 @@ class Windows:
         targets: for each history.
         window_len: most tokens in a window.
         device: where batches are delivered.
+        hold_out: keep every tenth history apart: windows are drawn of it only where that is asked for. Fewer than
+            five histories are too few for that.
 
     Raises:
         VintixFastError: there is nothing to train on.
     """
 
     def __init__(
-        self, histories: list[History], targets: list[Targets], window_len: int, device: torch.device | str = "cpu"
+        self,
+        histories: list[History],
+        targets: list[Targets],
+        window_len: int,
+        device: torch.device | str = "cpu",
+        hold_out: bool = False,
     ) -> None:
         columns: list[tuple[np.ndarray, ...]] = []
         for history, target in zip(histories, targets, strict=True):
@@ -74,17 +81,24 @@ class Windows:
         mass = np.array([rows[5].sum(dtype=np.float64) for rows in columns])
         if not mass.any():
             raise VintixFastError("there is nothing to train on: every step has weight 0")
+        # In the middle of each ten, since exploration grows with the history's number.
+        held_out = (np.arange(len(mass)) % 10 == 4) & hold_out
+        self.holds_out = bool(mass[held_out].any() and mass[~held_out].any())
+        """Whether windows can be drawn of what is held out."""
         self._probability = mass / mass.sum()
+        if self.holds_out:
+            self._held_out = np.where(held_out, mass, 0.0) / mass[held_out].sum()
+            self._probability = np.where(held_out, 0.0, mass) / mass[~held_out].sum()
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.columns = [torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)]
         """Of all transitions, in the order of `Batch`."""
         self.window_len = window_len
 
     def draw(
-        self, batch_size: int, rng: np.random.Generator, window_len: int | None = None
+        self, batch_size: int, rng: np.random.Generator, window_len: int | None = None, held_out: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows: where each begins among all transitions, and its length, both [batch_size]."""
-        chosen = rng.choice(len(self.lengths), size=batch_size, p=self._probability)
+        chosen = rng.choice(len(self.lengths), size=batch_size, p=self._held_out if held_out else self._probability)
         lengths = np.minimum(self.lengths[chosen], window_len or self.window_len)
         return self._offsets[chosen] + rng.integers(0, self.lengths[chosen] - lengths + 1), lengths
 
@@ -102,19 +116,21 @@ class Windows:
         window_len: int | None = None,
         pack: bool = False,
         full_size: bool = False,
+        held_out: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw windows as `batch` does, and say which transition fills which slot, on the CPU.
 
         Args:
             pack: put short windows one after another into a row of at most ``window_len`` tokens; without, each is a
                 row. The windows are the same.
+            held_out: draw of what is held out.
             full_size: fill up to ``batch_size`` rows of ``window_len`` slots: one shape for every draw.
 
         Returns:
             Each slot's transition [R, L] int64, -1 where no window fills it; and `Batch.first`.
         """
         capacity = window_len or self.window_len
-        starts, lengths = self.draw(batch_size, rng, window_len)
+        starts, lengths = self.draw(batch_size, rng, window_len, held_out)
         row, begin = _pack(lengths, capacity) if pack else (np.arange(batch_size), 0 * lengths)
         shape = (batch_size, capacity) if full_size else (row.max() + 1, int((begin + lengths).max()))
         token = np.full(shape, -1, np.int64)
@@ -133,9 +149,9 @@ class Windows:
         kept = (g * filled.view(*filled.shape, *[1] * (g.dim() - 2)).to(g.dtype) for g in gathered)
         return replace(Batch(*kept), first=first)
 
-    def rows(self, batch_size: int, rng: np.random.Generator) -> torch.Tensor:
+    def rows(self, batch_size: int, rng: np.random.Generator, held_out: bool = False) -> torch.Tensor:
         """The transitions of ``batch_size`` windows, drawn as for `batch`, one after another: [n] positions."""
-        drawn = zip(*self.draw(batch_size, rng), strict=True)
+        drawn = zip(*self.draw(batch_size, rng, held_out=held_out), strict=True)
         positions = np.concatenate([np.arange(start, start + length) for start, length in drawn])
         return torch.from_numpy(positions)
 

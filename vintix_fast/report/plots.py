@@ -5,6 +5,7 @@ Takes a run's record and recordings, writes PNGs.  Knows nothing about files' pl
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,14 @@ def _over_steps(axes: Any, run: RunRecord, what: str, label: str) -> None:
         _plot_evaluations(axes, run.measured, what)
     collected = [row for row in run.rows if row.get(f"mean_{what}") is not None]
     if collected:
-        # A collection was made by the model of the loop before, when its own steps were still to come.
-        steps = [row["total_env_steps"] - row["env_steps"] for row in collected]
+        # A collection was made by the model of the loop before, when the loop's steps were still to come.
+        before = {after["loop"]: row["total_env_steps"] for row, after in itertools.pairwise(run.rows)}
+        steps = [before.get(row["loop"], 0) for row in collected]
         axes.plot(
             steps, [row[f"mean_{what}"] for row in collected], "s:", color=GRAY, alpha=0.8, markersize=4,
             label="collection, with noise",
         )  # fmt: skip
-    axes.set_xlabel("environment steps collected so far (the gate's evaluations not counted)")
+    axes.set_xlabel("environment steps so far, evaluations and trials counted")
     axes.set_ylabel(label)
     axes.margins(x=0.08)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -83,7 +83,8 @@ class ConsoleProgress(Progress):
             parts.append(
                 f"collected {row['episodes']} episodes, {row['env_steps']} steps, return {row['mean_return']:.2f}"
             )
-            parts.append(f"loss {row['loss']:.4f}")
+            taken = f" after {row['finetune_steps']} steps" if "finetune_steps" in row else ""
+            parts.append(f"loss {row['loss']:.4f}{taken}")
         if "eval_return" in row:
             share = row.get("kept_share", 1.0)
             verdict = ", rejected" if not row["accepted"] else f", with {share:g} of the change" if share < 1.0 else ""

@@ -5,6 +5,7 @@ Rows are those of ``metrics.jsonl``; docs/files.md says what each number is.
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,12 +65,13 @@ def _without_events(folder: Path, key: str, rows: list[dict[str, Any]]) -> list[
 
 
 def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Plot return against environment steps collected so far, and save it as a PNG."""
+    """Plot return against all environment steps so far, and save it as a PNG."""
     figure, axes = new_figure()
     collected = [r for r in rows if "mean_return" in r]
     if collected:
-        # A collection was made by the model of the loop before, when its own steps were still to come.
-        steps = [r["total_env_steps"] - r["env_steps"] for r in collected]
+        # A collection was made by the model of the loop before, when the loop's steps were still to come.
+        before = {after["loop"]: row["total_env_steps"] for row, after in itertools.pairwise(rows)}
+        steps = [before.get(r["loop"], 0) for r in collected]
         axes.errorbar(
             steps, [r["mean_return"] for r in collected], [r["std_return"] for r in collected],
             fmt="o--", color="tab:gray", capsize=3, label="collection, with exploration noise (spread of episodes)",
@@ -82,7 +84,7 @@ def write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
         rejected = [(s, r["eval_return"]) for s, r in zip(steps, measured, strict=True) if not r["accepted"]]
         if rejected:
             axes.plot(*zip(*rejected, strict=True), "x", color="tab:red", markersize=10, label="rejected by the gate")
-    axes.set_xlabel("environment steps collected")
+    axes.set_xlabel("environment steps, evaluations counted")
     axes.set_ylabel("return of an episode")
     _save(figure, path)
 

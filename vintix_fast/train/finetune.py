@@ -31,8 +31,10 @@ from vintix_fast.train import compiled
 from vintix_fast.train.captured import Captured
 from vintix_fast.train.frozen import frozen, hidden_states
 from vintix_fast.train.graph import compiles, of_any_size, one_graph
+from vintix_fast.train.schedule import CHECK_EVERY, COOLING_STEPS, cooling_from, learning_rate
 
 SAVE_EVERY_S = 60.0
+HELD_OUT_BATCHES = 3
 
 
 @dataclass(frozen=True)
@@ -43,32 +45,23 @@ class TrainingStep:
     loss: float
     grad_norm: float
     lr: float
+    held_out: float | None = None
+    """Loss of what is held out, where it was measured before this step."""
 
 
-def learning_rate(step: int, config: Any) -> float:
-    """Linear warm-up to ``lr``, then cosine decay to ``final_lr_fraction`` of it at the last step.
-
-    Args:
-        config: has `FinetuneConfig`'s ``steps``, ``lr``, ``warmup_steps``, ``final_lr_fraction``.
-    """
-    warmup = min(config.warmup_steps, max(1, config.steps // 10))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - 1 - warmup)
-    floor = config.final_lr_fraction
-    return config.lr * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-def descend(loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, config: Any) -> TrainingStep:
+def descend(
+    loss: torch.Tensor, optimiser: torch.optim.Optimizer, step: int, config: Any, cooling: int | None = None
+) -> TrainingStep:
     """One optimiser step down the gradient of ``loss``, clipped, at the schedule's learning rate.
 
     Args:
         config: see `learning_rate`; and ``max_grad_norm``.
+        cooling: see `learning_rate`.
 
     Raises:
         VintixFastError: the loss or its gradient is not finite.
     """
-    lr = learning_rate(step, config)
+    lr = learning_rate(step, config, cooling)
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.zero_grad(set_to_none=True)
@@ -128,7 +121,9 @@ def finetune(
     on_step: Callable[[TrainingStep], None] = lambda step: None,
     state_file: Path | None = None,
 ) -> list[TrainingStep]:
-    """Train the task's group in place.
+    """Train the task's group in place, until what is held out of ``windows`` gains little more, or ``config.steps``.
+
+    Where nothing is held out all ``config.steps`` are taken.
 
     Args:
         model: stays in eval mode, so that the frozen transformer has no dropout.
@@ -159,12 +154,24 @@ def finetune(
     make_loss = _decoder_loss if config.train == "decoder" else _adapter_loss
     draw, loss_of = make_loss(model, task_name, windows, config)
     take_step = (_captured if on_cuda else _eager)(loss_of, optimiser, config, model.device)
+    # What is held out tells, every now and then, whether it is time to end.
+    until_done = windows.holds_out
+    unseen = [draw(np.random.default_rng([seed, n]), True) for n in range(HELD_OUT_BATCHES)] if until_done else []
+    held_out = [entry.held_out for entry in log if entry.held_out is not None]
 
     saved = time.monotonic()
     for step in range(len(log), config.steps):
+        cooling = None
+        if until_done:
+            if step % CHECK_EVERY == 0:
+                held_out.append(_mean_loss(loss_of, unseen, config, model.device))
+            cooling = cooling_from(held_out, config.steps)
+            if step >= cooling + COOLING_STEPS:
+                break
         with region("load"):
             drawn = draw(np.random.default_rng([seed, step]))
-        log.append(take_step(step, drawn))
+        measured = held_out[-1] if until_done and step % CHECK_EVERY == 0 else None
+        log.append(replace(take_step(step, cooling, drawn), held_out=measured))
         # Whoever stops the training leaves the state that it goes on from.
         try:
             on_step(log[-1])
@@ -180,10 +187,12 @@ def finetune(
 
 Drawn = tuple[torch.Tensor | None, ...]
 """What a step is about, on the CPU; on CUDA always of the same shapes."""
-Draw = Callable[[np.random.Generator], Drawn]
+Draw = Callable[..., Drawn]
+"""Of a random generator, and whether of what is held out."""
 Loss = Callable[..., torch.Tensor]
 """Of what was drawn, once that is where the model is."""
-TakeStep = Callable[[int, Drawn], TrainingStep]
+TakeStep = Callable[[int, int | None, Drawn], TrainingStep]
+"""Of the step's number, the step from which on the learning rate falls, and what was drawn."""
 
 
 def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
@@ -191,8 +200,8 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
     one_shape = model.device.type == "cuda"
     as_graph = bool(config.bf16) and compiles(config.compile, model.device)
 
-    def draw(rng: np.random.Generator) -> Drawn:
-        token, first = windows.lay_out(config.batch_size, rng, pack=True, full_size=one_shape)
+    def draw(rng: np.random.Generator, held_out: bool = False) -> Drawn:
+        token, first = windows.lay_out(config.batch_size, rng, pack=True, full_size=one_shape, held_out=held_out)
         if as_graph and not one_shape:
             return of_any_size(token, 0, 1), of_any_size(first, 0, 1)
         return token, first if one_shape or first.any() else None
@@ -224,8 +233,8 @@ def _decoder_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
     hidden = hidden_states(model, task_name, windows, bool(config.bf16))
     one_shape = model.device.type == "cuda"
 
-    def draw(rng: np.random.Generator) -> Drawn:
-        rows = windows.rows(config.batch_size, rng)
+    def draw(rng: np.random.Generator, held_out: bool = False) -> Drawn:
+        rows = windows.rows(config.batch_size, rng, held_out)
         missing = config.batch_size * windows.window_len - len(rows) if one_shape else 0
         return (torch.nn.functional.pad(rows, (0, missing), value=-1),)
 
@@ -256,12 +265,20 @@ def _autocast(config: FinetuneConfig, device: torch.device) -> torch.autocast:
 
 
 def _eager(loss_of: Loss, optimiser: torch.optim.Optimizer, config: FinetuneConfig, device: torch.device) -> TakeStep:
-    def take_step(step: int, drawn: Drawn) -> TrainingStep:
+    def take_step(step: int, cooling: int | None, drawn: Drawn) -> TrainingStep:
         with region("forward"), _autocast(config, device):
             loss = loss_of(*drawn)
-        return descend(loss, optimiser, step, config)
+        return descend(loss, optimiser, step, config, cooling)
 
     return take_step
+
+
+def _mean_loss(loss_of: Loss, batches: list[Drawn], config: FinetuneConfig, device: torch.device) -> float:
+    """Of what was drawn, before anything is learnt of it."""
+    # A graph compiled for training would be compiled anew without gradients.
+    with torch.set_grad_enabled(compiles(config.compile, device)), _autocast(config, device):
+        losses = [loss_of(*(upload(x, device) if x is not None else None for x in drawn)) for drawn in batches]
+        return float(torch.stack(losses).mean())
 
 
 def _captured(
@@ -282,8 +299,8 @@ def _captured(
 
     run = Captured(descend_once)
 
-    def take_step(step: int, drawn: Drawn) -> TrainingStep:
-        lr = learning_rate(step, config)
+    def take_step(step: int, cooling: int | None, drawn: Drawn) -> TrainingStep:
+        lr = learning_rate(step, config, cooling)
         with region("step"):
             loss, grad_norm = run(*(upload(x, device) for x in (torch.tensor(lr), *drawn) if x is not None)).tolist()
         return _finite(TrainingStep(step, loss, grad_norm, lr), config)
