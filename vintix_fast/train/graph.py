@@ -82,8 +82,9 @@ def one_graph(
         compiled = functools.partial(_compiled(loss.func), *loss.args)
         compiled(*example).backward()
     except Exception as error:  # of Dynamo, Inductor, triton, the C++ compiler: they share no base
+        why = cause(getattr(error, "inner_exception", error))
         if required:
-            raise VintixFastError(f"--compile on: torch.compile failed ({cause(error)}); leave it out") from error
-        print(f"vintix-fast: fine-tuning runs uncompiled: torch.compile failed ({cause(error)})", file=sys.stderr)
+            raise VintixFastError(f"--compile on: torch.compile failed ({why}); leave it out") from error
+        print(f"vintix-fast: fine-tuning runs uncompiled: torch.compile failed ({why})", file=sys.stderr)
         return None
     return compiled
