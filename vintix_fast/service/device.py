@@ -19,9 +19,3 @@ def multiplies_bf16(device: torch.device | str) -> bool:
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return _core.cpu_features()["bfloat16"]
-
-
-def multiplies_in_tiles() -> bool:
-    """Whether the processor has instructions (AMX) with which torch multiplies matrices of bfloat16 in tiles."""
-    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)  # earlier versions of torch do not tell
-    return asked is not None and asked()

@@ -66,8 +66,8 @@ def _compiled(function: Callable) -> Callable:
 
 def one_graph(
     loss: functools.partial[torch.Tensor], example: Sequence[torch.Tensor], required: bool
-) -> Callable[..., torch.Tensor] | None:
-    """``loss`` compiled, of a function that torch can put into one graph; None where it cannot be compiled.
+) -> Callable[..., torch.Tensor]:
+    """``loss`` compiled, of a function that torch can put into one graph; as it is where it cannot be compiled.
 
     Tried out on ``example``, forwards and backwards, so that both are compiled when this returns.
 
@@ -86,5 +86,5 @@ def one_graph(
         if required:
             raise VintixFastError(f"--compile on: torch.compile failed ({why}); leave it out") from error
         print(f"vintix-fast: fine-tuning runs uncompiled: torch.compile failed ({why})", file=sys.stderr)
-        return None
+        return loss
     return compiled
