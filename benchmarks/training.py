@@ -218,7 +218,7 @@ def measure(
 
 
 def _add_compiled(timed_steps: Callable, add_row: Callable, steps: int, say: Callable) -> dict[str, Any] | None:
-    """The row of the compiled trainer, or said why there is none; in a cache of its own, at first empty, then filled."""
+    """The row of the compiled trainer, or said why not; in a cache of its own, at first empty, then filled."""
     compiled = {"bf16": True, "compile": "on"}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, dict.fromkeys(KERNEL_CACHES, folder)):
         try:

@@ -209,7 +209,8 @@ class FinetuneConfig(Options):
     """Weights and optimiser stay in float32."""
     compile: str = option(
         "auto", LEARNING,
-        "fine-tune the adapter in one graph of torch.compile: on, off, or auto, on CUDA; a CPU needs a C++ compiler",
+        "fine-tune the adapter in one graph of torch.compile: on, off, or auto, where that was measured to gain; "
+        "a CPU needs a C++ compiler",
         words=("auto", "on", "off"), only_with={"train": ("adapter",), "bf16": (None, True)},
     )  # fmt: skip
     warmup_steps: int = 50

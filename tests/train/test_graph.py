@@ -98,6 +98,7 @@ def test_the_graph_for_cuda_has_no_break_either():
 
 
 @needs_kernel
+@pytest.mark.filterwarnings(r"ignore::DeprecationWarning:torch\..*")  # its own modules', when it imports Inductor
 def test_compiled_losses_and_gradients_are_the_plain_float32s():
     config, windows = dataclasses.replace(CONFIG, compile="on"), made_windows()
     graph.check_compiler(config, "cpu")

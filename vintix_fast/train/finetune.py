@@ -196,7 +196,7 @@ TakeStep = Callable[[int, int | None, Drawn], TrainingStep]
 
 
 def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: FinetuneConfig) -> tuple[Draw, Loss]:
-    transformer, core_loss = frozen(model.transformer, bool(config.bf16)), _core_loss(model, task_name, config)
+    transformer = frozen(model.transformer, bool(config.bf16))
     one_shape = model.device.type == "cuda"
     as_graph = bool(config.bf16) and compiles(config.compile, model.device)
 
@@ -206,14 +206,15 @@ def _adapter_loss(model: Vintix, task_name: str, windows: Windows, config: Finet
             return of_any_size(token, 0, 1), of_any_size(first, 0, 1)
         return token, first if one_shape or first.any() else None
 
-    constants = model, task_name, transformer, core_loss, windows
-    if not as_graph:
-        return draw, functools.partial(loss_of_windows, *constants)
-    for column in windows.columns:
-        of_any_size(column, 0)
-    example = [upload(x, model.device) for x in draw(np.random.default_rng(0)) if x is not None]
-    with _autocast(config, model.device):
-        return draw, one_graph(loss_of_windows, constants, example, required=config.compile == "on")
+    core_loss = _core_loss(model, task_name, config)
+    loss = functools.partial(loss_of_windows, model, task_name, transformer, core_loss, windows)
+    if as_graph:
+        for column in windows.columns:
+            of_any_size(column, 0)
+        example = [upload(x, model.device) for x in draw(np.random.default_rng(0)) if x is not None]
+        with _autocast(config, model.device):
+            return draw, one_graph(loss, example, required=config.compile == "on")
+    return draw, loss
 
 
 def loss_of_windows(

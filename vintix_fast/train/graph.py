@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -18,8 +17,8 @@ from vintix_fast.config import FinetuneConfig
 from vintix_fast.service.device import multiplies_bf16
 from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
-COMPILED_BY_DEFAULT = ("cuda",)
-"""Devices on which --compile auto compiles; docs/performance.md has the figures."""
+COMPILED_BY_DEFAULT: tuple[str, ...] = ()
+"""Devices on which --compile auto compiles: those where it was measured to gain; docs/performance.md has the figures."""
 
 
 def compiles(choice: str, device: torch.device | str) -> bool:
@@ -66,27 +65,26 @@ def _compiled(function: Callable) -> Callable:
 
 
 def one_graph(
-    function: Callable[..., torch.Tensor], constants: tuple[Any, ...], example: tuple[torch.Tensor, ...], required: bool
+    loss: functools.partial[torch.Tensor], example: Sequence[torch.Tensor], required: bool
 ) -> Callable[..., torch.Tensor]:
-    """``function(*constants, *tensors)`` as a function of the tensors, compiled if it can be.
+    """``loss`` compiled, of a function that torch can put into one graph; as it is where it cannot be compiled.
 
     Tried out on ``example``, forwards and backwards, so that both are compiled when this returns.
 
     Args:
-        function: gives a loss; defined in a module, and without a part that torch cannot put into the graph.
-        constants: its first arguments.
+        loss: a module's function with its constants.
         required: that it cannot be compiled is an error, and not only said on standard error.
 
     Raises:
         VintixFastError: it is required and cannot be compiled.
     """
-    compiled = functools.partial(_compiled(function), *constants)
     try:
-        loss = compiled(*example)
-        loss.backward()
+        compiled = functools.partial(_compiled(loss.func), *loss.args)
+        compiled(*example).backward()
     except Exception as error:  # of Dynamo, Inductor, triton, the C++ compiler: they share no base
+        why = cause(getattr(error, "inner_exception", error))
         if required:
-            raise VintixFastError(f"--compile on: torch.compile failed ({cause(error)}); leave it out") from error
-        print(f"vintix-fast: fine-tuning runs uncompiled: torch.compile failed ({cause(error)})", file=sys.stderr)
-        return functools.partial(function, *constants)
+            raise VintixFastError(f"--compile on: torch.compile failed ({why}); leave it out") from error
+        print(f"vintix-fast: fine-tuning runs uncompiled: torch.compile failed ({why})", file=sys.stderr)
+        return loss
     return compiled
