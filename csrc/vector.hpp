@@ -33,6 +33,32 @@ VF_INLINE Int lane_numbers() { return Int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 
 
 VF_INLINE Vec plus(Vec a, Vec b) { return a + b; }
 
+#if defined(VF_NEON)
+// What the compiler would take apart into single numbers is spelt in quarters; results and rounding are the same.
+struct Quarters {
+  float32x4_t q[4];
+};
+VF_INLINE Quarters quarters(Vec v) {
+  Quarters parts;
+  __builtin_memcpy(&parts, &v, sizeof v);
+  return parts;
+}
+
+VF_INLINE float sum(Vec v) {
+  const Quarters p = quarters(v);
+  const float32x4_t four = vaddq_f32(vaddq_f32(p.q[0], p.q[2]), vaddq_f32(p.q[1], p.q[3]));
+  return vaddv_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)));
+}
+
+VF_INLINE float largest(Vec v) {
+  const Quarters p = quarters(v);
+  float32x4_t most = p.q[0];
+  for (int i = 1; i < 4; ++i) most = vbslq_f32(vcgtq_f32(p.q[i], most), p.q[i], most);
+  float result = most[0];
+  for (int i = 1; i < 4; ++i) result = most[i] > result ? most[i] : result;
+  return result;
+}
+#else
 VF_INLINE float sum(Vec v) {
   VF_REDUCE(v, plus)
   return v[0];
@@ -42,6 +68,7 @@ VF_INLINE float largest(Vec v) {
   VF_REDUCE(v, max)
   return v[0];
 }
+#endif
 
 VF_INLINE Bits load_bits(const void* p) { return *static_cast<const Bits*>(p); }
 
@@ -49,6 +76,29 @@ VF_INLINE Bits load_bits(const void* p) { return *static_cast<const Bits*>(p); }
 VF_INLINE Int dot_bytes(Int total, Bits unsigned_bytes, Bits signed_bytes) {
 #if defined(__AVX512VNNI__)
   return (Int)_mm512_dpbusd_epi32((__m512i)total, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
+#elif defined(VF_NEON)
+  Int result;
+  for (int i = 0; i < 4; ++i) {
+    int32x4_t four;
+    uint8x16_t left;
+    int8x16_t right;
+    __builtin_memcpy(&four, reinterpret_cast<const char*>(&total) + 16 * i, 16);
+    __builtin_memcpy(&left, reinterpret_cast<const char*>(&unsigned_bytes) + 16 * i, 16);
+    __builtin_memcpy(&right, reinterpret_cast<const char*>(&signed_bytes) + 16 * i, 16);
+#if defined(__ARM_FEATURE_DOTPROD)
+    // Both signed: u = (u - 128) + 128.
+    const int8x16_t shifted = vreinterpretq_s8_u8(veorq_u8(left, vdupq_n_u8(128)));
+    four = vdotq_s32(four, shifted, right);
+    four = vsubq_s32(four, vdotq_s32(vdupq_n_s32(0), right, vdupq_n_s8(-128)));
+#else
+    // A product fits into 16 bits, a sum of two may not.
+    const int16x8_t low = vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(left))), vmovl_s8(vget_low_s8(right)));
+    const int16x8_t high = vmulq_s16(vreinterpretq_s16_u16(vmovl_high_u8(left)), vmovl_high_s8(right));
+    four = vaddq_s32(four, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+    __builtin_memcpy(reinterpret_cast<char*>(&result) + 16 * i, &four, 16);
+  }
+  return result;
 #else
   for (int shift = 0; shift < 32; shift += 8) {
     const Bits top = signed_bytes << (24 - shift);
@@ -62,6 +112,11 @@ VF_INLINE Int dot_bytes(Int total, Bits unsigned_bytes, Bits signed_bytes) {
 VF_INLINE void store_bytes(void* p, Int v) {
 #if defined(__AVX512F__)
   _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+#elif defined(VF_NEON)
+  int32x4_t q[4];
+  __builtin_memcpy(q, &v, sizeof v);
+  const int16x8_t low = vcombine_s16(vmovn_s32(q[0]), vmovn_s32(q[1])), high = vcombine_s16(vmovn_s32(q[2]), vmovn_s32(q[3]));
+  vst1q_s8(static_cast<std::int8_t*>(p), vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
 #else
   for (int i = 0; i < 16; ++i) static_cast<std::uint8_t*>(p)[i] = static_cast<std::uint8_t>(v[i]);
 #endif
