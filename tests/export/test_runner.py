@@ -93,7 +93,7 @@ def test_a_robot_gets_the_targets_that_the_simulated_one_gets(latency_steps, rew
         assert says == "walking"
         np.testing.assert_allclose(seen, observation[0], atol=2e-6)
         np.testing.assert_allclose(decided, action[0], atol=1e-4)
-        np.testing.assert_allclose(target, np.clip(sim.targets[-1][0], *low_high), atol=1e-4)
+        np.testing.assert_allclose(target, np.clip(sim.targets[-1][0].numpy(), *low_high), atol=1e-4)
         if not first:
             shown = {"true": told, "constant": 0.024}.get(reward)
             assert last_reward == pytest.approx(policy.policy._last_reward.item() if shown is None else shown, abs=1e-6)

@@ -54,23 +54,23 @@ class RewardFed(Actor):
         self, policy: Actor, task: TaskConfig, layout: ObservationLayout, constant: float | None = None
     ) -> None:
         self.policy, self.task, self.layout, self.constant = policy, task, layout, constant
-        self._action = self._before = torch.zeros(0)
+        self._last = self._before = torch.zeros(0)
 
     def reset(self, mask: torch.Tensor | None = None) -> None:
         self.policy.reset(mask)
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
-        if len(self._action) != len(observation):
-            self._action = self._before = torch.zeros(len(observation), self.layout.num_joints)
+        if len(self._last) != len(observation):
+            self._last = self._before = torch.zeros(len(observation), self.layout.num_joints)
         # The state in which the last step ended is known only now.
         reward = torch.full((len(observation),), self.constant or 0.0)
         if self.constant is None:
             first = (step_num == 1)[:, None]
             before = torch.where(first, 0.0, self._before)
-            reward = estimated_reward(self.task, self.layout, observation, self._action, before)
-        self.policy.observe(self._action, reward)
+            reward = estimated_reward(self.task, self.layout, observation, self._last, before)
+        self.policy.observe(self._last, reward)
         return self.policy.act(observation, step_num)
 
     def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
         clip = self.task.action_clip
-        self._before, self._action = self._action, action.clamp(-clip, clip)
+        self._before, self._last = self._last, action.clamp(-clip, clip)
