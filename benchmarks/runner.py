@@ -1,4 +1,4 @@
-"""The runner and the ONNX file against the compiled policy, and how long their steps take: benchmarks/results/runner.md.
+"""The runner and the ONNX step against the compiled policy, and how long steps take: benchmarks/results/runner.md.
 
     make runner && python benchmarks/runner.py
     python benchmarks/runner.py --aarch64          the runner for 64-bit Arm, under qemu-aarch64
@@ -105,7 +105,11 @@ def main() -> None:
     parser.add_argument("--aarch64", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model, robot, task = load_checkpoint(checkpoint_path("builtin:without-minicheetah")), load_robot("go2"), "go2_walking_ad"
+    model, robot, task = (
+        load_checkpoint(checkpoint_path("builtin:without-minicheetah")),
+        load_robot("go2"),
+        "go2_walking_ad",
+    )
     rows = inputs(model.tasks[task], args.steps)
     with tempfile.TemporaryDirectory() as folder:
         for dtype in ("float32", "int8"):

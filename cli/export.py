@@ -20,7 +20,9 @@ def export(
     output: Annotated[Path, Option(help="directory for policy.onnx, policy.bin and contract.json")],
     reward: Annotated[
         str,
-        Option(help="what the model is told of its last reward: constant, estimate (from what the robot senses) or true"),
+        Option(
+            help="what the model is told of its last reward: constant, estimate (from what the robot senses) or true"
+        ),
     ] = "constant",
     reward_value: Annotated[
         float | None, Option(help="the constant reward of a step", show_default="the most that a step can give")
@@ -28,9 +30,7 @@ def export(
     context_len: Annotated[
         int | None, Option(min=1, help="steps of history that it acts with", show_default="the model's")
     ] = None,
-    cache_dtype: Annotated[
-        str, Option(help="float32 or int8: how the runner keeps the context")
-    ] = DEFAULT_CACHE_DTYPE,
+    cache_dtype: Annotated[str, Option(help="float32 or int8: how the runner keeps the context")] = DEFAULT_CACHE_DTYPE,
     overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier export")] = False,
 ) -> None:
     """Write a model for a robot's computer: ONNX, one file for the C++ runner, and the contract of both.
@@ -52,6 +52,8 @@ def export(
     )  # fmt: skip
     told = contract["reward"]
     value = f" of {told['value']:g} a step" if told["value"] is not None else ""
-    show(console, f"{robot.name}: {len(robot.joints)} joints, task {contract['task']}, context {contract['context_len']}")
+    show(
+        console, f"{robot.name}: {len(robot.joints)} joints, task {contract['task']}, context {contract['context_len']}"
+    )
     show(console, f"Reward input: {told['input']}{value}; weights {contract['weights_sha256'][:16]}")
     show(console, f"Written: {output / 'policy.onnx'}, {output / 'policy.bin'}, {output / 'contract.json'}")

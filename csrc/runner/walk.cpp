@@ -12,7 +12,6 @@
 // The log is written by a thread of its own.  Messages are described in docs/deployment.md.
 
 #include <arpa/inet.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,18 +20,23 @@
 #include <cerrno>
 #include <cmath>
 #include <csignal>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "clock.hpp"
 #include "vintix_policy.h"
 #include "walk_log.hpp"
 
 namespace {
+
+using vintix_fast::Histogram, vintix_fast::now, vintix_fast::sleep_until;
 
 constexpr std::uint32_t kStateMagic = 0x54534656, kTargetMagic = 0x4D434656;  // "VFST", "VFCM"
 constexpr std::uint32_t kBegins = 1, kTerminated = 2, kTruncated = 4;
@@ -66,46 +70,6 @@ struct Arguments {
 volatile std::sig_atomic_t stopped = 0;
 void stop(int) { stopped = 1; }
 
-// Counts durations in bins of 10 us; allocates nothing.
-class Histogram {
- public:
-  void add(double us) {
-    ++bins_[static_cast<std::size_t>(std::clamp(us / 10.0, 0.0, static_cast<double>(bins_.size() - 1)))];
-    ++count_;
-    most_us_ = std::max(most_us_, us);
-  }
-  double at(double share) const {
-    long below = 0;
-    for (std::size_t i = 0; i < bins_.size(); ++i) {
-      below += bins_[i];
-      if (static_cast<double>(below) >= share * static_cast<double>(count_)) return 10.0 * static_cast<double>(i + 1);
-    }
-    return 0.0;
-  }
-  double most() const { return most_us_; }
-
- private:
-  std::array<long, 10000> bins_{};
-  long count_ = 0;
-  double most_us_ = 0.0;
-};
-
-double seconds(const timespec& time) { return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec); }
-
-double now() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return seconds(time);
-}
-
-void sleep_until(double at_s) {
-  timespec time{};
-  time.tv_sec = static_cast<time_t>(at_s);
-  time.tv_nsec = static_cast<long>((at_s - std::floor(at_s)) * 1e9);
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nullptr) == EINTR && stopped == 0) {
-  }
-}
-
 class Walk {
  public:
   Walk(vintix_policy* policy, const Arguments& arguments, int socket)
@@ -126,7 +90,7 @@ class Walk {
   void run(long periods) {
     double due_s = now();
     for (long t = 0; (periods < 0 || t < periods) && stopped == 0; ++t, due_s += period_s_) {
-      sleep_until(due_s);
+      sleep_until(due_s, stopped);
       const double started_s = now();
       lateness_.add(1e6 * (started_s - due_s));
       ++periods_;
@@ -165,7 +129,9 @@ class Walk {
       std::uint32_t magic = 0;
       std::memcpy(&magic, buffer.data(), std::min(sizeof magic, static_cast<std::size_t>(count)));
       if (static_cast<std::size_t>(count) != state_.size() || magic != kStateMagic) {
-        if (strangers_++ == 0) std::fprintf(stderr, "vintix_walk: a message of %zd bytes is no state of this robot\n", count);
+        if (strangers_++ == 0) {
+          std::fprintf(stderr, "vintix_walk: a message of %zd bytes is no state of this robot\n", count);
+        }
         continue;
       }
       std::memcpy(state_.data(), buffer.data(), state_.size());

@@ -57,7 +57,11 @@ def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, 
     if not abs(value) <= 1.0:
         raise UsageError(f"--reward-value is {value:g}; a step's reward is at most {most:g}")
     slices = {name: getattr(layout, name) for name in ("ang_vel", "gravity", "command", "joint_pos", "joint_vel")}
-    scales = {"ang_vel": layout.ang_vel_scale, "command": list(layout.command_scale), "joint_vel": layout.joint_vel_scale}
+    scales = {
+        "ang_vel": layout.ang_vel_scale,
+        "command": list(layout.command_scale),
+        "joint_vel": layout.joint_vel_scale,
+    }
     units = {
         "ang_vel": "the base's angular velocity, body frame, rad/s",
         "gravity": "the unit vector of gravity, body frame",
