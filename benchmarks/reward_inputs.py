@@ -1,6 +1,6 @@
 """What a model returns that is told another reward than the true one: the table of docs/deployment.md.
 
-    python benchmarks/reward_inputs.py --models builtin:without-minicheetah --robot go2 --seeds 1,2,3
+    python benchmarks/reward_inputs.py --robot go2 --seeds 1,2,3
 
 One JSON line for each model, seed and reward.  Each is an evaluation as `vintix-fast eval` makes it, in Genesis.
 """
@@ -23,7 +23,7 @@ from vintix_fast.world.task import WalkingTask
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="builtin:without-minicheetah")
+    parser.add_argument("--models", default="builtin:without-minicheetah,builtin:without-go1,builtin:without-a1")
     parser.add_argument("--robot", default="go2")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--num-envs", type=int, default=100)
