@@ -1,4 +1,4 @@
-"""The example's control loop over UDP, against a robot that this process plays."""
+"""The example's control loop over UDP, with sanitizers, against a robot that this process plays."""
 
 import json
 import signal
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def walking(native, go2, tmp_path):
+def walking(sanitized, go2, tmp_path):
     """(further words) -> the program, and a robot for it; whatever it does, it is ended."""
     started, robots = [], []
 
@@ -64,7 +64,7 @@ def walking(native, go2, tmp_path):
         model, port = tiny_model(), free_port()
         period = {"contract.control_period_s": PERIOD_S}
         policy = write(tmp_path / "policy.bin", model, contract_of(model, go2), **period)
-        command = [native / "vintix_walk", policy, "--port", str(port), *map(str, words)]
+        command = [sanitized / "vintix_walk", policy, "--port", str(port), *map(str, words)]
         program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(program)
         assert "listening" in program.stderr.readline()
@@ -116,7 +116,7 @@ def test_it_stands_walks_holds_still_when_it_must_and_logs(walking, go2, tmp_pat
 
     program.send_signal(signal.SIGTERM)
     out, said = program.communicate(timeout=20)
-    assert program.returncode == 0
+    assert program.returncode == 0, said  # a sanitizer's finding is another
     for words in ("stand", "walk", "hold: a sensor gives no number", "passive: roll or pitch is beyond", "is no state"):
         assert words in said
     record = json.loads(out)
