@@ -72,23 +72,30 @@ int replay(vintix_policy* policy, const char* inputs, const char* outputs) {
 }
 
 int time_steps(vintix_policy* policy, long steps) {
-  const std::size_t o = static_cast<std::size_t>(vintix_observation_size(policy));
   const std::size_t j = static_cast<std::size_t>(vintix_joints(policy));
   constexpr long kFill = 4096;  // more than any bundled model's context
-  std::vector<float> observation(o), action(j);
+  std::vector<float> position(j), speed(j), target(j);
   std::vector<double> by_clock, of_thread;
   by_clock.reserve(static_cast<std::size_t>(steps));
   of_thread.reserve(static_cast<std::size_t>(steps));
   long during_steps = 0;
   unsigned random = 1;
+  const auto around = [&random](float middle, float spread) {  // evenly
+    random = random * 1664525u + 1013904223u;
+    return middle + spread * (static_cast<float>(random >> 8) * 0x1p-23f - 1.0f);
+  };
   for (long t = 0; t < kFill + steps; ++t) {
-    for (float& number : observation) {
-      random = random * 1664525u + 1013904223u;
-      number = static_cast<float>(random >> 8) * 1e-7f - 0.8f;
+    // About what a walking robot senses.
+    for (std::size_t i = 0; i < j; ++i) {
+      position[i] = around(vintix_default_pose(policy)[i], 0.3f);
+      speed[i] = around(0.0f, 3.0f);
     }
+    const float gyro[3] = {around(0.0f, 0.5f), around(0.0f, 0.5f), around(0.0f, 0.3f)};
+    const float quaternion[4] = {1.0f, around(0.0f, 0.03f), around(0.0f, 0.03f), 0.0f};
+    const vintix_state state{gyro, quaternion, position.data(), speed.data(), 0.02f};
     const long before = allocations;
     const double start = now_us(CLOCK_MONOTONIC), thread_start = now_us(CLOCK_THREAD_CPUTIME_ID);
-    vintix_act(policy, observation.data(), action.data(), 0.02f, static_cast<std::int32_t>(t % 1000), action.data());
+    if (vintix_step(policy, &state, target.data()) != VINTIX_OK) return fail("a step was refused");
     const double thread_took = now_us(CLOCK_THREAD_CPUTIME_ID) - thread_start, took = now_us(CLOCK_MONOTONIC) - start;
     during_steps += allocations - before;
     if (t >= kFill) by_clock.push_back(took), of_thread.push_back(thread_took);
