@@ -9,7 +9,7 @@ PIP_ENVIRONMENT := $(if $(HOME),,HOME='$(CURDIR)/build' PIP_NO_CACHE_DIR=1)
 # What a change of means that the package must be installed anew.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: demo checkpoints test lint install clean
+.PHONY: demo checkpoints runner test lint install clean
 
 # A model that has never seen go2, which falls within two seconds, learns to walk on it.  Shorter training windows than
 # the defaults, to end within minutes on two cores.
@@ -24,6 +24,16 @@ demo: install
 # Hours: experts, histories and the four bundled models, from nothing.
 checkpoints: install
 	$(BIN)/python benchmarks/make_checkpoints.py --output-dir runs/checkpoints
+
+# libvintix_policy and its programs, for this machine and, where Debian's cross compiler is installed, for 64-bit Arm.
+# Needs neither Python nor the package.
+runner:
+	cmake -S csrc/runner -B build/runner/native
+	cmake --build build/runner/native
+	@if command -v aarch64-linux-gnu-g++ >/dev/null; then set -x; \
+	cmake -S csrc/runner -B build/runner/aarch64 -DCMAKE_TOOLCHAIN_FILE='$(CURDIR)/csrc/runner/aarch64.cmake' && \
+	cmake --build build/runner/aarch64; \
+	else echo 'No aarch64-linux-gnu-g++: built for this machine alone. apt-get install g++-aarch64-linux-gnu'; fi
 
 # As many at a time as there are cores, each with one thread.
 test: install

@@ -16,6 +16,7 @@ from vintix_fast.cli import (
     doctor,
     evaluate,
     expert,
+    export,
     inspect,
     models,
     options,
@@ -59,6 +60,7 @@ app.command("expert", cls=Command)(expert.expert)
 app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)
 app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
+app.command("export", cls=Command)(export.export)
 app.command("report", cls=Command)(report.report)
 app.command("bench", cls=Command)(bench.bench)
 app.command("profile", cls=Command)(profile.profile)

@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 // Whether this compiler knows what causal_attention_avx512.cpp and decoder_loss_avx512.cpp are written in.
@@ -18,6 +20,7 @@ struct CpuFeatures {
   bool avx2 = false;         // with fused multiply-add
   bool avx512_vnni = false;  // F, BW, DQ and VL, and products of bytes
   bool avx512_bf16 = false;  // the same four, and products of bfloat16
+  bool neon_dotprod = false; // Arm's products of bytes, optional from Armv8.2 on
 };
 
 // Any thread.
@@ -32,6 +35,10 @@ inline const CpuFeatures& cpu_features() {
     // Not every compiler knows this one by name: leaf 7, subleaf 1, EAX, bit 5.
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     found.avx512_bf16 = avx512 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1) != 0;
+#elif defined(__aarch64__) && defined(__linux__)
+    found.neon_dotprod = (getauxval(AT_HWCAP) >> 20 & 1) != 0;  // HWCAP_ASIMDDP, which older headers lack
+#elif defined(__aarch64__) && defined(__APPLE__)
+    found.neon_dotprod = true;  // since the first of them
 #endif
     return found;
   }();

@@ -140,9 +140,9 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     const float tail = ring.tail_bound - ring.slope * age - best;
     if (tail < log_visible && tail < __builtin_logf(sum(total))) break;  // the former is cheap, and no smaller
     Int ages = lane_numbers() + (block * kLanes - current);
-    ages = ages < 0 ? ages + slots : ages;
+    ages = select(ages < 0, ages + slots, ages);
     Vec score = block_scores<type>(ring, memory, block, width, query) - to_float(ages) * ring.slope;
-    score = ages < visible ? score : fill(-__builtin_inff());
+    score = select(ages < visible, score, fill(-__builtin_inff()));
     store(weight + block * kLanes, score);
     const float top = largest(score);
     if (top > best) {
@@ -169,7 +169,7 @@ VF_INLINE std::size_t attend(const Ring& ring, const std::uint8_t* memory, std::
     float scale = 0.0f;
     if constexpr (type == CacheType::int8) {
       const Vec scales = load(reinterpret_cast<const float*>(memory + ring.scales) + slots + block * kLanes);
-      const Vec weights = probability > 0.0f ? probability * scales : Vec{};  // what was never written may have any scale
+      const Vec weights = select(probability > 0.0f, probability * scales, Vec{});  // what was never written may have any scale
       scale = max(largest(weights) / 255.0f, kSmallestScale);
       store_bytes(levels, round(weights / scale));
     }

@@ -7,6 +7,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(VF_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace vintix_fast {

@@ -35,7 +35,7 @@ static void linear(const Linear& layer, const float* x, int x_stride, float* y, 
 constexpr float kEpsilon = 1e-5f;    // of both norms
 constexpr float kStdEpsilon = 1e-6f; // of the statistics
 
-VF_INLINE Vec inside(Vec v, int first, int size) { return lane_numbers() + first < size ? v : Vec{}; }
+VF_INLINE Vec inside(Vec v, int first, int size) { return select(lane_numbers() + first < size, v, Vec{}); }
 
 // One row of norm.size numbers; x and y may be the same; y is 0 from there to its padding.
 static void normalise(const Norm& norm, const float* x, float* y) {
@@ -65,7 +65,7 @@ static void normalise_rows(const Norm& norm, const float* x, float* y, int strid
 static void leaky_relu(float* x, std::size_t size) {
   for (std::size_t i = 0; i < size; i += kLanes) {
     const Vec v = load(x + i);
-    store(x + i, v > 0.0f ? v : 0.01f * v);
+    store(x + i, select(v > 0.0f, v, 0.01f * v));
   }
 }
 

@@ -15,6 +15,8 @@ namespace vintix_fast {
 namespace portable { std::size_t decode_rows(const Model&, const Step&, int, int, float*); }
 namespace avx2 { std::size_t decode_rows(const Model&, const Step&, int, int, float*); }
 namespace avx512 { std::size_t decode_rows(const Model&, const Step&, int, int, float*); }
+namespace neon { std::size_t decode_rows(const Model&, const Step&, int, int, float*); }
+namespace neon_dotprod { std::size_t decode_rows(const Model&, const Step&, int, int, float*); }
 
 namespace {
 
@@ -48,6 +50,12 @@ const std::vector<Implementation>& implementations() {
 #endif
 #ifdef VINTIX_FAST_avx2
     if (cpu_features().avx2) found.push_back({"avx2", avx2::decode_rows});
+#endif
+#ifdef VINTIX_FAST_neon_dotprod
+    if (cpu_features().neon_dotprod) found.push_back({"neon_dotprod", neon_dotprod::decode_rows});
+#endif
+#ifdef VINTIX_FAST_neon
+    found.push_back({"neon", neon::decode_rows});  // every 64-bit Arm processor has it
 #endif
     found.push_back({"portable", portable::decode_rows});
     return found;

@@ -6,6 +6,8 @@ the model did when it was made.  Knows nothing about tasks, files or training.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -44,6 +46,23 @@ def decoder_weights(model: Vintix, task_name: str) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value, np.float32) for name, value in found.items()}
 
 
+def decoder_settings(model: Vintix, task_name: str, context_len: int, dropped_mass: float) -> dict[str, Any]:
+    """What else than tensors shapes a step, by the names of `PolicyDecoder`'s arguments; see `CompiledPolicy`."""
+    config, transformer = model.config, model.transformer
+    if not 0.0 <= dropped_mass < 1.0:
+        raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
+    half = dropped_mass / 2  # for old tokens, and for values whose scores were computed
+    return {
+        "parallel_residual": config.parallel_residual,
+        "action_first": config.token_order == OWNER_TOKEN_ORDER,
+        "reward_scale": model.tasks[task_name].reward_scale,
+        "slopes": transformer.slopes,
+        "score_bounds": [part.score_bound() for part in transformer.modules() if isinstance(part, Attention)],
+        "spans": transformer.spans(context_len, half),
+        "dropped_mass": half,
+    }
+
+
 class CompiledPolicy(Actor):
     """The model acting in N environments that step together.
 
@@ -80,22 +99,12 @@ class CompiledPolicy(Actor):
         threads: int | None = None,
         implementation: str | None = None,
     ) -> None:
-        # The core knows tensors and sizes; what else shapes a step it is told.
-        config, info, transformer = model.config, model.tasks[task_name], model.transformer
-        if not 0.0 <= dropped_mass < 1.0:
-            raise UsageError(f"dropped_mass is {dropped_mass}; it must be from 0 to below 1")
-        half = dropped_mass / 2  # for old tokens, and for values whose scores were computed
+        info = model.tasks[task_name]
         self._decoder = PolicyDecoder(
             decoder_weights(model, task_name),
             num_envs=num_envs,
-            parallel_residual=config.parallel_residual,
-            action_first=config.token_order == OWNER_TOKEN_ORDER,
-            reward_scale=info.reward_scale,
-            slopes=transformer.slopes,
-            score_bounds=[part.score_bound() for part in transformer.modules() if isinstance(part, Attention)],
-            spans=transformer.spans(context_len, half),
+            **decoder_settings(model, task_name, context_len, dropped_mass),
             cache_dtype=cache_dtype,
-            dropped_mass=half,
             threads=threads or torch.get_num_threads(),
             implementation=implementation or "",
         )
