@@ -17,6 +17,7 @@ from vintix_fast.cli import (
     doctor,
     evaluate,
     expert,
+    hub,
     inspect,
     models,
     options,
@@ -68,6 +69,8 @@ app.command("robot", cls=Command)(robot.robot)
 app.command("robots", cls=Command)(robots.robots)
 app.command("models", cls=Command)(models.models)
 app.command("convert", cls=Command)(convert.convert)
+app.command("push", cls=Command)(hub.push)
+app.command("pull", cls=Command)(hub.pull)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("verify", cls=Command)(verify.verify)
 app.command("doctor", cls=Command)(doctor.doctor)

@@ -31,7 +31,9 @@ Columns = dict[str, np.ndarray]
 def write_lerobot(recordings: Recordings, root: Path) -> str:
     """Write a data set to ``root``, and say how it is opened."""
     words = f"walk: command {', '.join(f'{part:g}' for part in recordings.task.command)} (m/s, m/s, rad/s)"
-    described, table, rows, size = [], [], 0, 0
+    described: list[dict[str, Any]] = []
+    table: list[Columns] = []
+    rows = size = 0
     file = 0
     everything: list[Columns] = []
     for number, episode in enumerate(recordings):
