@@ -35,6 +35,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
 from gymnasium.vector.utils import batch_space  # noqa: E402
 
 register_walk()
+ENDLESS = 2**31 - 1
 ABOUT = {"render_modes": [], "render_fps": round(1 / DT_S)}
 
 
@@ -92,7 +93,7 @@ class WalkVectorEnv(VectorEnv):
         device: str = "cpu",
         simulator: Simulation | None = None,
     ) -> None:
-        for name, value, most in (("num_envs", num_envs, MAX_ENVS), ("max_episode_steps", max_episode_steps, 2**31)):
+        for name, value, most in (("num_envs", num_envs, MAX_ENVS), ("max_episode_steps", max_episode_steps, ENDLESS)):
             if not 1 <= value <= most:
                 raise UsageError(f"{name} is {value}; it must be at least 1 and at most {most}")
         asked = task if isinstance(task, TaskConfig) else TaskConfig.from_json(task or {})
@@ -147,13 +148,14 @@ class WalkVectorEnv(VectorEnv):
 class WalkEnv(gymnasium.Env):
     """One robot; see `WalkVectorEnv`, whose arguments but ``num_envs`` it takes.
 
-    ``info["failed"]``: the simulation left the finite numbers.
+    ``info["failed"]``: the simulation left the finite numbers.  An episode's time limit is `gymnasium.make`'s; without
+    that there is none.
     """
 
     metadata = ABOUT
 
-    def __init__(self, **options: Any) -> None:
-        self._robots = WalkVectorEnv(1, **options)
+    def __init__(self, max_episode_steps: int = ENDLESS, **options: Any) -> None:
+        self._robots = WalkVectorEnv(1, max_episode_steps=max_episode_steps, **options)
         self.observation_space = self._robots.single_observation_space
         self.action_space = self._robots.single_action_space
         self._ended = True

@@ -189,7 +189,9 @@ def test_make_and_make_vec_build_it_in_genesis():
     assert np.isfinite(observation).all() and np.isfinite(reward).all()
     np.testing.assert_array_equal(many.reset(seed=5)[0], first)
     many.close()
-    one = gymnasium.make("vintix_fast:Walk-v0", robot="go2")
+    one = gymnasium.make("vintix_fast:Walk-v0", robot="go2", max_episode_steps=3)
+    one.reset(seed=5)
+    assert [one.step(np.zeros(ACTIONS, np.float32))[3] for _ in range(3)] == [False, False, True]
     with warnings.catch_warnings():
         for text in (".*Box observation space", ".*Box action spaces, we recommend"):
             warnings.filterwarnings("ignore", message=text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 WALK = "Walk-v0"
+MAX_STEPS = 1000
 
 
 def register_walk() -> None:
@@ -14,4 +15,9 @@ def register_walk() -> None:
     import gymnasium
 
     if WALK not in gymnasium.registry:
-        gymnasium.register(WALK, "vintix_fast.gym:WalkEnv", vector_entry_point="vintix_fast.gym:WalkVectorEnv")
+        gymnasium.register(
+            WALK,
+            "vintix_fast.gym:WalkEnv",
+            max_episode_steps=MAX_STEPS,
+            vector_entry_point="vintix_fast.gym:WalkVectorEnv",
+        )
