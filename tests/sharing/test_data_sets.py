@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 from commands import invoke, spoken
@@ -54,6 +55,11 @@ def test_files_of_different_robots_or_none_are_refused(tmp_path):
         read_recordings(tmp_path)
     with pytest.raises(InputFileError, match="nowhere does not exist; give a trajectories.h5"):
         read_recordings(tmp_path / "nowhere")
+    write_collection(tmp_path / "d.h5", [3])
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        file["0-2/reward"][1] = np.inf
+    with pytest.raises(InputFileError, match="d.h5: reward holds NaN or infinity"):
+        read_recordings(tmp_path / "d.h5")
     write_collection(tmp_path / "c.h5", [3], robot="../../etc")
     assert read_recordings(tmp_path / "c.h5").robot == "_etc"
 

@@ -13,9 +13,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from vintix_fast.model import Vintix
 from vintix_fast.report.record import RunRecord
 from vintix_fast.service.files import read_json, versions
+from vintix_fast.world.robot import robot_names
 
 TAGS = ["vintix", "in-context-learning", "quadruped", "locomotion", "genesis"]
-PYTHON = """```
+USE = """```
 pip install vintix-fast
 vintix-fast pull {repo} MODEL
 vintix-fast eval --vintix-path MODEL --robot-type {robot}
@@ -35,7 +36,7 @@ def card_of_run(run: RunRecord, robot: str, model: Vintix, repo: str) -> str:
         f"A [Vintix](https://github.com/dunnolab/vintix) of {_size(model)} parameters that learned to walk on "
         f"{robot} by itself, with vintix-fast: {run.loops_done} loops, {steps}.",
         *([table] if rows else ["No evaluation was made (`--no-gate`)."]),
-        PYTHON.format(repo=repo, robot=robot),
+        USE.format(repo=repo, robot=robot if robot in robot_names() else f"{robot}.toml"),
         "## How it was made",
         "```\nvintix-fast adapt " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in _said(options)) + "\n```",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in (run.versions or versions()).items()) + ".",
@@ -73,7 +74,7 @@ def card_of_model(folder: Path, model: Vintix, repo: str) -> str:
             )
         )
     robot = next(iter(model.tasks)).removesuffix("_walking_ad")
-    parts += [PYTHON.format(repo=repo, robot=robot), _robots(model)]
+    parts += [USE.format(repo=repo, robot=robot), _robots(model)]
     return _front(found, repo) + "\n\n".join(parts) + "\n"
 
 

@@ -67,6 +67,11 @@ def read_recordings(path: Path) -> Recordings:
             f"{path} {what}; give a trajectories.h5, the --output-dir of an `adapt` run, or that of `distil`"
         )
     files = tuple(read_trajectories(path) for path in paths)
+    for file in files:
+        for history in file.histories:
+            for name in ("observation", "action", "reward"):
+                if not np.isfinite(getattr(history, name)).all():
+                    raise InputFileError(f"{file.path}: {name} holds NaN or infinity; `vintix-fast inspect` tells more")
     first, about = files[0], _about(files[0])
     for file in files[1:]:
         if _about(file) != about:
