@@ -118,7 +118,8 @@ def test_metrics_have_a_row_for_the_initial_policy_and_each_loop(finished):
     for row in rows[1:]:
         assert row.keys() >= {"env_steps", "mean_return", "loss", "critic_loss", "eval_return", "accepted", "failures"}
     assert rows[2]["total_env_steps"] == rows[1]["env_steps"] + rows[2]["env_steps"]
-    assert all(np.isfinite(v) for row in rows for v in row.values())
+    assert all(len(row["weights"]) == 64 and int(row["weights"], 16) for row in rows[1:])
+    assert all(np.isfinite(v) for row in rows for key, v in row.items() if key != "weights")
 
 
 def test_config_json_tells_options_and_versions(finished):

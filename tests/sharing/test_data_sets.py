@@ -50,6 +50,7 @@ def test_episodes_come_in_order_and_a_cut_one_counts_as_truncated(two_collection
 
 def test_files_of_different_robots_or_none_are_refused(tmp_path):
     write_collection(tmp_path / "a.h5", [3], robot="go2")
+    assert [len(episode) for episode in read_recordings(tmp_path)] == [3]  # files side by side, as `distil` leaves them
     write_collection(tmp_path / "b.h5", [3], robot="go1")
     with pytest.raises(InputFileError, match="b.h5 is of another robot or task than .*a.h5"):
         read_recordings(tmp_path)
