@@ -12,11 +12,13 @@ import typer
 from vintix_fast.cli import (
     adapt,
     bench,
+    convert,
     distil,
     doctor,
     evaluate,
     expert,
     export,
+    hub,
     inspect,
     models,
     options,
@@ -25,6 +27,7 @@ from vintix_fast.cli import (
     report,
     robot,
     robots,
+    verify,
 )
 from vintix_fast.cli.common import Command, fold_name
 
@@ -67,7 +70,11 @@ app.command("profile", cls=Command)(profile.profile)
 app.command("robot", cls=Command)(robot.robot)
 app.command("robots", cls=Command)(robots.robots)
 app.command("models", cls=Command)(models.models)
+app.command("convert", cls=Command)(convert.convert)
+app.command("push", cls=Command)(hub.push)
+app.command("pull", cls=Command)(hub.pull)
 app.command("inspect", cls=Command)(inspect.inspect)
+app.command("verify", cls=Command)(verify.verify)
 app.command("doctor", cls=Command)(doctor.doctor)
 app.command("options", cls=Command, hidden=True)(options.options)
 

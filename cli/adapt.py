@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Annotated, Any
+
+from typer import Option
 
 from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.config import AdaptConfig
+from vintix_fast.run_config import RUN
+from vintix_fast.service.extras import need
 
 
 @reports_errors
 @takes(AdaptConfig)
-def adapt(json: Json = False, **options: Any) -> None:
+def adapt(
+    wandb: Annotated[
+        str | None,
+        Option(help="log to this project of Weights & Biases too", metavar="PROJECT", rich_help_panel=RUN),
+    ] = None,
+    json: Json = False,
+    **options: Any,
+) -> None:
     """Adapt a pretrained model to a robot by self-improvement, in the Genesis simulator.
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
     config = AdaptConfig.from_options(**options)
 
+    if wandb is not None:
+        need("wandb", "--wandb")
+
     from vintix_fast.adaptation import adapt as run
     from vintix_fast.service.console import ConsoleProgress, summary_table
 
-    result = run(config, progress=ConsoleProgress(console))
+    with contextlib.ExitStack() as stack:
+        progress = ConsoleProgress(console)
+        if wandb is not None:
+            from vintix_fast.rundir import Run
+            from vintix_fast.service.wandb_log import WandbProgress
+
+            Run(config).check()  # before a run begins at W&B
+            progress = stack.enter_context(WandbProgress(console, wandb, config))
+        result = run(config, progress=progress)
     console.print(summary_table(result.rows))
     said = {
         "env_steps": "collected",

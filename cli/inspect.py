@@ -25,7 +25,7 @@ def inspect(
     """
     if path.suffix not in (".h5", ".partial") and not path.exists():
         raise InputFileError(f"{path}: no such file or directory; give a checkpoint directory or a trajectories.h5")
-    if path.is_file() and path.suffix in (".pth", ".json"):
+    if path.is_file() and path.suffix in (".pth", ".safetensors", ".json"):
         raise InputFileError(f"{path}: may be a part of a checkpoint; give the directory that it is in")
     facts = _checkpoint(path) if path.is_dir() else _trajectories(path)
 

@@ -119,7 +119,8 @@ def test_metrics_have_a_row_for_the_initial_policy_and_each_loop(finished):
         assert row.keys() >= {"env_steps", "mean_return", "loss", "critic_loss", "eval_return", "accepted", "failures"}
     total = sum(row.get("env_steps", 0) + row["eval_env_steps"] for row in rows)
     assert rows[2]["total_env_steps"] == total > rows[1]["total_env_steps"] > rows[0]["total_env_steps"] > 0
-    assert all(np.isfinite(v) for row in rows for v in row.values())
+    assert all(len(row["weights"]) == 64 and int(row["weights"], 16) for row in rows[1:])
+    assert all(np.isfinite(v) for row in rows for key, v in row.items() if key != "weights")
 
 
 def test_config_json_tells_options_and_versions(finished):

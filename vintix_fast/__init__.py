@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vintix_fast.service.gym_ids import register_walk
 from vintix_fast.service.home import ensure_home
 from vintix_fast.service.old_names import find_old_names
 from vintix_fast.service.threads import unbind_threads
@@ -30,6 +31,7 @@ __all__ = ["AdaptConfig", "EvalConfig", "adapt", "evaluate", "load_model", "read
 find_old_names()
 ensure_home()  # before anything imports a library that looks for a home folder
 unbind_threads()  # before anything imports torch
+register_walk()
 
 _LIVE_IN = {"AdaptConfig": "config", "EvalConfig": "config", "adapt": "adaptation", "evaluate": "evaluation"}
 _LIVE_IN |= {"load_model": "model", "read_trajectories": "data"}

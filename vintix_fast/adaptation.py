@@ -203,6 +203,7 @@ class Adaptation:
                 with region("gate"):
                     row |= self.gate(loop, model, before)
             self._save(model, self.run.model_dir(loop))
+            row["weights"] = fingerprint(model)  # of what models/loop_NN holds; `verify` compares
             model, replay = self._finish(loop, row, steps, model, replay)
 
     def leave_standing(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from vintix_fast.audition import candidates, hold_audition
 from vintix_fast.config import AUDITION, EvalConfig
-from vintix_fast.model import Vintix, load_checkpoint
+from vintix_fast.model import Vintix, fingerprint, load_checkpoint
 from vintix_fast.model.new_group import add_target, check_sizes, task_of
 from vintix_fast.policy import Actor, cache_bytes, make_policy
 from vintix_fast.rollout import Episode, collect, standard_error
@@ -170,7 +170,7 @@ def evaluate(
     with progress.rollout("evaluating", total, config.max_steps):
         evaluation = measure(task, policy, total, config.seed, config.random_starts, progress)
     if out is not None:
-        _write(out, evaluation, config)
+        _write(out, evaluation, config, fingerprint(model))
     # The video shows a rollout of its own, from the same starts.
     if film is not None:
         from vintix_fast.report.film import film_to  # which needs this file
@@ -181,7 +181,7 @@ def evaluate(
     return evaluation
 
 
-def _write(out: Path, evaluation: Evaluation, config: EvalConfig) -> None:
+def _write(out: Path, evaluation: Evaluation, config: EvalConfig, weights: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table)
@@ -191,5 +191,5 @@ def _write(out: Path, evaluation: Evaluation, config: EvalConfig) -> None:
     write_text(out / "eval.csv", table.getvalue())
     values = {name: value for name, value in config.options().items() if name != "task"}
     options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values.items()}
-    record = {"options": options, "task": config.task.to_json(), "versions": versions()}
+    record = {"options": options, "weights": weights, "task": config.task.to_json(), "versions": versions()}
     write_json(out / "eval.json", evaluation.summary() | record)

@@ -367,3 +367,20 @@ def mutate_state(random: random.Random, path: Path) -> None:
                 changed = random.choice((1, "x", None, [value], {"a": value}, value.to_sparse(), torch.empty(0)))
         state[name] = changed
     torch.save(state, path)
+
+
+def mutate_safetensors(random: random.Random, path: Path) -> None:
+    """Of the header, whose length then fits, or of a value."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, data = content[8 : 8 + size], bytearray(content[8 + size :])
+    if random.random() < 0.7:
+        beside = path.with_suffix(".json")
+        beside.write_bytes(header.rstrip())
+        mutate_json(random, beside)
+        header = beside.read_bytes()
+        beside.unlink()
+    else:
+        at = 4 * random.randrange(len(data) // 4)
+        data[at : at + 4] = np.float32(random.choice((np.nan, np.inf, 1e30, 9e5, -1e6, 1e-40))).tobytes()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)

@@ -41,7 +41,7 @@ from written_files import foreign_file, write_random  # noqa: E402
 from vintix_fast.cli.inspect import _trajectories  # noqa: E402
 from vintix_fast.config import AdaptConfig  # noqa: E402
 from vintix_fast.data import read_trajectories  # noqa: E402
-from vintix_fast.model import load_checkpoint  # noqa: E402
+from vintix_fast.model import load_checkpoint, save_checkpoint  # noqa: E402
 from vintix_fast.model.new_group import add_target  # noqa: E402
 from vintix_fast.policy.expert import expert_network, load_expert  # noqa: E402
 from vintix_fast.pretrain.config import read_pretrain_config  # noqa: E402
@@ -139,6 +139,7 @@ def options(path: Path) -> Any:
 GOLDEN = TESTS / "golden/vintix_tiny"
 SUBJECTS = (
     Subject("checkpoint", "model.pth", (mutate.mutate_archive, mutate.mutate_state, mutate.mutate_bytes), model),
+    Subject("safetensors", "model.safetensors", (mutate.mutate_safetensors, mutate.mutate_bytes), model),
     Subject("checkpoint", "config.json", JSON, model),
     Subject("checkpoint", "metadata.json", JSON, model),
     Subject("final", "t.h5", (mutate.mutate_hdf5, mutate.mutate_bytes), trajectories),
@@ -172,6 +173,7 @@ def config_of_run(out: Path, **given: Any) -> AdaptConfig:
 def make_corpus(corpus: Path) -> None:
     """One sound folder for each that `SUBJECTS` names."""
     save_tiny(corpus / "checkpoint")
+    save_checkpoint(load_checkpoint(corpus / "checkpoint"), corpus / "safetensors", weights_format="safetensors")
     for name in ("final", "partial", "foreign", "robot", "expert", "statistics", "options", "histories", "mjcf"):
         (corpus / name).mkdir()
     write_random(corpus / "final/t.h5", 3, 40, block_len=16)

@@ -173,9 +173,13 @@ def freeze_all_but_group(model: Vintix, group: str) -> list[nn.Parameter]:
     return trainable
 
 
-def fingerprint(model: Vintix, exclude_group: str) -> str:
-    """SHA-256 (hex) of all tensors outside a group, names and bytes, to show that training left them as they were."""
-    excluded = {name for name, _ in model.group_parameters(exclude_group)}
+def fingerprint(model: Vintix, exclude_group: str | None = None) -> str:
+    """SHA-256 (hex) of all tensors, names and bytes.
+
+    Args:
+        exclude_group: leave this group out, to show that training left the others as they were.
+    """
+    excluded = {name for name, _ in model.group_parameters(exclude_group)} if exclude_group is not None else set()
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name not in excluded:

@@ -1,7 +1,8 @@
 """Reading and writing checkpoint directories: ``model.pth``, ``metadata.json``, ``config.json``.
 
-Owns the files and every way in which they can be broken.  What the keys mean is ``config.py``'s, the tensors' names
-are the modules'.  Files may come from strangers: nothing in them is ever executed.
+``model.safetensors`` may stand in the place of ``model.pth``.  Owns the files and every way in which they can be
+broken.  What the keys mean is ``config.py``'s, the tensors' names are the modules'.  Files may come from strangers:
+nothing in them is ever executed.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from vintix_fast.model.config import LARGEST, TOKEN_ORDERS, ModelConfig, TaskInfo
 from vintix_fast.model.inferred import complete_tasks, without_prefixes
 from vintix_fast.model.vintix import Vintix
-from vintix_fast.service.archive import load_archive
+from vintix_fast.service.archive import load_archive, load_safetensors
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause, disk_fault
 from vintix_fast.service.files import most_bytes, read_json
 
 MODEL_FILE, METADATA_FILE, CONFIG_FILE = "model.pth", "metadata.json", "config.json"
 FILES = (MODEL_FILE, METADATA_FILE, CONFIG_FILE)
+SAFETENSORS_FILE = "model.safetensors"
+WEIGHTS_FILES = {"pth": MODEL_FILE, "safetensors": SAFETENSORS_FILE}
+"""By format."""
 _NAMES_SHOWN = 4
 _RESTORE = "restore it from the original"
 
@@ -43,7 +48,8 @@ def load_checkpoint(
     """Read a checkpoint directory.
 
     Args:
-        path: directory with ``model.pth``, ``metadata.json`` and ``config.json``.
+        path: directory with ``model.pth`` or ``model.safetensors``, ``metadata.json`` and ``config.json``; where both
+            are, the former is read.
         device: where the model goes.
         token_order: overrides ``config.json``'s; files of other tools do not say it, and then it is
             "action-reward-observation".
@@ -62,27 +68,36 @@ def load_checkpoint(
     if not directory.is_dir():
         what = "is a file, not a directory" if directory.exists() else "does not exist"
         raise InputFileError(f"checkpoint {directory} {what}; give the directory that holds {', '.join(FILES)}")
-    absent = [name for name in FILES if not (directory / name).is_file()]
+    weights = weights_file(directory) or directory / MODEL_FILE
+    absent = [name for name in (weights.name, METADATA_FILE, CONFIG_FILE) if not (directory / name).is_file()]
     if absent:
         raise InputFileError(f"checkpoint {directory} lacks {', '.join(absent)}; copy all of {', '.join(FILES)} there")
 
     config = _read_config(directory / CONFIG_FILE, token_order)
-    state, renamed = _read_state(directory / MODEL_FILE)
+    state, renamed = _read_state(weights)
     tasks, completed = _read_tasks(directory / METADATA_FILE, state)
     if renamed or completed:
         say(f"Checkpoint {directory}: inferred from its tensors: {'; '.join(renamed + completed)}")
-    _check_names(directory / MODEL_FILE, state, _expected_shapes(directory, config, tasks, state))
-    state = _sound_values(directory / MODEL_FILE, state)
+    _check_names(weights, state, _expected_shapes(weights, config, tasks, state))
+    state = _sound_values(weights, state)
     with torch.random.fork_rng(devices=[]):  # random initial values are overwritten; leave the caller's seed alone
         model = Vintix(config, tasks)
     model.load_state_dict(state)
     return model.to(device).eval()
 
 
-def save_checkpoint(model: Vintix, path: str | os.PathLike[str], compact: bool = False) -> None:
+def weights_file(directory: Path) -> Path | None:
+    """The file that holds a checkpoint's weights, or None where there is none."""
+    return next((directory / name for name in WEIGHTS_FILES.values() if (directory / name).is_file()), None)
+
+
+def save_checkpoint(
+    model: Vintix, path: str | os.PathLike[str], compact: bool = False, weights_format: str = "pth"
+) -> None:
     """Write a checkpoint directory, all of it or nothing.
 
     Args:
+        weights_format: a key of `WEIGHTS_FILES`.
         compact: store bfloat16, deflated: less than half the size, three significant digits.  ``torch.load`` reads it
             as any other, except with ``mmap=True``.
 
@@ -96,19 +111,22 @@ def save_checkpoint(model: Vintix, path: str | os.PathLike[str], compact: bool =
     target = Path(os.path.abspath(path))
     _refuse_foreign(target)
     try:
-        _write(model, target, compact)
+        _write(model, target, compact, weights_format)
     except (OSError, RuntimeError) as error:
         raise VintixFastError(f"cannot write the checkpoint {target}: {disk_fault(error)}") from error
 
 
-def _write(model: Vintix, target: Path, compact: bool) -> None:
+def _write(model: Vintix, target: Path, compact: bool, weights_format: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
         staging.chmod(0o777 & ~_umask())  # mkdtemp's private mode would survive the rename
-        with open(staging / MODEL_FILE, "wb") as file:
+        with open(staging / WEIGHTS_FILES[weights_format], "wb") as file:
             state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-            file.write(_compact(state)) if compact else torch.save(state, file)
+            if weights_format == "safetensors":
+                file.write(safetensors.torch.save(state, {"format": "pt"}))
+            else:
+                file.write(_compact(state)) if compact else torch.save(state, file)
             _sync(file)
         metadata = {name: info.to_dict() for name, info in model.tasks.items()}
         for name, content in ((METADATA_FILE, metadata), (CONFIG_FILE, model.config.to_dict())):
@@ -136,7 +154,7 @@ def _refuse_foreign(target: Path) -> None:
         return
     if not target.is_dir() or target.is_symlink():
         raise InputFileError(f"cannot save a checkpoint at {target}: it is not a directory; choose another path")
-    foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in FILES)
+    foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in (*FILES, SAFETENSORS_FILE))
     if foreign:
         raise InputFileError(
             f"will not replace {target}: it holds {', '.join(foreign[:_NAMES_SHOWN])}, which is no part of a "
@@ -195,8 +213,11 @@ def _read_tasks(path: Path, state: dict[str, Tensor]) -> tuple[dict[str, TaskInf
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of ``model.pth`` as they are there, on the CPU, and what was done to their names, in words."""
-    state = load_archive(path, remedy="copy it again, or save it anew: torch.save(model.state_dict(), ...)")
+    """A file's tensors as they are there, on the CPU, and what was done to their names, in words."""
+    if path.name == SAFETENSORS_FILE:
+        state = load_safetensors(path, "copy it again, or save it anew: safetensors.torch.save_file(...)")
+    else:
+        state = load_archive(path, remedy="copy it again, or save it anew: torch.save(model.state_dict(), ...)")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise InputFileError(f"{path} must hold a state dict (tensor names to tensors), got {type(state).__name__}")
     for name, value in state.items():
@@ -215,15 +236,16 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _expected_shapes(
-    directory: Path, config: ModelConfig, tasks: dict[str, TaskInfo], state: dict[str, Tensor]
+    weights: Path, config: ModelConfig, tasks: dict[str, TaskInfo], state: dict[str, Tensor]
 ) -> dict[str, torch.Size]:
-    """The shapes of the model's tensors.  Nothing is allocated, and no layer built that ``model.pth`` lacks."""
+    """The shapes of the model's tensors.  Nothing is allocated, and no layer built that the weights' file lacks."""
+    directory = weights.parent
     layers = len(
         {name.split(".")[2] for name in state if name.startswith("transformer.blocks.") and name.count(".") > 2}
     )
     if layers and config.transformer_depth != layers:
         raise InputFileError(
-            f"{directory / CONFIG_FILE}: transformer_depth is {config.transformer_depth}, but {directory / MODEL_FILE} "
+            f"{directory / CONFIG_FILE}: transformer_depth is {config.transformer_depth}, but {weights} "
             f"has {layers} layers; they must come from the same save"
         )
     try:

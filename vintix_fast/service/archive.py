@@ -1,7 +1,7 @@
-"""Reading what ``torch.save`` wrote, from strangers too: damage is found, nothing in it is run.
+"""Reading what ``torch.save`` or safetensors wrote, from strangers too: damage is found, nothing in it is run.
 
-A damaged part is known by the checksum that the archive has for it, which torch does not compare.  No more memory is
-asked for than a file of such a size can need.  Knows nothing about models.
+A damaged part of an archive is known by its checksum, which torch does not compare; safetensors has none.  No more
+memory is asked for than a file of such a size can need.  Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -39,6 +39,23 @@ def load_archive(path: Path, device: str = "cpu", remedy: str = "") -> Any:
     except OSError as error:
         fault = error.strerror or cause(error)
     except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, ValueError, KeyError, ...
+        fault = f"truncated or damaged: {cause(error)}"
+    raise InputFileError(f"{path} is broken ({fault}); {remedy}")
+
+
+def load_safetensors(path: Path, remedy: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a file in safetensors' format, by name, on the CPU.
+
+    Raises:
+        InputFileError: it is missing or broken; ``remedy`` ends the message.
+    """
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except OSError as error:
+        fault = error.strerror or cause(error)
+    except Exception as error:  # of Rust, of a type that torch lacks, of sizes that torch does not take
         fault = f"truncated or damaged: {cause(error)}"
     raise InputFileError(f"{path} is broken ({fault}); {remedy}")
 

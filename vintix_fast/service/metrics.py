@@ -1,4 +1,4 @@
-"""A run's numbers for other tools: TensorBoard events and the curve of return against environment steps.
+"""A run's numbers for other tools: TensorBoard events, their scalars for W&B, and the curve of return against steps.
 
 Rows are those of ``metrics.jsonl``; docs/files.md says what each number is.
 """
@@ -25,15 +25,19 @@ SCALARS = {
 }
 
 
+def scalars(row: dict[str, Any]) -> dict[str, float]:
+    """What is shown of a row over environment steps, by tag."""
+    return {tag: row[key] for key, tag in SCALARS.items() if row.get(key) is not None}
+
+
 def write_tensorboard(folder: Path, row: dict[str, Any], steps: list[TrainingStep]) -> None:
     """Add a loop's events: its numbers over environment steps, its fine-tuning over optimiser steps."""
     from torch.utils.tensorboard import SummaryWriter
 
     first = (row["loop"] - 1) * len(steps)
     with SummaryWriter(str(folder), filename_suffix=f".loop_{row['loop']:02d}") as writer:
-        for key, tag in SCALARS.items():
-            if row.get(key) is not None:
-                writer.add_scalar(tag, row[key], row["total_env_steps"])
+        for tag, value in scalars(row).items():
+            writer.add_scalar(tag, value, row["total_env_steps"])
         for step in steps:
             writer.add_scalar("Loss/action", step.loss, first + step.step)
             writer.add_scalar("Loss/grad_norm", step.grad_norm, first + step.step)
