@@ -18,7 +18,7 @@ from vintix_fast.service.device import multiplies_bf16
 from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
 COMPILED_BY_DEFAULT: tuple[str, ...] = ()
-"""Devices on which --compile auto compiles: those where it was measured to gain; docs/performance.md has the figures."""
+"""Devices on which --compile auto compiles: where it was measured to gain; docs/performance.md has the figures."""
 
 
 def compiles(choice: str, device: torch.device | str) -> bool:
