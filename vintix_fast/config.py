@@ -21,6 +21,7 @@ from vintix_fast.run_config import (
     RunConfig,
     device_option,
     seed_option,
+    simulator_option,
 )
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
@@ -246,6 +247,7 @@ class AdaptConfig(RunConfig):
     max_steps_per_episode: int = option(1000, MAIN, TIME_LIMIT, least=1)
     context_len: int = option(2048, MAIN, CONTEXT, least=1)
     seed: int = seed_option(MAIN)
+    simulator: str = simulator_option(ENGINE)
     engine: EngineConfig = EngineConfig()
     init_map: str = init_map_option(
         LEARNING,
@@ -331,6 +333,7 @@ class EvalConfig(Options):
     """False: every environment would run the same episode, so one environment runs it."""
     base_mass: float | None = option(None, EPISODES, "mass of the base link in kg", least=0.01, shown="the robot's own")
     seed: int = seed_option(EPISODES, "seed of the random starts", only_with={"random_starts": GIVEN})
+    simulator: str = simulator_option(ENGINE)
     engine: EngineConfig = EngineConfig()
     token_order: str | None = token_order_option()
     output_dir: Path | None = option(
