@@ -280,6 +280,7 @@ class AdaptConfig(RunConfig):
         if self.reference_robot is None:
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
         _check_audition(self, "group", "init_map")
+        _check_simulator(self)
         window, context = self.finetune.window_len, self.context_len
         improver, noise = self.improve.improver, self.collect.noise
         if window is not None and window > context:
@@ -357,6 +358,15 @@ class EvalConfig(Options):
         if self.record is not None and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
         _check_audition(self, "init_map")
+        _check_simulator(self)
+
+
+def _check_simulator(config: AdaptConfig | EvalConfig) -> None:
+    if config.simulator == "mujoco" and config.engine.device != "cpu":
+        raise UsageError(
+            f"--device {config.engine.device} has no effect with --simulator mujoco, which simulates on the CPU; leave "
+            "one of the two out"
+        )
 
 
 def _check_audition(config: AdaptConfig | EvalConfig, *decided: str) -> None:
