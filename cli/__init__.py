@@ -19,6 +19,7 @@ from vintix_fast.cli import (
     inspect,
     models,
     options,
+    play,
     pretrain,
     profile,
     report,
@@ -60,6 +61,7 @@ app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)
 app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
 app.command("report", cls=Command)(report.report)
+app.command("play", cls=Command)(play.play)
 app.command("bench", cls=Command)(bench.bench)
 app.command("profile", cls=Command)(profile.profile)
 app.command("robot", cls=Command)(robot.robot)

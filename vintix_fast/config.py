@@ -355,10 +355,32 @@ class EvalConfig(Options):
                     "the same episode; leave one of the two out"
                 )
             object.__setattr__(self, "num_envs", 1)
-        if self.record is not None and self.record.suffix.lower() != ".mp4":
-            raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
+        _check_film(self.record)
         _check_audition(self, "init_map")
         _check_simulator(self)
+
+
+@dataclass(frozen=True)
+class PlayConfig(Options):
+    """One robot in a page of the browser; UsageError where a value is out of range."""
+
+    model: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, builtin:<name>, or a run of adapt")
+    robot_type: str | None = option(None, MAIN, ROBOTS, short="-r", shown="the run's")
+    simulator: str = simulator_option(MAIN, "mujoco")
+    max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
+    seed: int = seed_option(MAIN, "seed of the random starts")
+    host: str = option("127.0.0.1", MAIN, "where to listen; 0.0.0.0 lets other machines see the page")
+    port: int = option(8080, MAIN, "where to listen; the next free one where this is taken", least=1, most=65535)
+    seconds: float | None = option(None, MAIN, "stop after so many simulated seconds", least=0.02, shown="Ctrl-C")
+    record: Path | None = option(None, MAIN, "an .mp4 file for a video of it all, drawn at the end")
+
+    def _check(self) -> None:
+        _check_film(self.record)
+
+
+def _check_film(path: Path | None) -> None:
+    if path is not None and path.suffix.lower() != ".mp4":
+        raise UsageError(f"--record is {path}; it must be an .mp4 file")
 
 
 def _check_simulator(config: AdaptConfig | EvalConfig) -> None:
