@@ -62,8 +62,9 @@ class Looks:
 def _urdf_shapes(path: Path) -> Iterator[Shape]:
     urdf = Urdf(path)
     colours = {m.get("name"): m for m in urdf.xml.findall("material")}
+    part = "visual" if urdf.xml.find("link/visual") is not None else "collision"
     for name, link in urdf.links.items():
-        for shape in link.findall("visual") or link.findall("collision"):
+        for shape in link.findall(part):
             material = shape.find("material")
             if material is not None and material.find("color") is None:
                 material = colours.get(material.get("name"))
@@ -95,19 +96,18 @@ def _urdf_meshes(path: Path, shape: ElementTree.Element) -> Iterator[tuple[trime
 
 
 def _mjcf_shapes(model: mujoco.MjModel) -> Iterator[Shape]:
-    """What touches nothing is there to be looked at; where a body has nothing of that kind, what touches."""
-    for body in range(1, model.nbody):
-        geoms = np.flatnonzero(model.geom_bodyid == body)
-        seen = [g for g in geoms if not (model.geom_contype[g] or model.geom_conaffinity[g])] or geoms
-        for g in seen:
-            mesh = _mjcf_mesh(model, int(g))
-            if mesh is not None:
-                turn = np.zeros(9)
-                mujoco.mju_quat2Mat(turn, model.geom_quat[g])
-                material = model.geom_matid[g]
-                rgba = model.mat_rgba[material] if material >= 0 else model.geom_rgba[g]
-                vertices = mesh.vertices @ turn.reshape(3, 3).T + model.geom_pos[g]
-                yield Shape(model.body(body).name, vertices, mesh.faces, _colour(rgba))
+    """What touches nothing is there to be looked at; without anything of that kind, what touches."""
+    of_robot = np.flatnonzero(model.geom_bodyid > 0)
+    drawn = [g for g in of_robot if not (model.geom_contype[g] or model.geom_conaffinity[g])]
+    for g in drawn or of_robot:
+        mesh = _mjcf_mesh(model, int(g))
+        if mesh is not None:
+            turn = np.zeros(9)
+            mujoco.mju_quat2Mat(turn, model.geom_quat[g])
+            material = model.geom_matid[g]
+            rgba = model.mat_rgba[material] if material >= 0 else model.geom_rgba[g]
+            vertices = mesh.vertices @ turn.reshape(3, 3).T + model.geom_pos[g]
+            yield Shape(model.body(model.geom_bodyid[g]).name, vertices, mesh.faces, _colour(rgba))
 
 
 def _mjcf_mesh(model: mujoco.MjModel, geom: int) -> trimesh.Trimesh | None:

@@ -6,6 +6,8 @@ simulators: everything that it shows and does is `Walk`'s.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import queue
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +48,8 @@ class Page:
     def __init__(self, walk: Walk, looks: Looks, host: str = "127.0.0.1", port: int = 8080) -> None:
         self._walk, self._looks = walk, looks
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._server = _viser().ViserServer(host=host, port=port, label=f"vintix-fast: {walk.robot.name}", verbose=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # viser's banner
+            self._server = _viser().ViserServer(host=host, port=port, label=f"vintix-fast: {walk.robot.name}")
         self.url = f"http://{host}:{self._server.get_port()}"
         self._draw()
         self._add_knobs()
@@ -58,7 +61,7 @@ class Page:
         self._server.initial_camera.position, self._server.initial_camera.look_at = CAMERA_M, LOOK_AT_M
         self._ground = scene.add_grid(
             "/ground", infinite_grid=True, cell_size=CELL_M, section_size=CELL_M, fade_distance=12.0,
-            plane_color=(225, 230, 238), plane_opacity=1.0,
+            plane_color=(190, 200, 214), plane_opacity=1.0, section_color=(150, 160, 175),
         )  # fmt: skip
         self._base = scene.add_frame("/robot", show_axes=False)
         self._links = {
@@ -128,4 +131,5 @@ class Page:
         )
 
     def close(self) -> None:
-        self._server.stop()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server.stop()

@@ -125,7 +125,7 @@ class Walk:
         self._speeds.append(float(rotate_into_body(self.state.base_quat, self.state.base_lin_vel_m_s)[0, 0]))
         if self._kept is not None:
             parts = (self.state.base_pos_m, self.state.base_quat, self.state.joint_pos_rad)
-            shown = (torch.tensor(self._speeds[-1:]), self.simulator.foot_contact(), result.reward)
+            shown = (torch.tensor([self._speeds[-1]]), self.simulator.foot_contact(), result.reward)
             self._kept.append(tuple(part.numpy().copy() for part in (*parts, *shown)))
         if result.done[0]:
             self.falls += int(result.terminated[0])
