@@ -43,7 +43,9 @@ def bundled() -> list[Case]:
     for robot in ("go2", "go1", "a1", "minicheetah"):
         other = "go1" if robot == "go2" else "go2"
         copied = ("--reference-robot", other)
-        cases.append(Case(f"{robot}-unseen", robot, f"builtin:without-{robot}", f"never seen, a copy of {other}", copied))
+        cases.append(
+            Case(f"{robot}-unseen", robot, f"builtin:without-{robot}", f"never seen, a copy of {other}", copied)
+        )
     return cases
 
 

@@ -21,8 +21,8 @@ from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import check_writable, versions, write_json, write_text
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.mujoco_simulator import MujocoSimulator
+from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
 

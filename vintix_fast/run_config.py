@@ -56,10 +56,13 @@ class RunConfig(Options):
     def to_json(self) -> dict[str, Any]:
         """The options as JSON types, without those that say only how this call treats the folder.
 
-        Plain fields and quiet options are there where they are not what they are by themselves.  `from_options` takes all of it.
+        Plain fields and quiet options are there where they are not what they are by themselves.  `from_options` takes
+        all of it.
         """
         known, values = entries(type(self)), self.options()
-        written = [n for n, e in known.items() if (values[n] != e.default if e.plain or e.option.quiet else e.option.recorded)]
+        written = [
+            n for n, e in known.items() if (values[n] != e.default if e.plain or e.option.quiet else e.option.recorded)
+        ]
         return {name: _plain(values[name]) for name in written}
 
     def changed_options(self, old: dict[str, Any]) -> list[str]:

@@ -88,14 +88,12 @@ def test_looks_are_where_the_links_are(minicheetah, tmp_path):
         looks = Looks(robot)
         assert len({shape.link for shape in looks.shapes}) >= mass - 1
         pose = np.array(robot.default_pose_rad)
-        lowest, turned = [], {}
-        for link, (place, quat) in looks.poses(pose).items():
-            assert np.linalg.norm(quat) == pytest.approx(1.0)
-            lowest.append(place[2])
+        stance = looks.poses(pose)
+        assert all(np.linalg.norm(quat) == pytest.approx(1.0) for _, quat in stance.values())
         bent = pose.copy()
         bent[2] += 0.5  # the first leg's knee
-        turned = [link for link, (_, quat) in looks.poses(bent).items() if not np.allclose(quat, looks.poses(pose)[link][1])]
-        assert len(turned) == 1 and min(lowest) < -0.1
+        turned = [link for link, (_, quat) in looks.poses(bent).items() if not np.allclose(quat, stance[link][1])]
+        assert len(turned) == 1 and min(place[2] for place, _ in stance.values()) < -0.1
 
 
 def test_play_walks_for_as_long_as_it_is_told_and_changes_models_meanwhile(tmp_path):
@@ -120,7 +118,11 @@ def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
         ({"model": tiny_checkpoint}, UsageError, "--robot-type is missing"),
         ({"model": tiny_checkpoint, "robot_type": "a1"}, InputFileError, "no group for a1"),
         ({"model": tmp_path / "absent", "robot_type": "go2"}, InputFileError, "absent"),
-        ({"model": tiny_checkpoint, "robot_type": "go2", "record": tmp_path / "x" / "a.mp4"}, UsageError, "x is no dir"),
+        (
+            {"model": tiny_checkpoint, "robot_type": "go2", "record": tmp_path / "x" / "a.mp4"},
+            UsageError,
+            "x is no dir",
+        ),
     ):
         with pytest.raises(error, match=text):
             play(PlayConfig.from_options(**options), make_page=NoPage)
@@ -146,7 +148,9 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
     try:
         with urllib.request.urlopen(page.url, timeout=10) as answer:
             assert answer.status == 200 and b"<html" in answer.read().lower()
-        with connect(page.url.replace("http", "ws"), subprotocols=[f"viser-v{viser.__version__}"], max_size=None) as seen:
+        with connect(
+            page.url.replace("http", "ws"), subprotocols=[f"viser-v{viser.__version__}"], max_size=None
+        ) as seen:
             assert len(seen.recv(timeout=10)) > 0
             page._policy.value = "zero"  # as a click does
             deadline = time.monotonic() + 5.0

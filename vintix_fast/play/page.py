@@ -1,7 +1,7 @@
 """A walk in a page of the browser, drawn by viser: the robot, what it earns, and knobs to disturb it.
 
-The page's own thread takes what a person asks for; `Page.take` does it between two steps.  Knows nothing about models or
-simulators: everything that it shows and does is `Walk`'s.
+The page's own thread takes what a person asks for; `Page.take` does it between two steps.  Knows nothing about models
+or simulators: everything that it shows and does is `Walk`'s.
 """
 
 from __future__ import annotations
@@ -123,11 +123,16 @@ class Page:
             self._base.position, self._base.wxyz = (0.0, 0.0, z), state.base_quat[0].numpy()
             for link, (place, quat) in self._looks.poses(state.joint_pos_rad[0].numpy()).items():
                 self._links[link].position, self._links[link].wxyz = place, quat
-        last = "" if walk.last_return is None else f"{walk.last_return:.2f}"
-        self._numbers.content = (
-            f"| | |\n|---|---|\n| speed | **{walk.speed_m_s:.2f} m/s** |\n| return, this episode | **{walk.return_:.2f}** |"
-            f"\n| step | {walk.episode_steps} of {walk.task.max_steps} |\n| return, last episode | {last} |"
-            f"\n| falls | {walk.falls} |\n| pace | {pace:.1f} x real time |"
+        rows = {
+            "speed": f"**{walk.speed_m_s:.2f} m/s**",
+            "return, this episode": f"**{walk.return_:.2f}**",
+            "step": f"{walk.episode_steps} of {walk.task.max_steps}",
+            "return, last episode": "" if walk.last_return is None else f"{walk.last_return:.2f}",
+            "falls": str(walk.falls),
+            "pace": f"{pace:.1f} x real time",
+        }
+        self._numbers.content = "| | |\n|---|---|\n" + "".join(
+            f"| {name} | {value} |\n" for name, value in rows.items()
         )
 
     def close(self) -> None:

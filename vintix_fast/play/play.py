@@ -99,8 +99,10 @@ def _what_to_show(config: PlayConfig) -> tuple[dict[str, Path], Robot, TaskConfi
         models = {p.name: p for p in sorted(found, key=lambda p: (order.get(p.name, 2), p.name))}
         if not models:
             raise InputFileError(f"{path / 'models'} holds no model yet; wait until its first loop has begun")
-        return models, load_robot(config.robot_type or run.robot_type), TaskConfig.from_json(
-            run.options.get("task") or {}
+        return (
+            models,
+            load_robot(config.robot_type or run.robot_type),
+            TaskConfig.from_json(run.options.get("task") or {}),
         )
     if config.robot_type is None:
         raise UsageError("--robot-type is missing; only a run of adapt knows its robot")

@@ -134,7 +134,9 @@ class Walk:
 
     def recording(self) -> Recording:
         """Of every step so far; falls are not told."""
-        position, quat, joints, speed, contact, reward = (np.stack(parts) for parts in zip(*self._kept or (), strict=True))
+        position, quat, joints, speed, contact, reward = (
+            np.stack(parts) for parts in zip(*self._kept or (), strict=True)
+        )
         return Recording(position, quat, speed, joints, contact, reward, falls=())
 
     @property

@@ -184,8 +184,8 @@ def _set_physics(model: mujoco.MjModel, robot: Robot) -> None:
     model.opt.solver, model.opt.cone = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtCone.mjCONE_PYRAMIDAL
     model.opt.impratio, model.opt.iterations, model.opt.noslip_iterations = 1.0, 100, 0
     model.opt.gravity, model.opt.density, model.opt.viscosity = (0.0, 0.0, -9.81), 0.0, 0.0
-    # A broken environment is put back by the task, which counts it as failed.  Two hulls that are deep in one another,
-    # as Mini Cheetah's, are pushed apart at one point, as by Genesis: at several MuJoCo 4 turns the thighs twice as fast.
+    # A broken environment is put back by the task, which counts it as failed.  Hulls that are deep in one another, as
+    # Mini Cheetah's are, are pushed apart at one point: at several, MuJoCo 4 does it a third faster than Genesis.
     off, one_point = mujoco.mjtDisableBit, getattr(mujoco.mjtDisableBit, "mjDSBL_MULTICCD", 0)
     model.opt.enableflags, model.opt.disableflags = 0, int(off.mjDSBL_AUTORESET) | int(one_point)
     model.geom_condim[:] = 3
