@@ -11,7 +11,7 @@ from vintix_fast.config import AdaptConfig
 @reports_errors
 @takes(AdaptConfig)
 def adapt(json: Json = False, **options: Any) -> None:
-    """Adapt a pretrained model to a robot by self-improvement, in the Genesis simulator.
+    """Adapt a pretrained model to a robot by self-improvement, in Genesis or MuJoCo.
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """

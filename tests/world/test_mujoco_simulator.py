@@ -1,4 +1,4 @@
-"""MuJoCo as the second simulator: robots do in it what they do in Genesis, which is not imported for it."""
+"""MuJoCo as the second simulator, for which Genesis is not imported.  `test_sim.py` holds the two side by side."""
 
 import dataclasses
 import os
@@ -15,7 +15,10 @@ from stick_robot import stick_mjcf
 from test_sim import (
     NUM_ENVS,
     a_state_stays_as_it_was_read,
+    bend_a_knee,
+    drop,
     joints_are_in_order,
+    moved,
     robots_are_placed_where_it_is_said,
     same_seed_same_rollout,
     stands,
@@ -25,36 +28,11 @@ from vintix_fast import adapt, read_trajectories
 from vintix_fast.service.errors import UsageError, VintixFastError
 from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, load_robot
-from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import WalkingTask
-
-LEVEL = torch.tensor([1.0, 0.0, 0.0, 0.0])
 
 
 def simulator(robot: Robot, num_envs: int = NUM_ENVS, **how) -> MujocoSimulator:
     return MujocoSimulator(robot, num_envs, say=lambda text: None, **how)
-
-
-def moved(sim, target_of, steps):
-    """Height [T] and joint positions [T, J] of the first environment, from the default pose in the air."""
-    pose = torch.tensor(sim.robot.default_pose_rad).expand(sim.num_envs, -1)
-    sim.reset_scene()
-    sim.place(torch.ones(sim.num_envs, dtype=torch.bool), LEVEL.expand(sim.num_envs, 4), pose, 0.0)
-    rows = []
-    for step in range(steps):
-        sim.step(target_of(pose.clone(), step))
-        state = sim.state()
-        rows.append(torch.cat([state.base_pos_m[0, 2:], state.joint_pos_rad[0]]).numpy())
-    return np.array(rows)
-
-
-def drop(pose, step):
-    return pose
-
-
-def bend_a_knee(pose, step):
-    pose[:, 2] += 0.3
-    return pose
 
 
 @pytest.mark.parametrize("name", ["go1", "go2", "a1", "minicheetah", "minicheetah-primitive"])
@@ -67,18 +45,6 @@ def test_a_robot_stands_and_its_joints_are_in_order(name):
     same_seed_same_rollout(task)
     a_state_stays_as_it_was_read(task)
     robots_are_placed_where_it_is_said(sim)
-
-
-@pytest.mark.genesis
-@pytest.mark.parametrize(("name", "within_m", "within_rad"), [("go2", 5e-4, 2e-3), ("minicheetah", 5e-3, 0.03)])
-def test_a_drop_and_a_joints_step_are_those_of_genesis(name, within_m, within_rad):
-    """Three seconds of falling, landing and standing.  Mini Cheetah's thighs are pushed out of its body meanwhile."""
-    robot = load_robot(name)
-    ours, theirs = simulator(robot, 1), Simulator(robot, 1, say=lambda text: None)
-    for target, steps in ((drop, 150), (bend_a_knee, 15)):
-        here, there = moved(ours, target, steps), moved(theirs, target, steps)
-        assert np.abs(here - there)[:, 0].max() < within_m
-        assert np.abs(here - there)[:, 1:].max() < within_rad
 
 
 def test_a_passive_fall_is_gravitys(go2):
