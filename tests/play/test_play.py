@@ -132,8 +132,7 @@ def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
 
 def test_without_viser_play_says_what_to_install(tiny_checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    result = CliRunner().invoke(app, ["play", str(tiny_checkpoint), "-r", "minicheetah", "--seconds", "1"])
-    assert result.exit_code == 4  # no group for it: first things first
+    monkeypatch.setattr("vintix_fast.play.play.MujocoSimulator", lambda *args: pytest.fail("built a simulator first"))
     result = CliRunner().invoke(app, ["play", str(tiny_checkpoint), "-r", "go2", "--seconds", "1"])
     assert result.exit_code == 2 and "pip install 'vintix-fast[play]'" in " ".join(result.stderr.split())
 
@@ -143,7 +142,11 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
     viser = pytest.importorskip("viser", reason="pip install 'vintix-fast[play]'")
     from websockets.sync.client import connect
 
+    def broken():
+        raise InputFileError("no model.pth there")
+
     walk = in_mujoco(minicheetah)
+    walk._makers["broken"] = broken
     page = Page(walk, Looks(minicheetah), port=8137)
     try:
         with urllib.request.urlopen(page.url, timeout=10) as answer:
@@ -158,6 +161,9 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
                 page.take()
                 time.sleep(0.01)
             assert walk.name == "zero"
+            page._ask(walk.choose, "broken")
+            page.take()  # said in the page
+            assert walk.name == page._policy.value == "zero"
             before = page._base.position[2]
             for _ in range(10):
                 walk.step()

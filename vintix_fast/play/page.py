@@ -16,7 +16,7 @@ import numpy as np
 
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.walk import Walk
-from vintix_fast.service.errors import UsageError
+from vintix_fast.service.errors import UsageError, VintixFastError
 
 CAMERA_M, LOOK_AT_M = (0.9, -1.5, 0.7), (0.0, 0.0, 0.2)
 CELL_M = 0.5
@@ -25,7 +25,8 @@ MOST_PAYLOAD = 0.5
 """Of the robot's mass."""
 
 
-def _viser() -> Any:
+def import_viser() -> Any:
+    """The library; UsageError where it is not installed."""
     try:
         import viser
     except ImportError as error:
@@ -49,7 +50,7 @@ class Page:
         self._walk, self._looks = walk, looks
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         with contextlib.redirect_stdout(io.StringIO()):  # viser's banner
-            self._server = _viser().ViserServer(host=host, port=port, label=f"vintix-fast: {walk.robot.name}")
+            self._server = import_viser().ViserServer(host=host, port=port, label=f"vintix-fast: {walk.robot.name}")
         self.url = f"http://{host}:{self._server.get_port()}"
         self._draw()
         self._add_knobs()
@@ -105,9 +106,14 @@ class Page:
         return len(self._server.get_clients())
 
     def take(self) -> None:
-        """Do what was asked for."""
+        """Do what was asked for; what cannot be done, such as a model that cannot be read, is said in the page."""
         while not self._asked.empty():
-            self._asked.get()()
+            try:
+                self._asked.get()()
+            except VintixFastError as error:
+                for client in self._server.get_clients().values():
+                    client.add_notification("not done", str(error))
+                self._policy.value = self._walk.name
 
     def show(self, pace: float) -> None:
         """Draw the walk as it stands.

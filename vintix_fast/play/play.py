@@ -15,7 +15,7 @@ from vintix_fast.evaluation import check_context_len, task_for
 from vintix_fast.model import load_checkpoint
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.play.looks import Looks
-from vintix_fast.play.page import Page
+from vintix_fast.play.page import Page, import_viser
 from vintix_fast.play.walk import Walk
 from vintix_fast.policy import Actor, make_policy
 from vintix_fast.report.record import read_run
@@ -45,6 +45,8 @@ def play(
         UsageError, InputFileError: the model, run or robot cannot be used, or viser is not installed.
     """
     progress = progress or Progress()
+    if make_page is Page:
+        import_viser()
     paths, robot, task = _what_to_show(config)
     policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
     first = next(iter(policies))

@@ -68,7 +68,8 @@ class Walk:
         }
         self._made: dict[str, Actor] = {}
         self.steps, self.falls = 0, 0
-        self.return_, self.last_return = 0.0, None  # type: float, float | None
+        self.return_ = 0.0
+        self.last_return: float | None = None
         self._speeds: deque[float] = deque(maxlen=SPEED_STEPS)
         self._kept: list[tuple[np.ndarray, ...]] | None = [] if keep else None
         self._observation = self.task.reset(seed, random_starts=True)
