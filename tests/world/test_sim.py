@@ -34,7 +34,7 @@ APART_RAD = {"minicheetah": {1: 0.45, 4: 0.45}}
 """Joints to turn, and how far, so that no links touch, where they do in the default pose."""
 
 
-AS_IN_MUJOCO = {"go2": (5e-4, 2e-3), "a1": (5e-4, 2e-3), "minicheetah": (3e-3, 0.1)}
+AS_IN_MUJOCO = {"go2": (5e-4, 2e-3), "a1": (5e-4, 1e-2), "minicheetah": (3e-3, 0.1)}
 """How far base heights (m) and joints (rad) may be apart in the two simulators."""
 
 

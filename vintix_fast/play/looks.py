@@ -11,13 +11,14 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 import trimesh
 
 from vintix_fast.world.kinematics import Kinematics, is_mjcf
-from vintix_fast.world.mujoco_model import load_meshes
+from vintix_fast.world.mujoco_model import geom_mesh, load_meshes
 from vintix_fast.world.robot import Robot
 from vintix_fast.world.urdf import Urdf
 from vintix_fast.world.urdf_text import find_file
@@ -100,32 +101,15 @@ def _mjcf_shapes(model: mujoco.MjModel) -> Iterator[Shape]:
     of_robot = np.flatnonzero(model.geom_bodyid > 0)
     drawn = [g for g in of_robot if not (model.geom_contype[g] or model.geom_conaffinity[g])]
     for g in drawn or of_robot:
-        mesh = _mjcf_mesh(model, int(g))
+        mesh = geom_mesh(model, int(g))
         if mesh is not None:
+            mesh = _simple(mesh)
             turn = np.zeros(9)
             mujoco.mju_quat2Mat(turn, model.geom_quat[g])
             material = model.geom_matid[g]
             rgba = model.mat_rgba[material] if material >= 0 else model.geom_rgba[g]
             vertices = mesh.vertices @ turn.reshape(3, 3).T + model.geom_pos[g]
             yield Shape(model.body(model.geom_bodyid[g]).name, vertices, mesh.faces, _colour(rgba))
-
-
-def _mjcf_mesh(model: mujoco.MjModel, geom: int) -> trimesh.Trimesh | None:
-    size, kind = model.geom_size[geom], mujoco.mjtGeom(model.geom_type[geom])
-    if kind == mujoco.mjtGeom.mjGEOM_MESH:
-        mesh = model.mesh(int(model.geom_dataid[geom]))
-        first, face = int(mesh.vertadr[0]), int(mesh.faceadr[0])
-        vertices = model.mesh_vert[first : first + int(mesh.vertnum[0])]
-        return _simple(trimesh.Trimesh(vertices, model.mesh_face[face : face + int(mesh.facenum[0])], process=False))
-    if kind == mujoco.mjtGeom.mjGEOM_BOX:
-        return trimesh.creation.box(2.0 * size)
-    if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
-        return trimesh.creation.icosphere(radius=size[0])
-    if kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
-        return trimesh.creation.cylinder(size[0], 2.0 * size[1])
-    if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
-        return trimesh.creation.capsule(2.0 * size[1], size[0])
-    return None
 
 
 @functools.cache
@@ -145,10 +129,10 @@ def _simple(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def _own_colour(mesh: trimesh.Trimesh) -> Colour:
+    visual: Any = mesh.visual
     with contextlib.suppress(AttributeError, ValueError, TypeError):
-        if mesh.visual.defined:
-            source = mesh.visual.material if mesh.visual.kind == "texture" else mesh.visual
-            return _colour(np.asarray(source.main_color) / 255.0)
+        if visual.defined:
+            return _colour(np.asarray((visual.material if visual.kind == "texture" else visual).main_color) / 255.0)
     return GREY
 
 

@@ -26,8 +26,11 @@ from vintix_fast.world.urdf_text import find_file, urdf_text
 ARMATURE_KG_M2 = 0.1
 """Of joints to which neither robot file nor description gives one: Genesis' default."""
 GROUND = "vintix_fast_ground"
-TOUCHING_M = -0.01
-"""Links that are deeper in one another in the zero pose do not collide.  Genesis looks for them in cells of 1 cm."""
+CELL_M, CELL_PART = 0.01, 0.05
+"""Of the cells in which `_drawn_into_one_another` looks, at most: so much, and this part of the shape's length."""
+SHRUNK = 1e-3
+NEAR_M = 0.02
+"""Shapes that are farther apart share no cell."""
 EVERYWHERE_M = 100.0
 """Of a ball around a leg in which its contacts are felt."""
 URDF_COMPILER = {
@@ -57,13 +60,13 @@ def robot_on_a_plane(robot: Robot, friction: float | None = None, strength: floa
         spec = mjcf_spec(robot) if is_mjcf(robot.urdf_path) else urdf_spec(robot)
         _add_motors(spec, robot, strength)
         _add_feet(spec, robot)
-        model = _without_inborn_contacts(spec)
+        model = _without_inborn_contacts(spec, robot.start_height_m)
     except (ValueError, KeyError, OSError) as error:
         raise VintixFastError(f"MuJoCo cannot build {robot.urdf_path}: {' '.join(str(error).split())}") from error
+    _set_physics(model, robot)
     if friction is not None:
         ground = model.geom(GROUND).id
         model.geom_friction[ground, 0], model.geom_priority[ground] = friction, 1
-    _set_physics(model, robot)
     return model
 
 
@@ -161,20 +164,60 @@ def _add_feet(spec: mujoco.MjSpec, robot: Robot) -> None:
         )  # fmt: skip
 
 
-def _without_inborn_contacts(spec: mujoco.MjSpec) -> mujoco.MjModel:
+def _without_inborn_contacts(spec: mujoco.MjSpec, start_height_m: float) -> mujoco.MjModel:
     """Compile, on a plane, a robot whose links do not collide where they do so by their drawing."""
     model = spec.compile()
     data = mujoco.MjData(model)
+    data.qpos[model.jnt_qposadr[model.body_jntadr[base_body(model)]] + 2] = start_height_m
+    model.geom_margin[:] = NEAR_M
     mujoco.mj_forward(model, data)
-    bodies = [model.geom_bodyid[contact.geom] for contact in data.contact if contact.dist < TOUCHING_M]
-    for one, other in {tuple(sorted(pair.tolist())) for pair in bodies}:
-        spec.add_exclude(bodyname1=model.body(one).name, bodyname2=model.body(other).name)
+    near = {tuple(sorted(contact.geom.tolist())) for contact in data.contact}
+    drawn_so = [pair for pair in sorted(near) if _drawn_into_one_another(model, data, *pair)]
+    for pair in {tuple(sorted(int(model.geom_bodyid[geom]) for geom in pair)) for pair in drawn_so}:
+        one, other = (model.body(body).name for body in pair)
+        spec.add_exclude(bodyname1=one, bodyname2=other)
     # An MJCF's own masks sort out what collides within the robot; all that does stands on the ground.
     all_ones = 2**31 - 1
     spec.worldbody.add_geom(
         name=GROUND, type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=all_ones, conaffinity=all_ones
     )
     return spec.compile()
+
+
+def _drawn_into_one_another(model: mujoco.MjModel, data: mujoco.MjData, one: int, other: int) -> bool:
+    """Whether the surfaces of two shapes share a cell: as Genesis sees it, which then lets them pass."""
+    shrunk = []
+    for geom in (one, other):
+        mesh = geom_mesh(model, geom)
+        if mesh is None:
+            return False
+        vertices = mesh.vertices @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+        centre = vertices.mean(axis=0)
+        shrunk.append(trimesh.Trimesh(centre + (1.0 - SHRUNK) * (vertices - centre), mesh.faces, process=False))
+    (low, high), (other_low, other_high) = (mesh.bounds for mesh in shrunk)
+    if (high < other_low).any() or (other_high < low).any():
+        return False
+    cells = [mesh.voxelized(min(CELL_M, CELL_PART * max(mesh.extents))) for mesh in shrunk]
+    return any(a.is_filled(b.indices_to_points(np.argwhere(b.matrix))).any() for a, b in (cells, cells[::-1]))
+
+
+def geom_mesh(model: mujoco.MjModel, geom: int) -> trimesh.Trimesh | None:
+    """A shape's triangles in its own frame; None of one that has none, such as a plane."""
+    size, kind = model.geom_size[geom], mujoco.mjtGeom(model.geom_type[geom])
+    if kind == mujoco.mjtGeom.mjGEOM_MESH:
+        mesh = model.mesh(int(model.geom_dataid[geom]))
+        first, face = int(mesh.vertadr[0]), int(mesh.faceadr[0])
+        vertices = model.mesh_vert[first : first + int(mesh.vertnum[0])]
+        return trimesh.Trimesh(vertices, model.mesh_face[face : face + int(mesh.facenum[0])], process=False)
+    if kind == mujoco.mjtGeom.mjGEOM_BOX:
+        return trimesh.creation.box(2.0 * size)
+    if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
+        return trimesh.creation.icosphere(radius=size[0], subdivisions=2)
+    if kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
+        return trimesh.creation.cylinder(size[0], 2.0 * size[1])
+    if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+        return trimesh.creation.capsule(2.0 * size[1], size[0])
+    return None
 
 
 def _set_physics(model: mujoco.MjModel, robot: Robot) -> None:
@@ -188,7 +231,7 @@ def _set_physics(model: mujoco.MjModel, robot: Robot) -> None:
     # Mini Cheetah's are, are pushed apart at one point: at several, MuJoCo 4 does it a third faster than Genesis.
     off, one_point = mujoco.mjtDisableBit, getattr(mujoco.mjtDisableBit, "mjDSBL_MULTICCD", 0)
     model.opt.enableflags, model.opt.disableflags = 0, int(off.mjDSBL_AUTORESET) | int(one_point)
-    model.geom_condim[:] = 3
+    model.geom_condim[:], model.geom_priority[:] = 3, 0
     joints = [model.joint(name).id for name in robot.joints]
     model.jnt_actfrclimited[joints] = False  # the motors have the same limits
     hinges = model.jnt_dofadr[model.jnt_type != mujoco.mjtJoint.mjJNT_FREE]
