@@ -22,6 +22,7 @@ from vintix_fast.cli import (
     inspect,
     models,
     options,
+    play,
     pretrain,
     profile,
     report,
@@ -65,6 +66,7 @@ app.command("pretrain", cls=Command)(pretrain.pretrain)
 app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
 app.command("export", cls=Command)(export.export)
 app.command("report", cls=Command)(report.report)
+app.command("play", cls=Command)(play.play)
 app.command("bench", cls=Command)(bench.bench)
 app.command("profile", cls=Command)(profile.profile)
 app.command("robot", cls=Command)(robot.robot)

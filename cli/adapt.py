@@ -23,7 +23,7 @@ def adapt(
     json: Json = False,
     **options: Any,
 ) -> None:
-    """Adapt a pretrained model to a robot by self-improvement, in the Genesis simulator.
+    """Adapt a pretrained model to a robot by self-improvement, in Genesis or MuJoCo.
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """

@@ -7,6 +7,7 @@ are run `rollout/`'s.
 from __future__ import annotations
 
 import filecmp
+import importlib.metadata
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from vintix_fast.service.metrics import settle_tensorboard, write_curve, write_t
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, check_compiler, finetune, with_precision
+from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
@@ -95,7 +97,8 @@ def adapt(
     with run, stop_on_interrupt(progress.say):
         # The simulator takes longest to build, so the directory is touched only once it stands.
         with region("compile"):
-            simulator = simulator or Simulator(robot, config.envs, config.engine.device, progress.say)
+            build = MujocoSimulator if config.simulator == "mujoco" else Simulator
+            simulator = simulator or build(robot, config.envs, config.engine.device, progress.say)
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()
@@ -240,6 +243,8 @@ class Adaptation:
             "loop": index,
         }
         attributes |= {"task": task.config.to_json()} | versions()
+        if config.simulator == "mujoco":
+            attributes |= {"simulator": "mujoco", "mujoco": importlib.metadata.version("mujoco")}
         run.data_dir(index).mkdir(exist_ok=True)
         what = f"loop {index + 1}: collecting"
         with (

@@ -21,6 +21,7 @@ from vintix_fast.run_config import (
     RunConfig,
     device_option,
     seed_option,
+    simulator_option,
 )
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
@@ -267,6 +268,7 @@ class AdaptConfig(RunConfig):
     max_steps_per_episode: int = option(1000, MAIN, TIME_LIMIT, least=1)
     context_len: int = option(2048, MAIN, CONTEXT, least=1)
     seed: int = seed_option(MAIN)
+    simulator: str = simulator_option(ENGINE)
     engine: EngineConfig = EngineConfig()
     init_map: str = init_map_option(
         LEARNING,
@@ -299,6 +301,7 @@ class AdaptConfig(RunConfig):
         if self.reference_robot is None:
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
         _check_audition(self, "group", "init_map")
+        _check_simulator(self)
         window, context = self.finetune.window_len, self.context_len
         improver, noise = self.improve.improver, self.collect.noise
         if window is not None and window > context:
@@ -368,6 +371,7 @@ class EvalConfig(Options):
     """False: every environment would run the same episode, so one environment runs it."""
     base_mass: float | None = option(None, EPISODES, "mass of the base link in kg", least=0.01, shown="the robot's own")
     seed: int = seed_option(EPISODES, "seed of the random starts", only_with={"random_starts": GIVEN})
+    simulator: str = simulator_option(ENGINE)
     engine: EngineConfig = EngineConfig()
     token_order: str | None = token_order_option()
     output_dir: Path | None = option(
@@ -388,9 +392,40 @@ class EvalConfig(Options):
                     "the same episode; leave one of the two out"
                 )
             object.__setattr__(self, "num_envs", 1)
-        if self.record is not None and self.record.suffix.lower() != ".mp4":
-            raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
+        _check_film(self.record)
         _check_audition(self, "init_map")
+        _check_simulator(self)
+
+
+@dataclass(frozen=True)
+class PlayConfig(Options):
+    """One robot in a page of the browser; UsageError where a value is out of range."""
+
+    model: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, builtin:<name>, or a run of adapt")
+    robot_type: str | None = option(None, MAIN, ROBOTS, short="-r", shown="the run's")
+    simulator: str = simulator_option(MAIN, "mujoco")
+    max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
+    seed: int = seed_option(MAIN, "seed of the random starts")
+    host: str = option("127.0.0.1", MAIN, "where to listen; 0.0.0.0 lets other machines see the page")
+    port: int = option(8080, MAIN, "where to listen; the next free one where this is taken", least=1, most=65535)
+    seconds: float | None = option(None, MAIN, "stop after so many simulated seconds", least=0.02, shown="Ctrl-C")
+    record: Path | None = option(None, MAIN, "an .mp4 file for a video of it all, drawn at the end")
+
+    def _check(self) -> None:
+        _check_film(self.record)
+
+
+def _check_film(path: Path | None) -> None:
+    if path is not None and path.suffix.lower() != ".mp4":
+        raise UsageError(f"--record is {path}; it must be an .mp4 file")
+
+
+def _check_simulator(config: AdaptConfig | EvalConfig) -> None:
+    if config.simulator == "mujoco" and config.engine.device != "cpu":
+        raise UsageError(
+            f"--device {config.engine.device} has no effect with --simulator mujoco, which simulates on the CPU; leave "
+            "one of the two out"
+        )
 
 
 def _check_audition(config: AdaptConfig | EvalConfig, *decided: str) -> None:

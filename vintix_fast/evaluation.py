@@ -21,6 +21,7 @@ from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import check_writable, versions, write_json, write_text
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
+from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
@@ -161,7 +162,8 @@ def evaluate(
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
     # Every environment begins with a cold context; later episodes of it see the earlier ones.
-    simulator = simulator or Simulator(robot, config.num_envs, config.engine.device, progress.say)
+    build = MujocoSimulator if config.simulator == "mujoco" else Simulator
+    simulator = simulator or build(robot, config.num_envs, config.engine.device, progress.say)
     task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
     if task_name is None:
         task_name = hold_audition(model, task, context_len, config.engine, config.seed, progress.say).task_name

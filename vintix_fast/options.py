@@ -50,6 +50,8 @@ class Option:
     """Where it is None, a resumed run takes the earlier run's."""
     recorded: bool = True
     """config.json has it."""
+    quiet: bool = False
+    """config.json has it only where it is not the default."""
     shown: str | None = None
     """What --help calls the default; None: its value."""
     flag: str | None = None

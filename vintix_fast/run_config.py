@@ -32,6 +32,11 @@ def device_option(panel: str) -> Any:
     return option("cpu", panel, "cpu or cuda", words=("cpu", "cuda"))
 
 
+def simulator_option(panel: str, default: str = "genesis") -> Any:
+    help = "genesis, or mujoco, which starts at once and knows no --device cuda"
+    return option(default, panel, help, words=("genesis", "mujoco"), quiet=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Options):
     """What the options of every command that fills an output directory have in common; a base of dataclasses.
@@ -52,10 +57,13 @@ class RunConfig(Options):
     def to_json(self) -> dict[str, Any]:
         """The options as JSON types, without those that say only how this call treats the folder.
 
-        Plain fields are there where they are not what they are by themselves.  `from_options` takes all of it.
+        Plain fields and quiet options are there where they are not what they are by themselves.  `from_options` takes
+        all of it.
         """
         known, values = entries(type(self)), self.options()
-        written = [n for n, e in known.items() if (values[n] != e.default if e.plain else e.option.recorded)]
+        written = [
+            n for n, e in known.items() if (values[n] != e.default if e.plain or e.option.quiet else e.option.recorded)
+        ]
         return {name: _plain(values[name]) for name in written}
 
     def changed_options(self, old: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from vintix_fast.kernels.reference import tilt
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.world import views
 from vintix_fast.world.layout import QUADRUPED
+from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.simulator import RobotState, Simulator
 from vintix_fast.world.task import WalkingTask
@@ -31,6 +32,10 @@ pytestmark = pytest.mark.genesis
 NUM_ENVS = 4
 APART_RAD = {"minicheetah": {1: 0.45, 4: 0.45}}
 """Joints to turn, and how far, so that no links touch, where they do in the default pose."""
+
+
+AS_IN_MUJOCO = {"go2": (5e-4, 2e-3), "a1": (5e-4, 1e-2), "minicheetah": (3e-3, 0.1)}
+"""How far base heights (m) and joints (rad) may be apart in the two simulators."""
 
 
 def stands(task):
@@ -195,6 +200,37 @@ def joints_have_the_files_physics(sim, robot):
         assert float(entity.base_link.get_mass()) == pytest.approx(robot.base_mass_kg)
 
 
+def moved(sim, target_of, steps):
+    """Height [T] and joint positions [T, J] of the first environment, from the default pose in the air."""
+    pose = torch.tensor(sim.robot.default_pose_rad).expand(sim.num_envs, -1)
+    level = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    sim.reset_scene()
+    sim.place(torch.ones(sim.num_envs, dtype=torch.bool), level.expand(sim.num_envs, 4), pose, 0.0)
+    rows = []
+    for step in range(steps):
+        sim.step(target_of(pose.clone(), step))
+        state = sim.state()
+        rows.append(torch.cat([state.base_pos_m[0, 2:], state.joint_pos_rad[0]]).numpy())
+    return np.array(rows)
+
+
+def drop(pose, step):
+    return pose
+
+
+def bend_a_knee(pose, step):
+    pose[:, 2] += 0.3
+    return pose
+
+
+def mujoco_does_the_same(sim, within_m, within_rad):
+    """Three seconds of falling, landing and standing.  Mini Cheetah's thighs are pushed out of its body meanwhile."""
+    other = MujocoSimulator(sim.robot, 1, say=lambda text: None)
+    for target, steps in ((drop, 150), (bend_a_knee, 15)):
+        apart = np.abs(moved(sim, target, steps) - moved(other, target, steps))
+        assert apart[:, 0].max() < within_m and apart[:, 1:].max() < within_rad, (target, apart.max(axis=0))
+
+
 def test_the_physics_of_a_robot_file_reach_the_simulator_and_stay():
     """go1's base is fixed to a root link of another name, into which the simulator merges it."""
     plain = load_robot("go1")
@@ -277,6 +313,8 @@ def test_a_robot_in_its_scene(name, tmp_path):
     joints_have_the_files_physics(sim, robot)
     if name.startswith("minicheetah"):
         contact_does_to_the_front_thighs_what_it_does_in_the_original_environments(task)
+    if name in AS_IN_MUJOCO:
+        mujoco_does_the_same(sim, *AS_IN_MUJOCO[name])
     if name == "minicheetah":
         a_loop_of_adapt_runs_beside_it(sim, tmp_path / "run")
 

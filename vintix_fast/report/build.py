@@ -23,6 +23,7 @@ from vintix_fast.report.strip import Row, write_strip
 from vintix_fast.service.errors import Interrupted, VintixFastError
 from vintix_fast.service.files import write_text
 from vintix_fast.service.progress import Progress
+from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import DT_S, Simulator
 from vintix_fast.world.task import Simulation
@@ -159,7 +160,8 @@ def _record(
             else "no loop is finished yet"
         )
     try:
-        simulator = simulator or Simulator(robot, NUM_ENVS, "cpu", progress.say)
+        build = MujocoSimulator if run.options.get("simulator") == "mujoco" else Simulator
+        simulator = simulator or build(robot, NUM_ENVS, "cpu", progress.say)
         context_len = run.options.get("context_len", 2048)
         return {name: record(path, simulator, context_len, SEED, progress) for name, path in models.items()}
     except Interrupted:

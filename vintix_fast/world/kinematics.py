@@ -187,6 +187,12 @@ class Pose:
         """A point of a body, given in the body's frame [3], m."""
         return self._seen(self._data.xpos[body] + self._data.xmat[body].reshape(3, 3) @ local - self._origin)
 
+    def orientation(self, body: int) -> np.ndarray:
+        """A body's, as a quaternion [4] (w, x, y, z)."""
+        quat = np.zeros(4)
+        mujoco.mju_mat2Quat(quat, (self._rotation.T @ self._data.xmat[body].reshape(3, 3)).ravel())
+        return quat
+
     def jacobian(self, joints: tuple[str, ...], point: np.ndarray) -> np.ndarray:
         """How a point [3] below all of these joints moves with each: [3, J], m/rad."""
         return np.stack([np.cross(self.axis(name), point - self.anchor(name)) for name in joints], axis=1)

@@ -1,0 +1,28 @@
+"""``vintix-fast play``: watch a robot walk, and disturb it, in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from typer import Argument
+
+from vintix_fast.cli.common import console, reports_errors, takes
+from vintix_fast.config import PlayConfig
+
+
+@reports_errors
+@takes(PlayConfig, but=("model",))
+def play(
+    model: Annotated[str, Argument(help="checkpoint directory, builtin:<name>, or the --output-dir of an `adapt`")],
+    **options: Any,
+) -> None:
+    """Let a robot walk in a page of the browser, where it can be pushed, loaded and given other models.
+
+    Of a run of adapt its models can be switched while it walks: initial, loop_01, ..., best.
+    """
+    config = PlayConfig.from_options(model=model, **options)
+
+    from vintix_fast.play.play import play as run
+    from vintix_fast.service.console import ConsoleProgress
+
+    run(config, progress=ConsoleProgress(console))

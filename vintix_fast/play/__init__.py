@@ -1,0 +1,1 @@
+"""A robot that walks while somebody watches: in a page of the browser."""

@@ -1,0 +1,116 @@
+"""`vintix-fast play`: find the models, build the robot, and let it walk in real time until it is stopped.
+
+What walks is `walk.py`'s, what is seen `page.py`'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vintix_fast.config import PlayConfig
+from vintix_fast.evaluation import check_context_len, task_for
+from vintix_fast.model import load_checkpoint
+from vintix_fast.outdir import OPTIONS_FILE
+from vintix_fast.play.looks import Looks
+from vintix_fast.play.page import Page, import_viser
+from vintix_fast.play.walk import Walk
+from vintix_fast.policy import Actor, make_policy
+from vintix_fast.report.record import read_run
+from vintix_fast.rundir import is_checkpoint
+from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.mujoco_simulator import MujocoSimulator
+from vintix_fast.world.robot import Robot, load_robot
+from vintix_fast.world.simulator import DT_S, Simulator
+from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
+
+SHOWN_EVERY = 2
+"""Steps: 25 pictures a second."""
+
+
+def play(
+    config: PlayConfig, *, progress: Progress | None = None, make_page: Callable[[Walk, Looks, str, int], Page] = Page
+) -> Walk:
+    """Let a robot walk before the eyes of whoever opens the page, until Ctrl-C or ``config.seconds``.
+
+    Args:
+        config: see `PlayConfig`.
+        progress: told what happens; None for silence.
+        make_page: draws the page.
+
+    Raises:
+        UsageError, InputFileError: the model, run or robot cannot be used, or viser is not installed.
+    """
+    progress = progress or Progress()
+    if make_page is Page:
+        import_viser()
+    paths, robot, task = _what_to_show(config)
+    policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
+    first = next(iter(policies))
+    ready = policies[first]()  # whether it fits is known before anything is built
+    film = config.record
+    if film is not None and not film.absolute().parent.is_dir():
+        raise UsageError(f"--record {film}: {film.parent} is no directory; make it, or give another path")
+    build = MujocoSimulator if config.simulator == "mujoco" else Simulator
+    simulator = build(robot, 1, "cpu", progress.say)
+    walk = Walk(
+        simulator, policies | {first: lambda: ready}, task, config.max_steps, config.seed, keep=film is not None
+    )
+    progress.say(f"Reading what {robot.name} looks like")
+    page = make_page(walk, Looks(robot), config.host, config.port)
+    progress.say(f"Open {page.url} in a browser; Ctrl-C ends it")
+    try:
+        _walk_on(walk, page, config.seconds)
+    except KeyboardInterrupt:
+        progress.say("stopped")
+    finally:
+        page.close()
+    if film is not None and walk.steps:
+        from vintix_fast.report.film import film_to
+
+        progress.say(film_to(film, robot, walk.recording()))
+    return walk
+
+
+def _walk_on(walk: Walk, page: Page, seconds: float | None) -> None:
+    """Step in real time, or as fast as can be where that is slower."""
+    due = second = time.perf_counter()
+    done_then, pace = walk.steps, 1.0
+    while seconds is None or walk.seconds < seconds:
+        page.take()
+        walk.step()
+        now = time.perf_counter()
+        if now - second > 1.0:
+            pace, second, done_then = (walk.steps - done_then) * DT_S / (now - second), now, walk.steps
+        if walk.steps % SHOWN_EVERY == 0:
+            page.show(pace)
+        due = max(due + DT_S, time.perf_counter() - DT_S)  # what was missed is not caught up with
+        time.sleep(max(0.0, due - time.perf_counter()))
+
+
+def _what_to_show(config: PlayConfig) -> tuple[dict[str, Path], Robot, TaskConfig]:
+    """Checkpoints by name, the first to begin with; the robot; the task."""
+    path = config.model
+    if (path / OPTIONS_FILE).is_file() and not is_checkpoint(path):
+        run = read_run(path)
+        found = sorted(p for p in (path / "models").glob("*") if is_checkpoint(p))
+        order = {"best": 0, "initial": 1}
+        models = {p.name: p for p in sorted(found, key=lambda p: (order.get(p.name, 2), p.name))}
+        if not models:
+            raise InputFileError(f"{path / 'models'} holds no model yet; wait until its first loop has begun")
+        return (
+            models,
+            load_robot(config.robot_type or run.robot_type),
+            TaskConfig.from_json(run.options.get("task") or {}),
+        )
+    if config.robot_type is None:
+        raise UsageError("--robot-type is missing; only a run of adapt knows its robot")
+    return {path.name: path}, load_robot(config.robot_type), DEFAULT_TASK
+
+
+def _policy(path: Path, robot: Robot) -> Actor:
+    model = load_checkpoint(path)
+    return make_policy(model, task_for(model, robot), 1, check_context_len(None, model))

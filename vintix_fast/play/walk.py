@@ -1,0 +1,145 @@
+"""One robot under a policy that can be changed while it walks; what it earns, how fast it goes, what was done to it.
+
+Knows nothing about pages or pictures.  All calls come from one thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from vintix_fast.kernels.reference import rotate_into_body
+from vintix_fast.policy import Actor
+from vintix_fast.report.recording import Recording
+from vintix_fast.world.mujoco_simulator import MujocoSimulator
+from vintix_fast.world.simulator import DT_S, RobotState
+from vintix_fast.world.task import Simulation, WalkingTask
+from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
+
+SPEED_STEPS = 50
+"""The speed that is shown is a second's mean: within a stride it goes up and down."""
+
+
+class Steady(Actor):
+    """Gives every joint its default, or a target drawn anew each step, uniformly within an action unit (0.25 rad)."""
+
+    def __init__(self, num_joints: int, random: bool) -> None:
+        self._shape, self._size = (1, num_joints), float(random)
+
+    def reset(self, mask: torch.Tensor | None = None) -> None:
+        pass
+
+    def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
+        return self._size * (2.0 * torch.rand(self._shape) - 1.0)
+
+    def observe(self, action: torch.Tensor, reward: torch.Tensor) -> None:
+        pass
+
+
+class Walk:
+    """Episode after episode of one robot.
+
+    Args:
+        simulator: of one environment.
+        policies: by name, each made when it is first chosen.
+        max_steps: an episode's time limit.
+        seed: of the starts.
+        keep: keep what a film needs, for `recording`.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulation,
+        policies: Mapping[str, Callable[[], Actor]],
+        task_config: TaskConfig = DEFAULT_TASK,
+        max_steps: int = 1000,
+        seed: int = 5,
+        keep: bool = False,
+    ) -> None:
+        self.simulator, self.robot = simulator, simulator.robot
+        self.task = WalkingTask(simulator, simulator.robot, max_steps, task_config=task_config)
+        self._makers = {
+            **policies,
+            "zero": lambda: Steady(self.task.layout.num_joints, random=False),
+            "random": lambda: Steady(self.task.layout.num_joints, random=True),
+        }
+        self._made: dict[str, Actor] = {}
+        self.steps, self.falls = 0, 0
+        self.return_ = 0.0
+        self.last_return: float | None = None
+        self._speeds: deque[float] = deque(maxlen=SPEED_STEPS)
+        self._kept: list[tuple[np.ndarray, ...]] | None = [] if keep else None
+        self._observation = self.task.reset(seed, random_starts=True)
+        self.state: RobotState = simulator.state()
+        self.choose(next(iter(self._makers)))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the policies that can be chosen."""
+        return list(self._makers)
+
+    @property
+    def episode_steps(self) -> int:
+        return int(self.task.step_num[0])
+
+    @property
+    def speed_m_s(self) -> float:
+        """Forward, in the body's frame, over the last second."""
+        return sum(self._speeds) / len(self._speeds) if self._speeds else 0.0
+
+    @property
+    def can_be_disturbed(self) -> bool:
+        """Whether the simulator knows pushes and payloads."""
+        return isinstance(self.simulator, MujocoSimulator)
+
+    def choose(self, name: str) -> None:
+        """Go on under another policy, which has no memory of what was before."""
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        self._policy, self.name = self._made[name], name
+        self._policy.reset()
+
+    def push(self, speed_m_s: float) -> None:
+        """To the robot's left, or right where it is below 0."""
+        if isinstance(self.simulator, MujocoSimulator):
+            w, _, _, z = self.state.base_quat[0].tolist()
+            yaw = 2.0 * np.arctan2(z, w)
+            self.simulator.push((-speed_m_s * np.sin(yaw), speed_m_s * np.cos(yaw), 0.0))
+
+    def load(self, payload_kg: float) -> None:
+        """Put so much on the robot's base."""
+        if isinstance(self.simulator, MujocoSimulator):
+            self.simulator.load(payload_kg)
+
+    def step(self) -> None:
+        """0.02 s."""
+        action = self._policy.act(self._observation, self.task.step_num.clone())
+        result = self.task.step(action)
+        self._policy.observe(action, result.reward)
+        self._observation = result.observation
+        self.steps += 1
+        self.return_ += float(result.reward[0])
+        self.state = self.simulator.state()
+        self._speeds.append(float(rotate_into_body(self.state.base_quat, self.state.base_lin_vel_m_s)[0, 0]))
+        if self._kept is not None:
+            parts = (self.state.base_pos_m, self.state.base_quat, self.state.joint_pos_rad)
+            shown = (torch.tensor([self._speeds[-1]]), self.simulator.foot_contact(), result.reward)
+            self._kept.append(tuple(part.numpy().copy() for part in (*parts, *shown)))
+        if result.done[0]:
+            self.falls += int(result.terminated[0])
+            self.last_return, self.return_ = self.return_, 0.0
+            self._speeds.clear()
+
+    def recording(self) -> Recording:
+        """Of every step so far; falls are not told."""
+        position, quat, joints, speed, contact, reward = (
+            np.stack(parts) for parts in zip(*self._kept or (), strict=True)
+        )
+        return Recording(position, quat, speed, joints, contact, reward, falls=())
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * DT_S
