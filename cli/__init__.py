@@ -12,6 +12,7 @@ import typer
 from vintix_fast.cli import (
     adapt,
     bench,
+    demo,
     distil,
     doctor,
     evaluate,
@@ -24,6 +25,7 @@ from vintix_fast.cli import (
     report,
     robot,
     robots,
+    sweep,
 )
 from vintix_fast.cli.common import Command, fold_name
 
@@ -53,12 +55,14 @@ def of_all_commands(
     pass
 
 
+app.command("demo", cls=Command)(demo.demo)
 app.command("adapt", cls=Command)(adapt.adapt)
 app.command("eval", cls=Command)(evaluate.evaluate)
 app.command("expert", cls=Command)(expert.expert)
 app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)
 app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
+app.command("sweep", cls=Command)(sweep.sweep)
 app.command("report", cls=Command)(report.report)
 app.command("bench", cls=Command)(bench.bench)
 app.command("profile", cls=Command)(profile.profile)

@@ -15,12 +15,15 @@ def adapt(json: Json = False, **options: Any) -> None:
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
-    config = AdaptConfig.from_options(**options)
+    run(AdaptConfig.from_options(**options), json)
 
-    from vintix_fast.adaptation import adapt as run
+
+def run(config: AdaptConfig, json: bool) -> None:
+    """Adapt, and say what came of it."""
+    from vintix_fast.adaptation import adapt
     from vintix_fast.service.console import ConsoleProgress, summary_table
 
-    result = run(config, progress=ConsoleProgress(console))
+    result = adapt(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
     said = {
         "eval_env_steps": "more in evaluations",
