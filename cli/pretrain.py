@@ -33,6 +33,8 @@ def pretrain(config: Config = None, model: Model = None, json: Json = False, **o
     from vintix_fast.service.console import ConsoleProgress
 
     card = run(settings, progress=ConsoleProgress(console))
+    if not card:  # another rank than the first
+        return
     _say_trained(settings.output_dir / MODEL_DIR, card)
     if json:
         print_json(card)

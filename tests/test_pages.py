@@ -20,9 +20,9 @@ PAGES = [
     *(ROOT / "docs").glob("*.md"),
     ROOT / "benchmarks/results/summary.md",
 ]
-OTHERS = {"help", "study", "experts", "max-episodes", "output", "mutants", "kills", "real"}
-"""Of every command, of benchmarks/adaptation.py, what the original script's evaluation calls two of ours, and of the
-tests that are programs too."""
+OTHERS = {"help", "study", "experts", "max-episodes", "output", "mutants", "kills", "real", "nproc-per-node"}
+"""Of every command, of benchmarks/adaptation.py, what the original script's evaluation calls two of ours, of the tests
+that are programs too, and of torchrun."""
 GENERATED = {"options.md"}
 
 

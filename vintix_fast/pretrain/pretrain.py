@@ -5,6 +5,7 @@ Data flows histories -> windows of every robot -> one pass through the shared tr
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -19,15 +20,17 @@ from vintix_fast.data import Batch, History, Targets, Windows
 from vintix_fast.model import Vintix, load_checkpoint, save_checkpoint
 from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.model.new_group import check_sizes
-from vintix_fast.outdir import RunDirectory
+from vintix_fast.outdir import OPTIONS_FILE, RunDirectory
 from vintix_fast.pretrain.config import PretrainConfig
 from vintix_fast.pretrain.histories import RobotHistories, directory_task, known_task, read_histories
+from vintix_fast.pretrain.ranks import Ranks
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.metrics import write_losses
 from vintix_fast.service.progress import Progress
+from vintix_fast.sweep.trials import run_here_or_on_cluster
 from vintix_fast.train.finetune import TrainingStep, descend, weighted_error
 
 STATE_FILE, CARD_FILE, CURVE_FILE = "training.pth", "pretrain.json", "loss.png"
@@ -42,7 +45,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
         progress: told what happens; None for silence.
 
     Returns:
-        What ``pretrain.json`` says: data, losses, seconds.
+        What ``pretrain.json`` says: data, losses, seconds; nothing in other ranks than the first of `torchrun`'s.
 
     Raises:
         UsageError, InputFileError: something in ``config`` or its data does not fit; nothing was written then.
@@ -50,25 +53,37 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
         Interrupted: Ctrl-C; the run can be resumed, and then equals an unbroken one bit for bit.
     """
     # Everything that can be wrong is found before anything is written.
-    progress = progress or Progress()
     check_device(config.device)
+    ranks = Ranks(config.device)
+    with ranks.connected(config.device):
+        return _pretrain(config, ranks, progress if progress and ranks.rank == 0 else Progress())
+
+
+def _pretrain(config: PretrainConfig, ranks: Ranks, progress: Progress) -> dict[str, Any]:
+    """`pretrain` in one of its ranks, of which the first alone writes."""
     directory = run_directory(config)
-    directory.check()
+    if ranks.rank == 0:
+        directory.check()
+    for step in (0, config.steps - 1):
+        ranks.check_batches(window_sizes(config, step)[0])
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
     # A resumed training takes its state over the first model's.
     model = _first_model(config, robots, progress.say)
-    training = _Training(config, directory.path, model, robots)
+    training = _Training(config, directory.path, model, robots, ranks)
     if config.resume:
         training.go_on()
     # From here on the directory is ours; Ctrl-C stops between two steps.
     with directory, stop_on_interrupt(progress.say):
-        directory.begin()
-        write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
+        if ranks.rank == 0:
+            directory.begin()
+            write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
         try:
             with progress.training("pretraining", config.steps):
                 training.run(progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted("stopped; the same command with --resume goes on from the last saved step") from stop
+    if ranks.rank > 0:
+        return {}
     # The card comes last: where it is, the model is whole.
     save_checkpoint(model, directory.path / MODEL_DIR)
     card = {
@@ -185,8 +200,11 @@ def mixed_loss(model: Vintix, batches: dict[str, Batch], bf16: bool) -> dict[str
 class _Training:
     """The optimiser's loop, from wherever it stands; every step's randomness comes from its number."""
 
-    def __init__(self, config: PretrainConfig, directory: Path, model: Vintix, robots: list[RobotHistories]) -> None:
-        self._config, self._directory, self._model = config, directory, model
+    def __init__(
+        self, config: PretrainConfig, directory: Path, model: Vintix, robots: list[RobotHistories], ranks: Ranks
+    ) -> None:
+        self._config, self._directory, self._model, self._ranks = config, directory, model, ranks
+        self._losses = ranks.wrap(model, mixed_loss)
         self._windows = _windows(config, robots, "train")
         held_out = _windows(config, robots, "held_out")
         rng = np.random.default_rng([config.seed, 1])
@@ -223,11 +241,10 @@ class _Training:
         drawn = zip(self._windows.items(), counts, strict=True)
         batches = {name: windows.batch(count, rng, window_len) for (name, windows), count in drawn if count}
         self.tokens += sum(int((batch.weight > 0).sum()) for batch in batches.values())
-        weights = [len(batch.weight) / batch_size for batch in batches.values()]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(dropout_seed)
-            losses = mixed_loss(self._model.train(), batches, config.bf16)
-        weighted = (weight * value for weight, value in zip(weights, losses.values(), strict=True))
+            torch.manual_seed(dropout_seed + self._ranks.rank)
+            losses = self._losses(self._model.train(), batches, config.bf16)
+        weighted = (len(batches[name].weight) / batch_size * value for name, value in losses.items())
         loss = sum(weighted, start=torch.tensor(0.0))
         return descend(loss, self._optimiser, step, config)
 
@@ -235,7 +252,7 @@ class _Training:
         """Add a row of numbers, and save everything that a resumed run needs."""
         row = {
             "step": self._step,
-            "loss": float(np.mean([entry.loss for entry in recent])),
+            "loss": self._ranks.mean(float(np.mean([entry.loss for entry in recent])), self._model.device),
             "grad_norm": float(np.mean([entry.grad_norm for entry in recent])),
             "lr": recent[-1].lr,
             "tokens_per_s": self.tokens / self.seconds,
@@ -248,6 +265,8 @@ class _Training:
         if losses:
             row["held_out_loss"] = float(np.mean([row[f"held_out_loss/{name}"] for name in losses[0]]))
         self.rows.append(row)
+        if self._ranks.rank > 0:
+            return
         state = {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict(), "step": self._step}
         progress_so_far = {"tokens": self.tokens, "seconds": self.seconds, "rows": json.dumps(self.rows)}
         save_tensors(self._directory / STATE_FILE, state | progress_so_far)
@@ -283,6 +302,8 @@ def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -
     Raises:
         UsageError: fewer than two directories, or two of the same name or robot; nothing was written then.
         see `pretrain`: finished models stay, and a resumed run goes on with the others.
+
+    With RAY_ADDRESS the trainings are the cluster's, one a node, and what they say goes to ``config.output_dir/logs``.
     """
     if len(config.data) < 2:
         raise UsageError("--data names one robot; leave-one-out needs at least two")
@@ -305,4 +326,12 @@ def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -
         begun = config.resume and directory.is_dir()
         trainings[name] = replace(config, data=others, output_dir=directory, resume=begun)
         run_directory(trainings[name]).check()
-    return {name: pretrain(training, progress=progress) for name, training in trainings.items()}
+    trials = {name: functools.partial(_one_of_many, training) for name, training in trainings.items()}
+    return run_here_or_on_cluster(trials, config.output_dir / "logs", progress)
+
+
+def _one_of_many(config: PretrainConfig, again: bool, progress: Progress) -> dict[str, Any]:
+    """A training that goes on where a killed process has begun it."""
+    if again:
+        config = replace(config, resume=(config.output_dir / OPTIONS_FILE).is_file(), overwrite=False)
+    return pretrain(config, progress=progress)

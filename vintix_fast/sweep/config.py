@@ -1,4 +1,4 @@
-"""What a sweep is: its trials' options, read from a TOML file and checked by `adapt`'s and `eval`'s own configurations."""
+"""What a sweep is: its trials' options, from a TOML file, checked by `adapt`'s and `eval`'s own configurations."""
 
 from __future__ import annotations
 

@@ -126,6 +126,8 @@ def _call(trial: Trial, log: Path, again: bool) -> tuple[Any, str]:
 
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        for stream in (1, 2):  # of compiled code and of child processes; the worker ends with its trial
+            os.dup2(file.fileno(), stream)
         try:
             return trial(again, ConsoleProgress(Console(file=file, width=160))), ""
         except (VintixFastError, OSError) as error:
