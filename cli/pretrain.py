@@ -46,8 +46,8 @@ def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = Fal
     """For each robot, train the model that never saw it: `pretrain` on the others' histories."""
     settings = read_pretrain_config(config, output_dir=output_dir, **options)
 
+    from vintix_fast.pretrain.leave_one_out import leave_one_out as run
     from vintix_fast.pretrain.pretrain import MODEL_DIR
-    from vintix_fast.pretrain.pretrain import leave_one_out as run
     from vintix_fast.service.console import ConsoleProgress
 
     cards = run(settings, progress=ConsoleProgress(console))

@@ -27,11 +27,14 @@ KEPT = ("GOMP_SPINCOUNT", "PYTHONSAFEPATH")
 """Of the environment, for workers on other machines; see ``cli/__init__.py``."""
 
 
-def run_here_or_on_cluster(trials: Mapping[str, Trial], logs: Path, progress: Progress | None = None) -> dict[str, Any]:
+def run_here_or_on_cluster(
+    trials: Mapping[str, Trial], logs: Path, progress: Progress | None = None, gpus: float = 0.0
+) -> dict[str, Any]:
     """Trials that each take a whole machine: on the nodes of RAY_ADDRESS, without it one after another in this process.
 
     Args:
         logs: folder for what trials on a cluster say.
+        gpus: that each trial has of its node's.
 
     Returns:
         Results by name.
@@ -42,7 +45,7 @@ def run_here_or_on_cluster(trials: Mapping[str, Trial], logs: Path, progress: Pr
     progress = progress or Progress()
     if not os.environ.get(ADDRESS):
         return {name: trial(False, progress) for name, trial in trials.items()}
-    with cluster(progress.say, cores=None) as run_trials:
+    with cluster(progress.say, None, gpus) as run_trials:
         return run_trials(trials, logs)
 
 
