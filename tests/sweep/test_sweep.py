@@ -6,13 +6,14 @@ from pathlib import Path
 
 import faked_trials
 import pytest
+import torch
 from commands import invoke, last_json, spoken
 from fakes import Listener
 from runs import SMALL, assert_same_run
 
-from vintix_fast.service.errors import VintixFastError
+from vintix_fast.service.errors import UsageError, VintixFastError
 from vintix_fast.sweep import sweep as sweep_module
-from vintix_fast.sweep.config import read_sweep
+from vintix_fast.sweep.config import SweepConfig, read_sweep
 from vintix_fast.sweep.sweep import sweep
 from vintix_fast.sweep.table import markdown, read_trial, table
 from vintix_fast.sweep.trials import cluster, run_here_or_on_cluster
@@ -44,12 +45,16 @@ def file(tmp_path, tiny_checkpoint):
 
 @pytest.fixture
 def here(monkeypatch):
-    """A Ray of this machine's own, whose workers find the tests' modules."""
+    """A Ray of this machine's own, whose workers find the tests' modules; here are as many threads as there."""
     pytest.importorskip("ray", reason="needs the extra sweep")
     folders = (Path(__file__).parent, Path(__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def without_minutes(rows):
@@ -115,6 +120,7 @@ def test_without_a_cluster_trials_that_take_a_machine_run_here(monkeypatch, tmp_
         ('robots = ["minicheetah"]', "robots = []", "robots is {}"),
         ('robots = ["minicheetah"]', 'robots = ["a/rex.urdf", "b/rex.urdf"]', "two have one name"),
         ('robots = ["minicheetah"]', 'robots = ["rex.urdf"]', "rex.urdf"),
+        ("[settings.short]", "[settings]\nother = 1\n[settings.short]", "[settings.other] is 1; it must be a table"),
         ("seeds = [5, 6]", "seeds = [5, 5]", "each once"),
         ("seeds = [5, 6]", "seed = 5", "seed is not known; known are robots, seeds"),
         ("cores = 0.25", "cores = 0", "--cores is 0"),
@@ -134,6 +140,11 @@ def test_a_wrong_file_is_refused_before_anything_begins(file, tmp_path, monkeypa
     result = invoke("sweep", file, "--output-dir", tmp_path / "out")
     assert result.exit_code in (2, 4) and said in spoken(result.stderr), result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_two_trials_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="two trials are called a-x-y-5"):
+        SweepConfig(output_dir=tmp_path, robots={"a": "go2", "a-x": "go2"}, settings={"x-y": {}, "y": {}})
 
 
 def test_without_ray_the_extra_is_named(file, tmp_path, monkeypatch):

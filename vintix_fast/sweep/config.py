@@ -68,14 +68,18 @@ class SweepConfig(RunConfig):
             raise UsageError(f'robots is {robots!r}; it must be a list such as ["go2", "a1"], or a table of names')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError(f"seeds is {list(self.seeds)}; it must be one or more numbers, each once")
-        tables = {"[adapt]": self.adapt, "[eval]": self.eval, "[settings]": self.settings}
-        for where, table in (tables | {f"[settings.{n}]": t for n, t in dict(self.settings).items()}).items():
+        tables = [("[adapt]", self.adapt), ("[eval]", self.eval), ("[settings]", self.settings)]
+        if isinstance(self.settings, dict):
+            tables += [(f"[settings.{name}]", table) for name, table in self.settings.items()]
+        for where, table in tables:
             if not isinstance(table, dict):
-                raise UsageError(f"{where} is {table!r}; it must be a table of options")
+                raise UsageError(f"{where} is {table!r}; it must be a table")
         for name in (*self.robots, *self.settings):
-            if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
-                raise UsageError(f"{name!r} becomes part of directories' names; it must be letters, digits, _ and .")
-        list(self.trials())  # each option, and each beside the others
+            if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+                raise UsageError(f"{name!r} becomes part of directories' names; it must be letters, digits, _, . and -")
+        names = [trial.name for trial in self.trials()]  # each option, and each beside the others
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsageError(f"two trials are called {min(twice)}; give a robot or a setting another name")
 
     def trials(self) -> Iterator[Trial]:
         """All of them, checked; those of one robot together."""
@@ -93,7 +97,7 @@ class SweepConfig(RunConfig):
                 )
             evaluation = _made(EvalConfig, "[eval]", EVALUATION | self.eval, {
                 "robot_type": word, "vintix_path": adapt.output_dir / "models" / "best", "device": adapt.engine.device,
-                "output_dir": self.output_dir / f"{name}.eval", "overwrite": True,
+                "output_dir": self.output_dir / f"{name}.eval", "overwrite": True, "task": adapt.task,
             })  # fmt: skip
             yield Trial(name, robot, setting, adapt, evaluation)
 
