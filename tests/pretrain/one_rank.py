@@ -8,13 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from histories_on_disk import config  # noqa: E402
+from histories_on_disk import NO_DROPOUT, TINY_MODEL, config  # noqa: E402
 
 from vintix_fast.pretrain import pretrain as module  # noqa: E402
 from vintix_fast.service.errors import VintixFastError  # noqa: E402
 
 OUT, KILLED, *DATA = sys.argv[1:]
-OPTIONS = {"bf16": False, "batch_size": 5}
+OPTIONS = {"bf16": False, "batch_size": 5, "model": TINY_MODEL | NO_DROPOUT}
 """Five windows for two ranks: their parts are of different size."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from histories_on_disk import config
+from histories_on_disk import NO_DROPOUT, TINY_MODEL, config
 from runs import read_state
 
 from vintix_fast.pretrain.pretrain import pretrain
@@ -19,7 +19,7 @@ from vintix_fast.service.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("plots_are_empty")
 SCRIPT = str(Path(__file__).with_name("one_rank.py"))
-OPTIONS = {"bf16": False, "batch_size": 5}
+OPTIONS = {"bf16": False, "batch_size": 5, "model": TINY_MODEL | NO_DROPOUT}
 
 
 @pytest.fixture(scope="module")
