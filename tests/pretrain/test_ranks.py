@@ -30,7 +30,7 @@ def alone(tmp_path_factory, data):
 
 
 def assert_same_curve(card, out, alone):
-    """Up to the order in which float32 sums are taken: 1e-5 of a loss, 1e-4 of the largest weight's change."""
+    """Up to the order in which float32 sums are taken: 1e-5 of a loss; 5e-5 of a weight, of which Adam moves each by up to 3e-3 a step."""
     folder, expected = alone
     for row, other in zip(card["rows"], expected["rows"], strict=True):
         assert row.keys() == other.keys()
@@ -38,7 +38,7 @@ def assert_same_curve(card, out, alone):
             np.testing.assert_allclose(row[key], other[key], rtol=1e-5, err_msg=key)
     weights, others = read_state(out / "model"), read_state(folder / "model")
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, others[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weight, others[name], rtol=1e-4, atol=5e-5)
     assert card["tokens"] == expected["tokens"]
 
 
