@@ -30,7 +30,7 @@ def alone(tmp_path_factory, data):
 
 
 def assert_same_curve(card, out, alone):
-    """Up to the order in which float32 sums are taken: 1e-5 of a loss; 5e-5 of a weight, of which Adam moves each by up to 3e-3 a step."""
+    """Up to the order of float32 sums: losses to 1e-5; weights to 5e-5, where Adam moves each by up to 3e-3 a step."""
     folder, expected = alone
     for row, other in zip(card["rows"], expected["rows"], strict=True):
         assert row.keys() == other.keys()
