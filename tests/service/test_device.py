@@ -33,5 +33,5 @@ def test_a_gpu_that_torch_does_not_see_is_refused(two_gpus, tmp_path):
         result = invoke(*command.split(), "--device", "cuda:2")
         assert result.exit_code == 2, result.stderr
         said = spoken(result.stderr)
-        assert "'cuda:2': torch finds 2 CUDA devices here; it must be one of cpu, cuda, cuda:0, cuda:1" in said
+        assert "'cuda:2'; it must be one of cpu, cuda, cuda:0, cuda:1 (torch finds 2 CUDA devices here)" in said
     assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -27,8 +27,9 @@ def choose_gpu(number: int) -> None:
     found = torch.cuda.device_count()  # does not begin to use CUDA
     if number >= found:
         raise UsageError(
-            f"'cuda:{number}': torch finds {found} CUDA devices here; it must be one of "
+            f"--device is 'cuda:{number}'; it must be one of "
             + ", ".join(["cpu", "cuda", *(f"cuda:{n}" for n in range(found))])
+            + f" (torch finds {found} CUDA devices here)"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
