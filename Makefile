@@ -9,17 +9,10 @@ PIP_ENVIRONMENT := $(if $(HOME),,HOME='$(CURDIR)/build' PIP_NO_CACHE_DIR=1)
 # What a change of means that the package must be installed anew.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: demo checkpoints runner test lint install clean
-
-# A model that has never seen go2, which falls within two seconds, learns to walk on it.  Shorter training windows than
-# the defaults, to end within minutes on two cores.
-DEMO_OPTIONS ?= --pretrained-path builtin:without-go2 --robot-type go2 --reference-robot go1 \
-	--num-improvement-loops 3 --target-return 20 \
-	--finetune-steps-per-loop 200 --batch-size 16 --window-len 128 --lr 5e-4
+.PHONY: demo checkpoints runner test lint wheel install clean
 
 demo: install
-	$(BIN)/vintix-fast adapt --output-dir runs/demo --overwrite $(DEMO_OPTIONS)
-	$(BIN)/vintix-fast report runs/demo
+	$(BIN)/vintix-fast demo $(DEMO_OPTIONS)
 
 # Hours: experts, histories and the four bundled models, from nothing.
 checkpoints: install
@@ -46,6 +39,10 @@ lint: install
 	@cd build/typed/vintix_fast && ln -s ../../../vintix_fast/* ../../../kernels ../../../cli ../../../benchmarks .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vintix_fast
 
+# dist/: an sdist, and a wheel for machines without compiler and HDF5; see docs/container.md.
+wheel: install
+	PYTHON=$(BIN)/python packaging/wheel.sh
+
 install: .venv/installed
 
 .venv/installed: $(SOURCES)
@@ -55,4 +52,4 @@ install: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build dist

@@ -3,9 +3,9 @@
     python benchmarks/adaptation.py --output-dir runs/adaptation
 
 runs everything that is not done yet, so that it can be stopped and run again; `--list` tells what there is, `--robot`,
-`--study` and `--seed` choose.  Processes with different robots may run side by side.  A measurement is of one model:
-100 environments, one episode of 1000 steps each, cold context, randomised starts, no noise.  All of them are gathered
-into benchmarks/adaptation.csv and printed as Markdown, which is all that `--table` does.
+`--study` and `--seed` choose.  With RAY_ADDRESS robots are shared out to a cluster's nodes.  A measurement is of one
+model: 100 environments, one episode of 1000 steps each, cold context, randomised starts, no noise.  All of them are
+gathered into benchmarks/adaptation.csv and printed as Markdown, which is all that `--table` does.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from vintix_fast.policy.expert import WEIGHTS_FILE
 from vintix_fast.rundir import Run
 from vintix_fast.service.errors import Interrupted, UsageError, VintixFastError
 from vintix_fast.service.files import versions, write_json
+from vintix_fast.service.progress import Progress
+from vintix_fast.sweep.trials import run_here_or_on_cluster
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.simulator import Simulator
 
@@ -154,8 +156,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     status = 0
     try:
-        for robot in () if args.table else dict.fromkeys(args.robot):
-            status |= run_robot(robot, [s for s in chosen if s.robot == robot], args.output_dir, args.experts)
+        robots = () if args.table else dict.fromkeys(spec.robot for spec in chosen)
+        trials = {
+            robot: functools.partial(run_robot, [s for s in chosen if s.robot == robot], args.output_dir, args.experts)
+            for robot in robots
+        }
+        status = int(any(run_here_or_on_cluster(trials, args.output_dir / "logs").values()))
     except (Interrupted, KeyboardInterrupt):
         print("Stopped; the same command goes on.", file=sys.stderr)
         status = 130
@@ -165,9 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def run_robot(robot: str, specs: list[Spec], out: Path, experts: Path) -> int:
+def run_robot(specs: list[Spec], out: Path, experts: Path, again: bool, progress: Progress) -> int:
     """A robot's runs, then their measurements; returns 1 if one of them failed, and does the others all the same."""
-    scenes = functools.cache(lambda num_envs: Simulator(load_robot(robot), num_envs))
+    scenes = functools.cache(lambda num_envs: Simulator(load_robot(specs[0].robot), num_envs))
     known: dict[tuple[str, int], dict[str, Any]] = {}
     run = functools.partial(run_spec, out=out, scenes=scenes, experts=experts)
     measure = functools.partial(measure_spec, out=out, scenes=scenes, known=known)

@@ -4,17 +4,20 @@ Runs the commands that the cards show, each unless its result is there already, 
 
     python benchmarks/make_checkpoints.py --output-dir runs/checkpoints
 
-takes three to four hours on two cores.  Files that a card needs are the commands' own: expert.json, distil.json,
-pretrain.json, eval.json.
+takes three to four hours on two cores; RAY_ADDRESS shares the robots out to a cluster's nodes, which need a file system
+in common.  Files that a card needs are the commands' own: expert.json, distil.json, pretrain.json, eval.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import functools
 import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 from datetime import date
@@ -28,6 +31,8 @@ from vintix_fast.model import load_checkpoint, save_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.service.files import write_json, write_text
+from vintix_fast.service.progress import Progress
+from vintix_fast.sweep.trials import run_here_or_on_cluster
 from vintix_fast.world.robot import joint_signs, load_robot
 
 ROBOTS = ("go1", "go2", "a1", "minicheetah")
@@ -43,12 +48,20 @@ def main() -> None:
     parser.add_argument("--only", choices=ROBOTS, nargs="*", default=ROBOTS, help="robots to leave out")
     args = parser.parse_args()
     out = args.output_dir
-    for robot in ROBOTS:
-        run(expert_command(out, robot), out / "experts" / robot / "expert.json")
-        run(distil_command(out, robot), out / "histories" / robot / "distil.json")
-    for unseen in args.only:
-        run(pretrain_command(out, unseen), out / "models" / f"without-{unseen}" / "pretrain.json")
-        bundle(out, args.checkpoints, unseen, args.note)
+    teach = {robot: functools.partial(make_histories, out, robot) for robot in ROBOTS}
+    run_here_or_on_cluster(teach, out / "logs")
+    train = {unseen: functools.partial(make_model, out, args.checkpoints, unseen, args.note) for unseen in args.only}
+    run_here_or_on_cluster(train, out / "logs")
+
+
+def make_histories(out: Path, robot: str, again: bool, progress: Progress) -> None:
+    run(expert_command(out, robot), out / "experts" / robot / "expert.json")
+    run(distil_command(out, robot), out / "histories" / robot / "distil.json")
+
+
+def make_model(out: Path, checkpoints: Path, unseen: str, note: str, again: bool, progress: Progress) -> None:
+    run(pretrain_command(out, unseen), out / "models" / f"without-{unseen}" / "pretrain.json")
+    bundle(out, checkpoints, unseen, note)
 
 
 def expert_command(out: Path, robot: str) -> list[str]:
@@ -76,7 +89,14 @@ def run(command: list[str], result: Path) -> None:
         return
     resume = ["--resume"] if (result.parent / "config.json").is_file() else []
     print("$ vintix-fast", shlex.join([*command, *resume]), flush=True)
-    subprocess.run([Path(sys.executable).with_name("vintix-fast"), *command, *resume], check=True)
+    program = Path(sys.executable).with_name("vintix-fast")
+    subprocess.run([program, *command, *resume], check=True, preexec_fn=end_with_parent)
+
+
+def end_with_parent() -> None:
+    """A killed worker's command ends too, so that the next worker finds the directory free; Linux alone has that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def reference_for(unseen: str) -> str:

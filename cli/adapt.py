@@ -28,11 +28,14 @@ def adapt(
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
     config = AdaptConfig.from_options(**options)
-
     if wandb is not None:
         need("wandb", "--wandb")
+    run(config, json, wandb)
 
-    from vintix_fast.adaptation import adapt as run
+
+def run(config: AdaptConfig, json: bool, wandb: str | None = None) -> None:
+    """Adapt, and say what came of it; log to this project of Weights & Biases too."""
+    from vintix_fast.adaptation import adapt
     from vintix_fast.service.console import ConsoleProgress, summary_table
 
     with contextlib.ExitStack() as stack:
@@ -43,7 +46,7 @@ def adapt(
 
             Run(config).check()  # before a run begins at W&B
             progress = stack.enter_context(WandbProgress(console, wandb, config))
-        result = run(config, progress=progress)
+        result = adapt(config, progress=progress)
     console.print(summary_table(result.rows))
     said = {
         "env_steps": "collected",

@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable
@@ -107,6 +108,8 @@ def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
         how["show_default"] = made.shown
     if made.auto:
         how |= {"parser": number_or_auto, "metavar": "INTEGER|auto"}
+    if entry.name == "device":
+        how |= {"parser": device, "metavar": "TEXT"}
     if made.short:
         names = [f"--{entry.name.replace('_', '-')}", made.short]
     if made.flag:
@@ -130,6 +133,19 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.replace(",", " ").split())
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not numbers with commas, such as 16,64") from None
+
+
+def device(text: str) -> str:
+    """cuda where one GPU of several is named, which is then the only one that this process sees."""
+    if numbered := re.fullmatch(r"cuda:(\d+)", text):
+        from vintix_fast.service.device import choose_gpu
+
+        try:
+            choose_gpu(int(numbered[1]))
+        except UsageError as error:
+            raise typer.BadParameter(str(error)) from None
+        return "cuda"
+    return text
 
 
 def number_or_auto(text: str) -> int | None:

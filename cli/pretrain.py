@@ -33,6 +33,8 @@ def pretrain(config: Config = None, model: Model = None, json: Json = False, **o
     from vintix_fast.service.console import ConsoleProgress
 
     card = run(settings, progress=ConsoleProgress(console))
+    if not card:  # another rank than the first
+        return
     _say_trained(settings.output_dir / MODEL_DIR, card)
     if json:
         print_json(card)
@@ -44,8 +46,8 @@ def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = Fal
     """For each robot, train the model that never saw it: `pretrain` on the others' histories."""
     settings = read_pretrain_config(config, output_dir=output_dir, **options)
 
+    from vintix_fast.pretrain.leave_one_out import leave_one_out as run
     from vintix_fast.pretrain.pretrain import MODEL_DIR
-    from vintix_fast.pretrain.pretrain import leave_one_out as run
     from vintix_fast.service.console import ConsoleProgress
 
     cards = run(settings, progress=ConsoleProgress(console))

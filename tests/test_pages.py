@@ -20,11 +20,11 @@ PAGES = [
     *(ROOT / "docs").glob("*.md"),
     ROOT / "benchmarks/results/summary.md",
 ]
-OTHERS = {"help", "study", "experts", "max-episodes", "output", "mutants", "kills", "real"} | {
+OTHERS = {"help", "study", "experts", "max-episodes", "output", "mutants", "kills", "real", "nproc-per-node"} | {
     "port", "log", "stand", "periods",
 }  # fmt: skip
 """Of every command, of benchmarks/adaptation.py, what the original script's evaluation calls two of ours, of the tests
-that are programs too, and of csrc/runner/walk.cpp."""
+that are programs too, of torchrun, and of csrc/runner/walk.cpp."""
 GENERATED = {"options.md"}
 
 

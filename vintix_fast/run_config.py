@@ -29,7 +29,7 @@ def seed_option(panel: str, help: str = "seed of everything random", **how: Any)
 
 
 def device_option(panel: str) -> Any:
-    return option("cpu", panel, "cpu or cuda", words=("cpu", "cuda"))
+    return option("cpu", panel, "cpu, cuda, or cuda:N for one of several GPUs", words=("cpu", "cuda"))
 
 
 def simulator_option(panel: str, default: str = "genesis") -> Any:

@@ -8,7 +8,8 @@ from runs import assert_same_model
 
 from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain import pretrain as pretrain_module
-from vintix_fast.pretrain.pretrain import leave_one_out, pretrain
+from vintix_fast.pretrain.leave_one_out import leave_one_out
+from vintix_fast.pretrain.pretrain import pretrain
 from vintix_fast.service.errors import Interrupted, UsageError
 
 pytestmark = pytest.mark.usefixtures("plots_are_empty")

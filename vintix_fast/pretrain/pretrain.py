@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from vintix_fast.model.config import DEFAULT_GROUP
 from vintix_fast.model.new_group import check_sizes
 from vintix_fast.outdir import RunDirectory
 from vintix_fast.pretrain.config import PretrainConfig
-from vintix_fast.pretrain.histories import RobotHistories, directory_task, known_task, read_histories
+from vintix_fast.pretrain.histories import RobotHistories, known_task, read_histories
+from vintix_fast.pretrain.ranks import Ranks
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import InputFileError, Interrupted, UsageError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
@@ -42,7 +42,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
         progress: told what happens; None for silence.
 
     Returns:
-        What ``pretrain.json`` says: data, losses, seconds.
+        What ``pretrain.json`` says: data, losses, seconds; nothing in other ranks than the first of `torchrun`'s.
 
     Raises:
         UsageError, InputFileError: something in ``config`` or its data does not fit; nothing was written then.
@@ -50,25 +50,37 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
         Interrupted: Ctrl-C; the run can be resumed, and then equals an unbroken one bit for bit.
     """
     # Everything that can be wrong is found before anything is written.
-    progress = progress or Progress()
     check_device(config.device)
+    ranks = Ranks(config.device)
+    with ranks.connected(config.device):
+        return _pretrain(config, ranks, progress if progress and ranks.rank == 0 else Progress())
+
+
+def _pretrain(config: PretrainConfig, ranks: Ranks, progress: Progress) -> dict[str, Any]:
+    """`pretrain` in one of its ranks, of which the first alone writes."""
     directory = run_directory(config)
-    directory.check()
+    if ranks.rank == 0:
+        directory.check()
+    for step in (0, config.steps - 1):
+        ranks.check_batches(window_sizes(config, step)[0])
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
     # A resumed training takes its state over the first model's.
     model = _first_model(config, robots, progress.say)
-    training = _Training(config, directory.path, model, robots)
+    training = _Training(config, directory.path, model, robots, ranks)
     if config.resume:
         training.go_on()
     # From here on the directory is ours; Ctrl-C stops between two steps.
     with directory, stop_on_interrupt(progress.say):
-        directory.begin()
-        write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
+        if ranks.rank == 0:
+            directory.begin()
+            write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
         try:
             with progress.training("pretraining", config.steps):
                 training.run(progress)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted("stopped; the same command with --resume goes on from the last saved step") from stop
+    if ranks.rank > 0:
+        return {}
     # The card comes last: where it is, the model is whole.
     save_checkpoint(model, directory.path / MODEL_DIR)
     card = {
@@ -185,8 +197,11 @@ def mixed_loss(model: Vintix, batches: dict[str, Batch], bf16: bool) -> dict[str
 class _Training:
     """The optimiser's loop, from wherever it stands; every step's randomness comes from its number."""
 
-    def __init__(self, config: PretrainConfig, directory: Path, model: Vintix, robots: list[RobotHistories]) -> None:
-        self._config, self._directory, self._model = config, directory, model
+    def __init__(
+        self, config: PretrainConfig, directory: Path, model: Vintix, robots: list[RobotHistories], ranks: Ranks
+    ) -> None:
+        self._config, self._directory, self._model, self._ranks = config, directory, model, ranks
+        self._losses = ranks.wrap(model, mixed_loss)
         self._windows = _windows(config, robots, "train")
         held_out = _windows(config, robots, "held_out")
         rng = np.random.default_rng([config.seed, 1])
@@ -223,11 +238,10 @@ class _Training:
         drawn = zip(self._windows.items(), counts, strict=True)
         batches = {name: windows.batch(count, rng, window_len) for (name, windows), count in drawn if count}
         self.tokens += sum(int((batch.weight > 0).sum()) for batch in batches.values())
-        weights = [len(batch.weight) / batch_size for batch in batches.values()]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(dropout_seed)
-            losses = mixed_loss(self._model.train(), batches, config.bf16)
-        weighted = (weight * value for weight, value in zip(weights, losses.values(), strict=True))
+            torch.manual_seed(dropout_seed + self._ranks.rank)
+            losses = self._losses(self._model.train(), batches, config.bf16)
+        weighted = (len(batches[name].weight) / batch_size * value for name, value in losses.items())
         loss = sum(weighted, start=torch.tensor(0.0))
         return descend(loss, self._optimiser, step, config)
 
@@ -235,7 +249,7 @@ class _Training:
         """Add a row of numbers, and save everything that a resumed run needs."""
         row = {
             "step": self._step,
-            "loss": float(np.mean([entry.loss for entry in recent])),
+            "loss": self._ranks.mean(float(np.mean([entry.loss for entry in recent])), self._model.device),
             "grad_norm": float(np.mean([entry.grad_norm for entry in recent])),
             "lr": recent[-1].lr,
             "tokens_per_s": self.tokens / self.seconds,
@@ -248,6 +262,8 @@ class _Training:
         if losses:
             row["held_out_loss"] = float(np.mean([row[f"held_out_loss/{name}"] for name in losses[0]]))
         self.rows.append(row)
+        if self._ranks.rank > 0:
+            return
         state = {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict(), "step": self._step}
         progress_so_far = {"tokens": self.tokens, "seconds": self.seconds, "rows": json.dumps(self.rows)}
         save_tensors(self._directory / STATE_FILE, state | progress_so_far)
@@ -268,41 +284,3 @@ class _Training:
             self.rows = json.loads(state["rows"])
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputFileError(f"{path} is broken ({cause(error)}); {anew}") from error
-
-
-def leave_one_out(config: PretrainConfig, *, progress: Progress | None = None) -> dict[str, dict[str, Any]]:
-    """For each robot of ``config.data`` train the model that never saw it, in ``config.output_dir/without-<robot>``.
-
-    Args:
-        config: of every training; ``data`` holds one directory a robot.
-        progress: told what happens; None for silence.
-
-    Returns:
-        Each model's card, by the name of its directory; ``<robot>`` is that of the robot's directory of histories.
-
-    Raises:
-        UsageError: fewer than two directories, or two of the same name or robot; nothing was written then.
-        see `pretrain`: finished models stay, and a resumed run goes on with the others.
-    """
-    if len(config.data) < 2:
-        raise UsageError("--data names one robot; leave-one-out needs at least two")
-    trainings = {}
-    # Directories of one name would share a training; those of one robot would let the model see the one left out.
-    for label, of in (("name", lambda path: path.resolve().name), ("robot", directory_task)):
-        seen: dict[str, Path] = {}
-        for path in config.data:
-            other = seen.setdefault(of(path), path)
-            if other != path:
-                raise UsageError(
-                    f"--data {other} and --data {path} have the same {label}, {of(path)}; join or rename them"
-                )
-    # All trainings are checked before the first begins.
-    for left_out in config.data:
-        name = f"without-{left_out.resolve().name}"
-        directory = config.output_dir / name
-        others = tuple(path for path in config.data if path != left_out)
-        # Where a resumed run was stopped early, later trainings begin now.
-        begun = config.resume and directory.is_dir()
-        trainings[name] = replace(config, data=others, output_dir=directory, resume=begun)
-        run_directory(trainings[name]).check()
-    return {name: pretrain(training, progress=progress) for name, training in trainings.items()}

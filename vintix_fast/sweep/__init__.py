@@ -1,0 +1,1 @@
+"""Many runs at once: robots x seeds x settings, on one machine or a Ray cluster."""
