@@ -24,6 +24,7 @@ from vintix_fast.cli import (
     report,
     robot,
     robots,
+    stress,
 )
 from vintix_fast.cli.common import Command, fold_name
 
@@ -55,6 +56,7 @@ def of_all_commands(
 
 app.command("adapt", cls=Command)(adapt.adapt)
 app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("stress", cls=Command)(stress.stress)
 app.command("expert", cls=Command)(expert.expert)
 app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)

@@ -107,6 +107,9 @@ def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
         how["show_default"] = made.shown
     if made.auto:
         how |= {"parser": number_or_auto, "metavar": "INTEGER|auto"}
+    if made.read is not None:  # of what is no type that Typer knows; what it means is said by the configuration
+        kind, how["metavar"] = str, made.metavar
+        default = None if default is entry.default else default
     if made.short:
         names = [f"--{entry.name.replace('_', '-')}", made.short]
     if made.flag:

@@ -92,7 +92,9 @@ def adapt(
     with run, stop_on_interrupt(progress.say):
         # The simulator takes longest to build, so the directory is touched only once it stands.
         with region("compile"):
-            simulator = simulator or Simulator(robot, config.envs, config.engine.device, progress.say)
+            simulator = simulator or Simulator(
+                robot, config.envs, config.engine.device, progress.say, *config.task.varied
+            )  # fmt: skip
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()
@@ -240,7 +242,9 @@ class Adaptation:
         what = f"loop {index + 1}: collecting"
         with (
             self.progress.rollout(what, settings.episodes_per_loop, config.max_steps_per_episode),
-            open_writer(run.trajectories(index), task.num_envs, attributes, layout=task.layout) as writer,
+            open_writer(
+                run.trajectories(index), task.num_envs, attributes, layout=task.layout, varied=task.varied_columns
+            ) as writer,
         ):
             collection = collect(
                 task, policy, settings.episodes_per_loop, seed=seed_for(config, index, "starts"),
@@ -253,7 +257,7 @@ class Adaptation:
         # This file is written last: where it lies, the collection is whole.
         info = model.tasks[self.task_name].to_dict()
         described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
-        episodes = [vars(episode) for episode in collection.episodes]
+        episodes = [episode.to_json() for episode in collection.episodes]
         record = {"task_name": self.task_name, **described, "collection": metrics, "episodes": episodes}
         write_json(run.collection_file(index), record | {"versions": versions()})
         return collection.histories, metrics

@@ -54,7 +54,8 @@ class RunConfig(Options):
         Plain fields are there where they are not what they are by themselves.  `from_options` takes all of it.
         """
         known, values = entries(type(self)), self.options()
-        written = [n for n, e in known.items() if (values[n] != e.default if e.plain else e.option.recorded)]
+        sparse = {n for n, e in known.items() if (e.plain or e.option.sparse) and values[n] == e.default}
+        written = [n for n, e in known.items() if n not in sparse and (e.plain or e.option.recorded)]
         return {name: _plain(values[name]) for name in written}
 
     def changed_options(self, old: dict[str, Any]) -> list[str]:

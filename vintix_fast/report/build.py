@@ -159,9 +159,9 @@ def _record(
             else "no loop is finished yet"
         )
     try:
-        simulator = simulator or Simulator(robot, NUM_ENVS, "cpu", progress.say)
+        simulator = simulator or Simulator(robot, NUM_ENVS, "cpu", progress.say, *run.task.varied)
         context_len = run.options.get("context_len", 2048)
-        return {name: record(path, simulator, context_len, SEED, progress) for name, path in models.items()}
+        return {name: record(path, simulator, context_len, SEED, progress, run.task) for name, path in models.items()}
     except Interrupted:
         raise
     except VintixFastError as error:

@@ -139,7 +139,8 @@ class Simulator:
     ) -> None:
         check_device(device)
         check_joints(vary, robot)
-        self._varied, self._locked = bool(vary), None
+        self._varied = bool(vary)
+        self._locked: torch.Tensor | None = None
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
         if robot.held_joints:
             held = ", ".join(f"{name} at {place:g}" for name, place in robot.held_joints)

@@ -101,7 +101,7 @@ class CompiledStep:
 
     def step(self, state: Sequence[torch.Tensor], action: torch.Tensor, *rest: torch.Tensor) -> list[torch.Tensor]:
         arrays = [tensor.numpy() for tensor in (action.detach(), *rest)]
-        made = self._core.step([tensor.numpy() for tensor in state], *arrays, self._commands())
+        made = self._core.step([tensor.numpy() for tensor in state], *arrays, command=self._commands())
         return [torch.from_numpy(array) for array in made]
 
     def observe(
@@ -158,7 +158,9 @@ class WalkingTask:
         self.step_num = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
         self._starts = Starts(self._default, self.num_envs, task_config.start_noise)
         # What only some tasks ask for.
-        self._commands, self.drawn, self._disturbances = None, None, None
+        self._commands: Commands | None = None
+        self.drawn: Drawn | None = None
+        self._disturbances: Disturbances | None = None
         if task_config.commands_vary:
             self._commands = Commands(task_config, self.num_envs, DT_S, self.device)
             self._kernel.command = self._commands.values
@@ -168,6 +170,11 @@ class WalkingTask:
         self._further = FurtherReward(
             task_config.further, self.num_envs, self.layout.num_joints, DT_S, self.device
         )  # fmt: skip
+
+    @property
+    def varied_columns(self) -> tuple[str, ...]:
+        """What an episode's values of what varies are called."""
+        return tuple(self.drawn.columns) if self.drawn is not None else ()
 
     @property
     def command(self) -> torch.Tensor:
@@ -198,8 +205,9 @@ class WalkingTask:
         Returns:
             observation [N, O].
         """
-        for drawer in filter(None, (self._commands, self.drawn, self._disturbances)):
-            drawer.seed(seed)
+        for drawer in (self._commands, self.drawn, self._disturbances):
+            if drawer is not None:
+                drawer.seed(seed)
         self._starts.seed(seed, random_starts)
         self.simulator.reset_scene()
         observation = torch.zeros(self.num_envs, self.layout.size, device=self.device)
