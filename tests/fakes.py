@@ -20,6 +20,7 @@ from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import DT_S, RobotState
 from vintix_fast.world.task import task_constants
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
+from vintix_fast.world.variation import NO_VARIATION, Variation
 
 TINY = ModelConfig(
     action_emb_dim=15,
@@ -70,12 +71,13 @@ class FakeSimulator:
         num_envs: int,
         device: str = "cpu",
         say: Callable[[str], None] = print,
+        vary: Variation = NO_VARIATION,
         *,
         fall_after: Sequence[int] = (),
         faults: Mapping[tuple[int, int], str] | None = None,
         frozen: bool = False,
     ) -> None:
-        self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
+        self.robot, self.num_envs, self.device, self.told_to_vary = robot, num_envs, torch.device(device), vary
         self.fall_after = torch.tensor(list(fall_after) or [0] * num_envs)
         self.faults, self.frozen = dict(faults or {}), frozen
         self.default = torch.tensor(robot.default_pose_rad)
