@@ -169,6 +169,11 @@ def test_a_video_and_a_report_are_of_the_runs_task(tmp_path, tiny_checkpoint, ta
     config = EvalConfig(tiny_checkpoint, "go2", num_envs=2, max_steps=4, task=task_file, record=tmp_path / "w.mp4")
     evaluation.evaluate(config, simulator=FakeSimulator(load_robot("go2"), 2))
     run_small(tmp_path / "run", tiny_checkpoint, task=task_file, num_improvement_loops=1)
+    (tmp_path / "run/stress").mkdir()
+    (tmp_path / "run/stress/stress.png").write_bytes(b"a picture of other worlds")
     made = build.build_report(tmp_path / "run", video=False)
+    assert (
+        made.pngs["stress"].read_bytes().startswith(b"a picture") and "<h2>Other worlds</h2>" in made.html.read_text()
+    )
     assert len(seen) == 3 and all(task == config.task for task in seen)
     assert "0.2 to 0.8 are asked for" in made.html.read_text()

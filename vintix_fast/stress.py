@@ -227,6 +227,9 @@ def stress(
                 what = f"{robot.name}: {variation or 'plain world'}"
                 with progress.rollout(what, config.num_envs * config.episodes_per_env, config.max_steps):
                     rows.append(measure_world(task, actor, config, progress))
+                error = rows[-1]["return_error"] or 0.0
+                told = f"return {rows[-1]['return']:.2f} ± {error:.2f}, survives {rows[-1]['survival']:.0%}"
+                progress.say(f"{variation or 'plain world'}: {told}")
                 found = {"robot": robot.name, "model": str(config.vintix_path), "worlds": rows}
                 write_json(table, found | {"options": config.to_json(), "versions": versions()})
         result = read_json(table, ANEW, {"worlds": list})

@@ -1,6 +1,9 @@
 """Task files: what a whole one says, what each key does, and how a wrong one is refused."""
 
+import dataclasses
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +14,8 @@ from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.simulator import DT_S
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.task_config import DEFAULT_TASK, FurtherWeights, RewardWeights, StartNoise, TaskConfig
-from vintix_fast.world.task_file import read_task
-from vintix_fast.world.variation import Variation
+from vintix_fast.world.task_file import _DEGREES, _NUMBERS, _STARTS, COMMANDS, read_task
+from vintix_fast.world.variation import KINDS, REDRAW, Variation
 
 WHOLE = """
 max_tilt_deg = 45.0
@@ -222,3 +225,19 @@ def test_records_name_what_a_task_has_beyond_the_first_ones(tmp_path):
     assert set(task.to_json()) - set(DEFAULT_TASK.to_json()) == {
         "command_spread", "resample_s", "further", "min_height_m", "time_limit_s", "vary",
     }  # fmt: skip
+
+
+def test_the_file_that_the_page_shows_is_whole(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/worlds.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    task = read(tmp_path, block)
+    assert task.commands_vary and task.vary and task.further.alive == 0.1
+    said = set(re.findall(r"^(\w+) =", block, re.MULTILINE)) | {"motor.any_leg"}
+    known = {f.name for part in (RewardWeights, FurtherWeights) for f in dataclasses.fields(part)}
+    assert known | set(_NUMBERS) | set(_DEGREES) | set(_STARTS) | set(COMMANDS) <= said
+
+
+def test_the_page_has_everything_that_can_vary():
+    page = (Path(__file__).parents[2] / "docs/worlds.md").read_text()
+    rows = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert [name for name in (*KINDS, REDRAW) if f"`{name}`" not in rows] == []

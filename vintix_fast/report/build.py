@@ -28,6 +28,8 @@ from vintix_fast.world.simulator import DT_S, Simulator
 from vintix_fast.world.task import Simulation
 
 FOLDER = "report"
+STRESS = Path("stress") / "stress.png"
+"""Where `stress --output-dir OUT/stress` leaves its picture of a run's model."""
 SEED = 5
 """Of the starts: the same for every report, so that reports can be compared."""
 
@@ -80,6 +82,8 @@ def build_report(
 
     # First what needs nothing but the run's numbers, then the rollouts, then what is drawn of them.
     pngs = _plot_numbers(run, expert, folder, skipped)
+    if (out / STRESS).is_file():
+        pngs["stress"] = out / STRESS
     recordings, videos = {}, {}
     if robot is not None and rollout:
         recordings = _record(run, robot, simulator, progress, skipped)
