@@ -18,6 +18,9 @@ from typing import Any, Self
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.variation import NO_VARIATION, Variation
 
+MOST_LATENCY = 1000
+"""Steps; each is kept."""
+
 
 @dataclass(frozen=True)
 class RewardWeights:
@@ -101,7 +104,7 @@ class TaskConfig:
             "start_noise": min(dataclasses.astuple(self.start_noise)) >= 0.0,
             "action_scale_rad": 0.0 < self.action_scale_rad < math.inf,
             "action_clip": 0.0 < self.action_clip < math.inf,
-            "latency_steps": isinstance(self.latency_steps, int) and self.latency_steps >= 0,
+            "latency_steps": isinstance(self.latency_steps, int) and 0 <= self.latency_steps <= MOST_LATENCY,
         }
         for name, fits in checks.items():
             if not fits:
@@ -153,7 +156,7 @@ class TaskConfig:
             if "vary" in values:
                 values["vary"] = Variation.parse(values["vary"])
             return cls(**values)
-        except (TypeError, AttributeError, UsageError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
             raise InputFileError(f"not a task's record ({error}): {dict(record)}") from error
 
 

@@ -6,6 +6,7 @@ Errors name the file and the key.  What a file does not say is as in the default
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -40,7 +41,7 @@ def task_of(table: dict[str, Any], where: str) -> TaskConfig:
     values: dict[str, Any] = {}
 
     def number(key: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
             raise InputFileError(f"{where}: {key} is {value!r}; it must be a number. {REMEDY}")
         return value
 

@@ -8,6 +8,7 @@ robot or for some joints: ``payload_kg=0:5, motor.FR=0.5, locked.any_calf=1``.  
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -153,10 +154,10 @@ class Variation:
         entries, redraw = [], 1
         for key, value in pairs:
             span = value if isinstance(value, list) else [value]
-            if len(span) not in (1, 2) or any(isinstance(n, bool) or not isinstance(n, int | float) for n in span):
+            if len(span) not in (1, 2) or not all(map(_is_number, span)):
                 raise UsageError(f"--vary {key} is {value!r}; it must be a number, or lowest and highest")
             name, _, where = key.partition(".")
-            if key == REDRAW and len(span) == 1 and span[0] == int(span[0]):
+            if key == REDRAW and len(span) == 1 and float(span[0]).is_integer():
                 redraw = int(span[0])
             elif name not in KINDS:
                 raise UsageError(f"--vary {key} is not known; known are {', '.join([*KINDS, REDRAW])}")
@@ -175,6 +176,10 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > sys.float_info.max
 
 
 def _number(key: str, word: str) -> float:
