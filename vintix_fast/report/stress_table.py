@@ -58,10 +58,10 @@ def plot_table(path: Path, result: dict[str, Any]) -> None:
             xerr=[part["return_error"] or 0.0 for part in parts], color="#0072b2", alpha=0.35 + 0.65 * (n + 1) / count,
             error_kw={"linewidth": 0.7}, label=f"episode {n + 1}",
         )  # fmt: skip
-    left.set_yticks(at, names)
+    left.set_yticks(at, [name.replace(", ", ",\n") for name in names], fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("return of an episode, mean and standard error")
-    left.legend(fontsize=7)
+    figure.legend(loc="outside lower left", ncols=count, fontsize=8, frameon=False)
     cuts = {part["from_s"]: part["to_s"] for row in worlds for part in row["by_second"]}
     rates = np.full((len(worlds), len(cuts)), np.nan)
     for i, row in enumerate(worlds):
@@ -70,7 +70,9 @@ def plot_table(path: Path, result: dict[str, Any]) -> None:
     right.imshow(rates, aspect="auto", cmap="viridis", vmin=0.0)
     for (i, j), rate in np.ndenumerate(rates):
         if np.isfinite(rate):
-            right.text(j, i, f"{rate:.2f}", ha="center", va="center", fontsize=7, color="white")
+            right.text(
+                j, i, f"{rate:.2f}", ha="center", va="center", fontsize=7, color="black" if rate > 0.7 else "white"
+            )
     labels = [f"{low:g}-{high:g}" if high is not None else f"{low:g}-" for low, high in cuts.items()]
     right.set_xticks(np.arange(len(cuts)), labels)
     right.set_xlabel("seconds of context; reward in a second")
@@ -80,10 +82,12 @@ def plot_table(path: Path, result: dict[str, Any]) -> None:
 
 def terminal_table(result: dict[str, Any]) -> Table:
     """A line for each world."""
-    table = Table(title=f"{result['robot']} in other worlds", caption="mean ± standard error", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"{result['robot']} in other worlds", caption="mean ± standard error", box=box.SIMPLE_HEAD, padding=0
+    )
     numbers = len(result["worlds"][0]["by_episode"])
-    table.add_column("world", overflow="fold")
-    for title in ("return", "survives", "speed", *(f"episode {n + 1}" for n in range(numbers))):
+    table.add_column("\nworld", overflow="fold")
+    for title in ("\nreturn", "\nsurvives", "\nspeed", *(f"episode\n{n + 1}" for n in range(numbers))):
         table.add_column(title, justify="right")
     for row in result["worlds"]:
         speed = "" if row["speed_ratio"] is None else f"{row['speed_ratio']:.0%}"
