@@ -58,6 +58,11 @@ def test_every_command_that_acts_takes_a_task_and_what_varies(task_file, tmp_pat
         assert plain.task == DEFAULT_TASK
 
 
+def test_a_mass_that_varies_has_no_other(tmp_path):
+    with pytest.raises(UsageError, match="--base-mass 8 has no effect where base_mass_kg varies"):
+        EvalConfig(tmp_path, "go2", base_mass=8.0, vary="base_mass_kg=5:9")
+
+
 def test_a_record_says_what_the_world_was_only_where_it_was_another(tmp_path, task_file):
     plain = AdaptConfig(robot_type="go2", output_dir=tmp_path)
     assert {"task", "vary"}.isdisjoint(plain.to_json())

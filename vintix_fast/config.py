@@ -355,6 +355,10 @@ class EvalConfig(Options):
                     "the same episode; leave one of the two out"
                 )
             object.__setattr__(self, "num_envs", 1)
+        if self.base_mass is not None and any(entry.name == "base_mass_kg" for entry in self.task.vary.entries):
+            raise UsageError(
+                f"--base-mass {self.base_mass:g} has no effect where base_mass_kg varies; leave one of the two out"
+            )
         if self.record is not None and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"--record is {self.record}; it must be an .mp4 file")
         _check_audition(self, "init_map")
