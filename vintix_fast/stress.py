@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -243,7 +244,7 @@ def _needed(variation: Variation) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _told_how_to_go_on():
+def _told_how_to_go_on() -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:

@@ -171,6 +171,10 @@ class WalkingTask:
             task_config.further, self.num_envs, self.layout.num_joints, DT_S, self.device
         )  # fmt: skip
 
+        drawers: list[Any] = [self._commands, self.drawn, self._disturbances]
+        beginners: list[Any] = [self._commands, self._disturbances, self._further or None]
+        self._drawers, self._beginners = ([p for p in parts if p is not None] for parts in (drawers, beginners))
+
     @property
     def varied_columns(self) -> tuple[str, ...]:
         """What an episode's values of what varies are called."""
@@ -205,9 +209,8 @@ class WalkingTask:
         Returns:
             observation [N, O].
         """
-        for drawer in (self._commands, self.drawn, self._disturbances):
-            if drawer is not None:
-                drawer.seed(seed)
+        for drawer in self._drawers:
+            drawer.seed(seed)
         self._starts.seed(seed, random_starts)
         self.simulator.reset_scene()
         observation = torch.zeros(self.num_envs, self.layout.size, device=self.device)
@@ -263,8 +266,9 @@ class WalkingTask:
         """Add the sensors' noise."""
         if self._disturbances is not None and self._disturbances.is_noisy:
             observation.add_(self._disturbances.noise())
-            if standardised is not None:
-                standardised.copy_(standardise(observation, *self._kernel.statistics))
+            statistics = self._kernel.statistics
+            if standardised is not None and statistics is not None:
+                standardised.copy_(standardise(observation, *statistics))
 
     def _due(self) -> torch.Tensor:
         """The action to execute now [N, J]; the last one begins to wait."""
@@ -278,9 +282,8 @@ class WalkingTask:
         if self.drawn is not None and self.drawn.changes:
             self.drawn.draw(mask)
             self.simulator.vary(mask, self.drawn.physics())
-        for part in (self._commands, self._disturbances, self._further or None):
-            if part is not None:
-                part.begin(mask)
+        for part in self._beginners:
+            part.begin(mask)
         self.simulator.place(mask, *self._starts.draw(mask))
         for action in (self._last_action, *self._waiting):
             action.masked_fill_(mask[:, None], 0.0)
