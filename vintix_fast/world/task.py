@@ -100,8 +100,8 @@ class CompiledStep:
         self._core = _core.TaskStep(constants)
 
     def step(self, state: Sequence[torch.Tensor], action: torch.Tensor, *rest: torch.Tensor) -> list[torch.Tensor]:
-        arrays = [tensor.numpy() for tensor in (action.detach(), *rest)]
-        made = self._core.step([tensor.numpy() for tensor in state], *arrays, command=self._commands())
+        arrays = [*(tensor.numpy() for tensor in (action.detach(), *rest)), self._commands()]
+        made = self._core.step([tensor.numpy() for tensor in state], *arrays)
         return [torch.from_numpy(array) for array in made]
 
     def observe(
