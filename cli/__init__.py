@@ -29,6 +29,7 @@ from vintix_fast.cli import (
     report,
     robot,
     robots,
+    stress,
     sweep,
     verify,
 )
@@ -63,6 +64,7 @@ def of_all_commands(
 app.command("demo", cls=Command)(demo.demo)
 app.command("adapt", cls=Command)(adapt.adapt)
 app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("stress", cls=Command)(stress.stress)
 app.command("expert", cls=Command)(expert.expert)
 app.command("distil", cls=Command)(distil.distil)
 app.command("pretrain", cls=Command)(pretrain.pretrain)

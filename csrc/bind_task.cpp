@@ -1,7 +1,11 @@
 // vintix_fast._core.TaskStep: checks arrays, releases the GIL; no logic of its own.
 
+#include <pybind11/stl.h>
+
 #include <array>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -38,11 +42,17 @@ RobotStates checked_state(const TaskConstants& task, const State& state) {
           rows("joint_vel_rad_s", state[5], n, joints)};
 }
 
+// The task's for all, unless environments have commands of their own.
+Rows checked_command(const TaskConstants& task, const std::optional<py::array>& command, py::ssize_t n) {
+  return command ? rows("command", *command, n, 3) : one_command(task);
+}
+
 py::tuple step_arrays(const TaskConstants& task, const State& arrays, const py::array& action,
-                      const py::array& solver_failed, const py::array& last_action, const py::array& step_num) {
+                      const py::array& solver_failed, const py::array& last_action, const py::array& step_num,
+                      const std::optional<py::array>& command) {
   const RobotStates state = checked_state(task, arrays);
   const auto n = static_cast<py::ssize_t>(state.num_envs), joints = static_cast<py::ssize_t>(task.num_joints());
-  const Rows action_rows = rows("action", action, n, joints);
+  const Rows action_rows = rows("action", action, n, joints), command_rows = checked_command(task, command, n);
   const bool* const solver_failed_data = checked<bool>("solver_failed", solver_failed, {n});
   float* const last_action_data = writeable<float>("last_action", last_action, {n, joints});
   std::int32_t* const step_num_data = writeable<std::int32_t>("step_num", step_num, {n});
@@ -53,21 +63,22 @@ py::tuple step_arrays(const TaskConstants& task, const State& arrays, const py::
                         truncated.mutable_data(), failed.mutable_data()};
   {
     py::gil_scoped_release release;
-    step(task, state, action_rows, solver_failed_data, last_action_data, step_num_data, out);
+    step(task, state, command_rows, action_rows, solver_failed_data, last_action_data, step_num_data, out);
   }
   return py::make_tuple(std::move(observation), std::move(reward), std::move(terminated), std::move(truncated),
                         std::move(failed));
 }
 
 void observe_arrays(const TaskConstants& task, const State& arrays, const py::array& mask,
-                    const py::array& observation) {
+                    const py::array& observation, const std::optional<py::array>& command) {
   const RobotStates state = checked_state(task, arrays);
   const auto n = static_cast<py::ssize_t>(state.num_envs);
   const bool* const mask_data = checked<bool>("mask", mask, {n});
+  const Rows command_rows = checked_command(task, command, n);
   float* const out =
       writeable<float>("observation", observation, {n, static_cast<py::ssize_t>(task.observation_dim())});
   py::gil_scoped_release release;
-  observe(task, state, mask_data, out);
+  observe(task, state, command_rows, mask_data, out);
 }
 
 }  // namespace
@@ -87,6 +98,8 @@ void bind_task(py::module_& module) {
                                 constants.attr("dt_s").cast<float>(),
                                 config.attr("action_clip").cast<float>(),
                                 config.attr("max_tilt_rad").cast<float>(),
+                                config.attr("min_height_m").cast<std::optional<float>>().value_or(
+                                    -std::numeric_limits<float>::infinity()),
                                 constants.attr("max_joint_speed_rad_s").cast<float>(),
                                 constants.attr("max_base_speed_m_s").cast<float>(),
                                 constants.attr("max_steps").cast<std::int32_t>()};
@@ -95,8 +108,9 @@ void bind_task(py::module_& module) {
            }),
            py::arg("constants"))
       .def("step", &step_arrays, py::arg("state"), py::arg("action"), py::arg("solver_failed"), py::arg("last_action"),
-           py::arg("step_num"))
-      .def("observe", &observe_arrays, py::arg("state"), py::arg("mask"), py::arg("observation"));
+           py::arg("step_num"), py::arg("command") = py::none())
+      .def("observe", &observe_arrays, py::arg("state"), py::arg("mask"), py::arg("observation"),
+           py::arg("command") = py::none());
 }
 
 }  // namespace vintix_fast

@@ -46,21 +46,23 @@ bool exploded(const TaskConstants& task, const RobotStates& state, std::size_t e
            within(state.joint_vel_rad_s, env, task.num_joints(), task.max_joint_speed_rad_s));
 }
 
-bool fallen(const TaskConstants& task, const Quaternion& q) {
+bool fallen(const TaskConstants& task, const RobotStates& state, std::size_t env) {
+  const Quaternion q = quaternion_at(state.base_quat, env);
   const float roll = std::atan2(2.0f * (q.w * q.x + q.y * q.z), 1.0f - 2.0f * (q.x * q.x + q.y * q.y));
   const float pitch = std::asin(std::clamp(2.0f * (q.w * q.y - q.z * q.x), -1.0f, 1.0f));
-  return std::fabs(roll) > task.max_tilt_rad || std::fabs(pitch) > task.max_tilt_rad;
+  return std::fabs(roll) > task.max_tilt_rad || std::fabs(pitch) > task.max_tilt_rad ||
+         state.base_pos_m.at(env, 2) < task.min_height_m;
 }
 
 // Without their weights, in the order of RewardWeights in vintix_fast/world/task_config.py.  action [J] is the clipped one.
 constexpr std::size_t kRewardTerms = 6;
 std::array<float, kRewardTerms> reward_terms(const TaskConstants& task, const RobotStates& state, std::size_t env,
-                                             const float* action, const float* last_action) {
+                                             const Vector& command, const float* action, const float* last_action) {
   const Quaternion quat = quaternion_at(state.base_quat, env);
   const Vector velocity = rotate_into_body(quat, vector_at(state.base_lin_vel_m_s, env));
   const float yaw_rate = rotate_into_body(quat, vector_at(state.base_ang_vel_rad_s, env))[2];
-  const float speed_error = squared(task.command[0] - velocity[0]) + squared(task.command[1] - velocity[1]);
-  const float yaw_error = squared(task.command[2] - yaw_rate);
+  const float speed_error = squared(command[0] - velocity[0]) + squared(command[1] - velocity[1]);
+  const float yaw_error = squared(command[2] - yaw_rate);
   float action_change = 0.0f, pose_error = 0.0f;
   for (std::size_t i = 0; i < task.num_joints(); ++i) {
     action_change += squared(last_action[i] - action[i]);
@@ -74,22 +76,23 @@ std::array<float, kRewardTerms> reward_terms(const TaskConstants& task, const Ro
           pose_error};
 }
 
-float reward(const TaskConstants& task, const RobotStates& state, std::size_t env, const float* action,
-             const float* last_action) {
-  const auto terms = reward_terms(task, state, env, action, last_action);
+float reward(const TaskConstants& task, const RobotStates& state, std::size_t env, const Vector& command,
+             const float* action, const float* last_action) {
+  const auto terms = reward_terms(task, state, env, command, action, last_action);
   float per_second = 0.0f;
   for (std::size_t i = 0; i < kRewardTerms; ++i) per_second += task.reward_weights[i] * terms[i];
   return per_second * task.dt_s;
 }
 
-void observe_row(const TaskConstants& task, const RobotStates& state, std::size_t env, float* out) {
+void observe_row(const TaskConstants& task, const RobotStates& state, std::size_t env, const Vector& command,
+                 float* out) {
   const Quaternion quat = quaternion_at(state.base_quat, env);
   const Vector turning = rotate_into_body(quat, vector_at(state.base_ang_vel_rad_s, env));
   const Vector gravity = rotate_into_body(quat, {0.0f, 0.0f, -1.0f});
   for (std::size_t i = 0; i < 3; ++i) {
     out[i] = turning[i] * task.ang_vel_scale;
     out[3 + i] = gravity[i];
-    out[6 + i] = task.command[i] * task.command_scale[i];
+    out[6 + i] = command[i] * task.command_scale[i];
   }
   const std::size_t joints = task.num_joints();
   for (std::size_t i = 0; i < joints; ++i) {
@@ -106,29 +109,33 @@ void check(const TaskConstants& task) {
                               std::to_string(task.reward_weights.size()));
 }
 
-void step(const TaskConstants& task, const RobotStates& state, const Rows& action, const bool* solver_failed,
-          float* last_action, std::int32_t* step_num, const StepOutputs& out) {
+void step(const TaskConstants& task, const RobotStates& state, const Rows& command, const Rows& action,
+          const bool* solver_failed, float* last_action, std::int32_t* step_num, const StepOutputs& out) {
   const std::size_t joints = task.num_joints();
   std::vector<float> clipped(joints);
   for (std::size_t env = 0; env < state.num_envs; ++env) {
     float* const last = last_action + env * joints;
+    const Vector asked = vector_at(command, env);
     for (std::size_t i = 0; i < joints; ++i) {
       clipped[i] = std::clamp(action.at(env, i), -task.action_clip, task.action_clip);
     }
     const bool failed = solver_failed[env] || exploded(task, state, env);
-    const bool terminated = failed || fallen(task, quaternion_at(state.base_quat, env));
+    const bool terminated = failed || fallen(task, state, env);
     out.failed[env] = failed;
     out.terminated[env] = terminated;
     out.truncated[env] = ++step_num[env] >= task.max_steps && !terminated;
-    out.reward[env] = failed ? 0.0f : reward(task, state, env, clipped.data(), last);
-    observe_row(task, state, env, out.observation + env * task.observation_dim());
+    out.reward[env] = failed ? 0.0f : reward(task, state, env, asked, clipped.data(), last);
+    observe_row(task, state, env, asked, out.observation + env * task.observation_dim());
     std::copy(clipped.begin(), clipped.end(), last);
   }
 }
 
-void observe(const TaskConstants& task, const RobotStates& state, const bool* mask, float* observation) {
+void observe(const TaskConstants& task, const RobotStates& state, const Rows& command, const bool* mask,
+             float* observation) {
   for (std::size_t env = 0; env < state.num_envs; ++env) {
-    if (mask[env]) observe_row(task, state, env, observation + env * task.observation_dim());
+    if (mask[env]) {
+      observe_row(task, state, env, vector_at(command, env), observation + env * task.observation_dim());
+    }
   }
 }
 

@@ -50,6 +50,7 @@ struct TaskConstants {
   float dt_s;
   float action_clip;
   float max_tilt_rad;
+  float min_height_m;  // minus infinity: none
   float max_joint_speed_rad_s;
   float max_base_speed_m_s;
   std::int32_t max_steps;
@@ -70,11 +71,15 @@ struct StepOutputs {
   bool* failed;        // [N]
 };
 
+// The commands [N, 3] where all environments have the task's: the same row for each.
+inline Rows one_command(const TaskConstants& task) { return {task.command.data(), 0, 1}; }
+
 // last_action [N, J] and step_num [N] become the next step's.
-void step(const TaskConstants& task, const RobotStates& state, const Rows& action, const bool* solver_failed,
-          float* last_action, std::int32_t* step_num, const StepOutputs& out);
+void step(const TaskConstants& task, const RobotStates& state, const Rows& command, const Rows& action,
+          const bool* solver_failed, float* last_action, std::int32_t* step_num, const StepOutputs& out);
 
 // Writes the rows of observation [N, 9 + 2 J] whose mask is set.
-void observe(const TaskConstants& task, const RobotStates& state, const bool* mask, float* observation);
+void observe(const TaskConstants& task, const RobotStates& state, const Rows& command, const bool* mask,
+             float* observation);
 
 }  // namespace vintix_fast

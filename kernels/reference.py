@@ -51,8 +51,11 @@ State = Sequence[torch.Tensor]
 joint_pos_rad and joint_vel_rad_s [N, J]; any strides."""
 
 
-def observe(task: TaskConstants, state: State) -> torch.Tensor:
+def observe(task: TaskConstants, state: State, command: torch.Tensor | None = None) -> torch.Tensor:
     """What the policy sees.
+
+    Args:
+        command: [N, 3], where environments have commands of their own.
 
     Returns:
         [N, 9 + 2 J]: body angular velocity, projected gravity, command, joint position minus the default pose, joint
@@ -61,7 +64,8 @@ def observe(task: TaskConstants, state: State) -> torch.Tensor:
     _, quat, _, ang_vel, joint_pos, joint_vel = state
     num_envs, device = len(quat), quat.device
     gravity = torch.tensor([0.0, 0.0, -1.0], device=device).expand(num_envs, 3)
-    command = torch.tensor(task.config.command, device=device) * torch.tensor(task.layout.command_scale, device=device)
+    command = torch.tensor(task.config.command, device=device) if command is None else command
+    command = command * torch.tensor(task.layout.command_scale, device=device)
     return torch.cat(
         [
             rotate_into_body(quat, ang_vel) * task.layout.ang_vel_scale,
@@ -75,15 +79,19 @@ def observe(task: TaskConstants, state: State) -> torch.Tensor:
 
 
 def reward_terms(
-    task: TaskConstants, state: State, action: torch.Tensor, last_action: torch.Tensor
+    task: TaskConstants,
+    state: State,
+    action: torch.Tensor,
+    last_action: torch.Tensor,
+    command: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """The reward's terms, each [N], before their weights, in the order of `RewardWeights`."""
     pos, quat, lin_vel, ang_vel, joint_pos, _ = state
-    command = torch.tensor(task.config.command, device=quat.device)
+    command = torch.tensor(task.config.command, device=quat.device) if command is None else command
     velocity = rotate_into_body(quat, lin_vel)
     yaw_rate = rotate_into_body(quat, ang_vel)[:, 2]
-    speed_error = (command[:2] - velocity[:, :2]).square().sum(dim=1)
-    yaw_error = (command[2] - yaw_rate).square()
+    speed_error = (command[..., :2] - velocity[:, :2]).square().sum(dim=1)
+    yaw_error = (command[..., 2] - yaw_rate).square()
     return [
         torch.exp(-speed_error / task.config.tracking_sigma),
         torch.exp(-yaw_error / task.config.tracking_sigma),
@@ -101,6 +109,7 @@ def task_step(
     solver_failed: torch.Tensor,
     last_action: torch.Tensor,
     step_num: torch.Tensor,
+    command: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Reward, ends of episodes, and what the state as it is looks like.
 
@@ -110,6 +119,7 @@ def task_step(
         solver_failed: bool [N].
         last_action: [N, J], decided one step before; becomes ``action``, clipped.
         step_num: int32 [N]; becomes one more.
+        command: [N, 3], where environments have commands of their own.
 
     Returns:
         observation [N, 9 + 2 J], reward [N], and bool [N] each: terminated, truncated, failed.
@@ -119,20 +129,28 @@ def task_step(
     step_num += 1
     # A robot whose state is nonsense ends its episode without a reward.
     failed = solver_failed | exploded(task, state)
-    terms = reward_terms(task, state, action, last_action)
+    terms = reward_terms(task, state, action, last_action, command)
     per_second = sum(weight * term for weight, term in zip(config.weights, terms, strict=True))
     reward = torch.where(failed, 0.0, per_second * task.dt_s)
     # Falling comes before running out of time.
     roll, pitch = tilt(state[1])
     terminated = failed | (roll.abs() > config.max_tilt_rad) | (pitch.abs() > config.max_tilt_rad)
+    if config.min_height_m is not None:
+        terminated |= state[0][:, 2] < config.min_height_m
     truncated = ~terminated & (step_num >= task.max_steps)
     last_action.copy_(action)
-    return observe(task, state), reward, terminated, truncated, failed
+    return observe(task, state, command), reward, terminated, truncated, failed
 
 
-def task_observe(task: TaskConstants, state: State, mask: torch.Tensor, observation: torch.Tensor) -> None:
+def task_observe(
+    task: TaskConstants,
+    state: State,
+    mask: torch.Tensor,
+    observation: torch.Tensor,
+    command: torch.Tensor | None = None,
+) -> None:
     """Write the rows of ``observation`` [N, 9 + 2 J] whose ``mask``, bool [N], is set."""
-    torch.where(mask[:, None], observe(task, state), observation, out=observation)
+    torch.where(mask[:, None], observe(task, state, command), observation, out=observation)
 
 
 def exploded(task: TaskConstants, state: State) -> torch.Tensor:

@@ -79,12 +79,13 @@ def _store_observation(
 def _observe_kernel(
     quat_ptr, turning_ptr, joint_pos_ptr, joint_vel_ptr, mask_ptr, default_ptr, command_ptr,
     observation_ptr, standardised_ptr, mean_ptr, std_ptr,
-    quat_stride, quat_step, turning_stride, turning_step, pos_stride, pos_step, vel_stride, vel_step,
+    quat_stride, quat_step, turning_stride, turning_step, pos_stride, pos_step, vel_stride, vel_step, command_stride,
     num_joints, ang_vel_scale, joint_vel_scale, forward_scale, side_scale, yaw_scale,
     STANDARDISE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     env = tl.program_id(0)
     column = tl.arange(0, BLOCK)
+    command_ptr += env * command_stride
     w = tl.load(quat_ptr + env * quat_stride)
     x, y, z = _load3(quat_ptr + env * quat_stride + quat_step, quat_step)
     vx, vy, vz = _load3(turning_ptr + env * turning_stride, turning_step)
@@ -108,14 +109,16 @@ def _step_kernel(
     action_ptr, solver_failed_ptr, last_action_ptr, step_num_ptr, default_ptr, command_ptr,
     observation_ptr, standardised_ptr, mean_ptr, std_ptr, reward_ptr, terminated_ptr, truncated_ptr, failed_ptr,
     base_pos_stride, base_pos_step, quat_stride, quat_step, velocity_stride, velocity_step,
-    turning_stride, turning_step, pos_stride, pos_step, vel_stride, vel_step,
+    turning_stride, turning_step, pos_stride, pos_step, vel_stride, vel_step, command_stride,
     num_joints, max_steps, ang_vel_scale, joint_vel_scale, forward_scale, side_scale, yaw_scale,
-    target_height, tracking_sigma, dt_s, action_clip, tan_max_roll, sin_max_pitch, max_joint_speed, max_base_speed,
+    target_height, tracking_sigma, dt_s, action_clip, tan_max_roll, sin_max_pitch, min_height,
+    max_joint_speed, max_base_speed,
     tracking_lin_vel, tracking_ang_vel, lin_vel_z, base_height, action_rate, similar_to_default,
     STANDARDISE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     env = tl.program_id(0)
     column = tl.arange(0, BLOCK)
+    command_ptr += env * command_stride
     base_x, base_y, height = _load3(base_pos_ptr + env * base_pos_stride, base_pos_step)
     w = tl.load(quat_ptr + env * quat_stride)
     x, y, z = _load3(quat_ptr + env * quat_stride + quat_step, quat_step)
@@ -135,7 +138,7 @@ def _step_kernel(
     failed = solver_failed | (tl.sum(insane_joints, axis=0) > 0) | (sane == 0)
     # |atan2(s, c)| > t is |s| > c tan t for t below a right angle, and |asin s| > t is |s| > sin t.
     rolled = tl.abs(2.0 * (w * x + y * z)) > (1.0 - 2.0 * (x * x + y * y)) * tan_max_roll
-    terminated = failed | rolled | (tl.abs(2.0 * (w * y - z * x)) > sin_max_pitch)
+    terminated = failed | rolled | (tl.abs(2.0 * (w * y - z * x)) > sin_max_pitch) | (height < min_height)
     step_num = tl.load(step_num_ptr + env) + 1
     tl.store(step_num_ptr + env, step_num)
     tl.store(failed_ptr + env, failed)
@@ -183,13 +186,16 @@ class TaskStep:
     def __init__(self, task: TaskConstants, device: torch.device) -> None:
         self.statistics: tuple[torch.Tensor, torch.Tensor] | None = None
         """Mean and deviation, [9 + 2 J] each, for observations to be given standardised by them too."""
+        self.command: torch.Tensor | None = None
+        """[N, 3], where environments have commands of their own."""
         config, layout = task.config, task.layout
         self._default = torch.tensor(task.default_pose_rad, dtype=torch.float32, device=device)
-        self._command = torch.tensor(config.command, dtype=torch.float32, device=device)
+        self._one_command = torch.tensor(config.command, dtype=torch.float32, device=device)
         self._scales = (layout.num_joints, layout.ang_vel_scale, layout.joint_vel_scale, *layout.command_scale)
         self._limits = (
             task.target_height_m, config.tracking_sigma, task.dt_s, config.action_clip,
             math.tan(config.max_tilt_rad), math.sin(config.max_tilt_rad),
+            -math.inf if config.min_height_m is None else config.min_height_m,
             task.max_joint_speed_rad_s, task.max_base_speed_m_s,
         )  # fmt: skip
         self._max_steps, self._weights = task.max_steps, config.weights
@@ -216,9 +222,9 @@ class TaskStep:
         flags = [torch.empty(num_envs, device=action.device, dtype=torch.bool) for _ in range(3)]
         num_joints, *scales = self._scales
         _step_kernel[(num_envs,)](
-            *state, action, solver_failed, last_action, step_num, self._default, self._command,
+            *state, action, solver_failed, last_action, step_num, self._default, self._commands,
             observation, *self._standardised(standardised), reward, *flags,
-            *(stride for tensor in state for stride in tensor.stride()),
+            *(stride for tensor in state for stride in tensor.stride()), self._command_stride,
             num_joints, self._max_steps, *scales, *self._limits, *self._weights,
             STANDARDISE=standardised is not None, BLOCK=triton.next_power_of_2(observation.shape[1]), **OPTIONS,
         )  # fmt: skip
@@ -234,10 +240,18 @@ class TaskStep:
         """See `reference.task_observe`; writes the same rows of ``standardised``, if given, by `statistics`."""
         seen = (state[1], *state[3:])
         _observe_kernel[(len(mask),)](
-            *seen, mask, self._default, self._command, observation, *self._standardised(standardised),
-            *(stride for tensor in seen for stride in tensor.stride()), *self._scales,
+            *seen, mask, self._default, self._commands, observation, *self._standardised(standardised),
+            *(stride for tensor in seen for stride in tensor.stride()), self._command_stride, *self._scales,
             STANDARDISE=standardised is not None, BLOCK=triton.next_power_of_2(observation.shape[1]), **OPTIONS,
         )  # fmt: skip
+
+    @property
+    def _commands(self) -> torch.Tensor:
+        return self._one_command if self.command is None else self.command
+
+    @property
+    def _command_stride(self) -> int:
+        return 0 if self.command is None else self.command.stride(0)
 
     def _standardised(self, out: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Where to write it, mean and deviation; without ``out`` what no kernel reads."""

@@ -14,11 +14,13 @@ from vintix_fast.data import History
 from vintix_fast.kernels import reference
 from vintix_fast.model import ModelConfig, TaskInfo, Vintix, save_checkpoint
 from vintix_fast.service.progress import Progress
+from vintix_fast.world.drawn import Physics
 from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import DT_S, RobotState
 from vintix_fast.world.task import task_constants
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
+from vintix_fast.world.variation import NO_VARIATION, Variation
 
 TINY = ModelConfig(
     action_emb_dim=15,
@@ -43,7 +45,10 @@ def plain_step(robot: Robot, config: TaskConfig = DEFAULT_TASK, max_steps: int =
     """A task's plain step, with what `WalkingTask` uses of the compiled one."""
     told = task_constants(robot, config, max_steps)
     step, observe = (functools.partial(f, told) for f in (reference.task_step, reference.task_observe))
-    return SimpleNamespace(step=step, observe=lambda *args: observe(*args[:3]), statistics=None)
+    kernel = SimpleNamespace(statistics=None, command=None)
+    kernel.step = lambda *args: step(*args, command=kernel.command)
+    kernel.observe = lambda *args: observe(*args[:3], command=kernel.command)
+    return kernel
 
 
 class FakeSimulator:
@@ -66,17 +71,20 @@ class FakeSimulator:
         num_envs: int,
         device: str = "cpu",
         say: Callable[[str], None] = print,
+        vary: Variation = NO_VARIATION,
         *,
         fall_after: Sequence[int] = (),
         faults: Mapping[tuple[int, int], str] | None = None,
         frozen: bool = False,
     ) -> None:
-        self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
+        self.robot, self.num_envs, self.device, self.told_to_vary = robot, num_envs, torch.device(device), vary
         self.fall_after = torch.tensor(list(fall_after) or [0] * num_envs)
         self.faults, self.frozen = dict(faults or {}), frozen
         self.default = torch.tensor(robot.default_pose_rad)
         self.targets: list[torch.Tensor] = []
         self.placed: list[torch.Tensor] = []
+        self.bodies: list[tuple[torch.Tensor, Physics]] = []
+        self.pushed: list[torch.Tensor] = []
         self.resets = 0
         self._all = torch.ones(num_envs, dtype=torch.bool)
         self._gain = 1.0 + torch.arange(num_envs) / num_envs
@@ -139,6 +147,19 @@ class FakeSimulator:
         self.ang = torch.stack([turn_roll, turn_pitch, error[:, -3]], dim=1) / DT_S
         self.pos = self.pos + DT_S * self.lin * torch.tensor([1.0, 1.0, 0.0])
         self.pos[:, 2] = self.robot.target_height_m
+
+    def vary(self, mask: torch.Tensor, physics: Physics) -> None:
+        self.bodies.append((mask.clone(), Physics(*(None if part is None else part.clone() for part in physics))))
+
+    def push(self, mask: torch.Tensor, speed_m_s: torch.Tensor) -> None:
+        self.pushed.append(speed_m_s * mask[:, None])
+
+    def foot_force_n(self) -> torch.Tensor:
+        """Standing legs carry 30 N each."""
+        return 30.0 * self.foot_contact()[..., None] * torch.tensor([0.0, 0.0, 1.0])
+
+    def joint_torque_nm(self) -> torch.Tensor:
+        return self.robot.kp * (self.joint_pos - self.default)
 
     def foot_contact(self) -> torch.Tensor:
         """A leg stands while its thigh is behind its default."""

@@ -190,7 +190,7 @@ def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
         built.append((robot.name, num_envs, device))
         return FakeSimulator(robot, num_envs, device, say)
 
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", build)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", build)
     adapt(small_config(tmp_path / "run", tiny_checkpoint))
     assert built == [("minicheetah", 3, "cpu")]
 
@@ -207,7 +207,7 @@ def test_a_run_records_its_number_of_environments_and_a_resumed_one_takes_it(tmp
 
 
 def test_a_given_simulator_is_used(monkeypatch, tmp_path, tiny_checkpoint):
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", lambda *args: pytest.fail("built a second scene"))
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", lambda *args: pytest.fail("built a second scene"))
     run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1)
 
 
@@ -346,7 +346,7 @@ def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, ti
 def test_what_does_not_fit_is_said_before_anything_is_written(
     monkeypatch, tmp_path, tiny_checkpoint, options, error, words
 ):
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", lambda *args: pytest.fail("built a scene first"))
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", lambda *args: pytest.fail("built a scene first"))
     options = {"pretrained_path": tiny_checkpoint} | SMALL | options
     with pytest.raises(error, match=words):
         adapt(AdaptConfig.from_options(output_dir=tmp_path / "run", **options))

@@ -162,7 +162,7 @@ def test_without_a_simulator_one_is_built_of_the_mass_that_was_asked_for(tiny_ch
         built.append((robot.name, num_envs, device, robot.base_mass_kg))
         return FakeSimulator(robot, num_envs)
 
-    monkeypatch.setattr("vintix_fast.evaluation.Simulator", build)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", build)
     evaluation.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3))
     evaluation.evaluate(EvalConfig(tiny_checkpoint, "go1", num_envs=2, max_steps=3, base_mass=6.9))
     assert built == [("go1", 2, "cpu", None), ("go1", 2, "cpu", 6.9)]

@@ -80,7 +80,7 @@ def test_another_start_or_hash_is_told_as_a_difference(run, monkeypatch):
 
 
 def test_the_command_says_so_and_ends_with_1(run, monkeypatch):
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", lambda robot, envs, *rest: FakeSimulator(robot, envs))
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", lambda robot, envs, *rest: FakeSimulator(robot, envs))
     result = invoke("verify", run, columns=200)
     assert result.exit_code == 0 and result.stdout.endswith("equal\n") and "different" not in result.stdout
     edit_state(run, lambda rows: rows[3].update(weights="0" * 64))

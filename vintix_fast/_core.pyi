@@ -101,7 +101,13 @@ class TaskStep:
 
     def __init__(self, constants: TaskConstants) -> None: ...
     def step(
-        self, state: Sequence[_Float32], action: _Float32, solver_failed: _Bool, last_action: _Float32, step_num: _Int32
+        self,
+        state: Sequence[_Float32],
+        action: _Float32,
+        solver_failed: _Bool,
+        last_action: _Float32,
+        step_num: _Int32,
+        command: _Float32 | None = None,
     ) -> tuple[_Float32, _Float32, _Bool, _Bool, _Bool]:
         """Returns observation ``[N, 9 + 2 J]``, reward, terminated, truncated, failed ``[N]``, all new arrays.
 
@@ -115,12 +121,15 @@ class TaskStep:
             solver_failed: ``[N]``.
             last_action: C-contiguous ``[N, J]``, the action of one step before; becomes ``action``, clipped.
             step_num: ``[N]``; becomes one more.
+            command: ``[N, 3]``, where environments have commands of their own; any strides.
 
         Raises:
             TypeError, ValueError: An array's dtype, shape or strides are not as described; nothing was written.
         """
 
-    def observe(self, state: Sequence[_Float32], mask: _Bool, observation: _Float32) -> None:
+    def observe(
+        self, state: Sequence[_Float32], mask: _Bool, observation: _Float32, command: _Float32 | None = None
+    ) -> None:
         """Writes the rows of ``observation``, C-contiguous ``[N, 9 + 2 J]``, whose ``mask`` is set; see ``step``."""
 
 class CpuFeatures(TypedDict):

@@ -36,9 +36,8 @@ from vintix_fast.service.metrics import settle_tensorboard, write_curve, write_t
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, check_compiler, finetune, with_precision
-from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, find_task, load_robot
-from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation, WalkingTask
 
 WALKING = 0.8
@@ -97,8 +96,9 @@ def adapt(
     with run, stop_on_interrupt(progress.say):
         # The simulator takes longest to build, so the directory is touched only once it stands.
         with region("compile"):
-            build = MujocoSimulator if config.simulator == "mujoco" else Simulator
-            simulator = simulator or build(robot, config.envs, config.engine.device, progress.say)
+            simulator = simulator or make_simulator(
+                config.simulator, robot, config.envs, config.engine.device, config.task, progress.say
+            )
         config = run.config = replace(config, num_envs=simulator.num_envs)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()
@@ -249,7 +249,9 @@ class Adaptation:
         what = f"loop {index + 1}: collecting"
         with (
             self.progress.rollout(what, settings.episodes_per_loop, config.max_steps_per_episode),
-            open_writer(run.trajectories(index), task.num_envs, attributes, layout=task.layout) as writer,
+            open_writer(
+                run.trajectories(index), task.num_envs, attributes, layout=task.layout, varied=task.varied_columns
+            ) as writer,
         ):
             collection = collect(
                 task, policy, settings.episodes_per_loop, seed=seed_for(config, index, "starts"),
@@ -262,7 +264,7 @@ class Adaptation:
         # This file is written last: where it lies, the collection is whole.
         info = model.tasks[self.task_name].to_dict()
         described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
-        episodes = [vars(episode) for episode in collection.episodes]
+        episodes = [episode.to_json() for episode in collection.episodes]
         record = {"task_name": self.task_name, **described, "collection": metrics, "episodes": episodes}
         write_json(run.collection_file(index), record | {"versions": versions()})
         return collection.histories, metrics

@@ -25,7 +25,9 @@ from vintix_fast.run_config import (
 )
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, checkpoint_path
 from vintix_fast.service.errors import UsageError
-from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
+from vintix_fast.world.task_config import TaskConfig
+from vintix_fast.world.variation import Variation
+from vintix_fast.world.world_options import check_world, task_option, vary_option
 
 DEFAULT_CACHE_DTYPE = "int8"
 """This and the next: the fastest that did not change returns, see ``docs/performance.md``."""
@@ -291,12 +293,12 @@ class AdaptConfig(RunConfig):
     )  # fmt: skip
     gate: GateConfig = GateConfig()
     token_order: str | None = token_order_option()
-    task: TaskConfig = DEFAULT_TASK
+    task: TaskConfig = task_option(MAIN)
+    vary: Variation | None = vary_option(MAIN)
 
     def _check(self) -> None:
         super()._check()
-        if isinstance(self.task, dict):  # of a record
-            object.__setattr__(self, "task", TaskConfig.from_json(self.task))
+        check_world(self)
         own = self.robot_type.lower() not in TUNED and self.group == "own"
         if self.reference_robot is None:
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
@@ -379,12 +381,14 @@ class EvalConfig(Options):
     )
     """None: nothing is written; the command makes up a name."""
     record: Path | None = option(None, RUN, "an .mp4 file for a video of the first six seconds")
-    task: TaskConfig = DEFAULT_TASK
+    task: TaskConfig = task_option(MAIN)
+    vary: Variation | None = vary_option(MAIN)
     overwrite: bool = option(
         False, RUN, "replace an earlier evaluation there", flag="--overwrite", only_with={"output_dir": GIVEN}
     )
 
     def _check(self) -> None:
+        check_world(self)
         if not self.random_starts:
             if self.num_envs not in (1, entries(EvalConfig)["num_envs"].default):
                 raise UsageError(
@@ -393,6 +397,10 @@ class EvalConfig(Options):
                 )
             object.__setattr__(self, "num_envs", 1)
         _check_film(self.record)
+        if self.base_mass is not None and any(entry.name == "base_mass_kg" for entry in self.task.vary.entries):
+            raise UsageError(
+                f"--base-mass {self.base_mass:g} has no effect where base_mass_kg varies; leave one of the two out"
+            )
         _check_audition(self, "init_map")
         _check_simulator(self)
 
@@ -421,7 +429,13 @@ def _check_film(path: Path | None) -> None:
 
 
 def _check_simulator(config: AdaptConfig | EvalConfig) -> None:
-    if config.simulator == "mujoco" and config.engine.device != "cpu":
+    if config.simulator != "mujoco":
+        return
+    if config.task.vary:
+        raise UsageError("--simulator mujoco varies nothing between environments; leave it out, or what varies")
+    if config.task.further.measured:
+        raise UsageError("--simulator mujoco tells no forces, which the task's reward asks for; leave one of them out")
+    if config.engine.device != "cpu":
         raise UsageError(
             f"--device {config.engine.device} has no effect with --simulator mujoco, which simulates on the CPU; leave "
             "one of the two out"

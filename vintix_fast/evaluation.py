@@ -21,9 +21,8 @@ from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import check_writable, versions, write_json, write_text
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, load_robot
-from vintix_fast.world.simulator import Simulator
+from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation, WalkingTask
 
 
@@ -35,6 +34,8 @@ class Evaluation:
     episodes: list[Episode]
     env_steps: int
     seconds: float
+    varied: tuple[str, ...] = ()
+    """Names of what differs between episodes."""
 
     @property
     def returns(self) -> list[float]:
@@ -116,7 +117,7 @@ def measure(
     """Run ``num_episodes`` episodes without noise, the first of each environment from a cold context."""
     on_step = progress.on_rollout_step
     found = collect(task, policy, num_episodes, seed=seed, random_starts=random_starts, on_step=on_step)
-    return Evaluation(task.robot.name, found.episodes, found.env_steps, found.seconds)
+    return Evaluation(task.robot.name, found.episodes, found.env_steps, found.seconds, task.varied_columns)
 
 
 def evaluate(
@@ -162,8 +163,9 @@ def evaluate(
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
     # Every environment begins with a cold context; later episodes of it see the earlier ones.
-    build = MujocoSimulator if config.simulator == "mujoco" else Simulator
-    simulator = simulator or build(robot, config.num_envs, config.engine.device, progress.say)
+    simulator = simulator or make_simulator(
+        config.simulator, robot, config.num_envs, config.engine.device, config.task, progress.say
+    )
     task = WalkingTask(simulator, robot, config.max_steps, task_config=config.task)
     if task_name is None:
         task_name = hold_audition(model, task, context_len, config.engine, config.seed, progress.say).task_name
@@ -178,7 +180,7 @@ def evaluate(
         from vintix_fast.report.film import film_to  # which needs this file
         from vintix_fast.report.recording import record_actor
 
-        recording = record_actor(policy, simulator, config.seed, progress, config.random_starts)
+        recording = record_actor(policy, simulator, config.seed, progress, config.random_starts, config.task)
         progress.say(film_to(film, robot, recording))
     return evaluation
 
@@ -187,11 +189,11 @@ def _write(out: Path, evaluation: Evaluation, config: EvalConfig, weights: str) 
     out.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(["env", "episode_number", "return", "length", "terminated", "failed"])
+    writer.writerow(["env", "episode_number", "return", "length", "terminated", "failed", *evaluation.varied])
     for e in sorted(evaluation.episodes, key=lambda e: (e.env, e.number)):
-        writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed)])
+        writer.writerow([e.env, e.number, e.return_, e.length, int(e.terminated), int(e.failed), *e.varied])
     write_text(out / "eval.csv", table.getvalue())
-    values = {name: value for name, value in config.options().items() if name != "task"}
+    values = {n: v for n, v in config.options().items() if n != "task" and not (n == "vary" and v is None)}
     options = {k: str(v) if v is not None and not isinstance(v, (int, float)) else v for k, v in values.items()}
     record = {"options": options, "weights": weights, "task": config.task.to_json(), "versions": versions()}
     write_json(out / "eval.json", evaluation.summary() | record)

@@ -50,8 +50,12 @@ class Option:
     """Where it is None, a resumed run takes the earlier run's."""
     recorded: bool = True
     """config.json has it."""
-    quiet: bool = False
-    """config.json has it only where it is not the default."""
+    sparse: bool = False
+    """It has it only where it is not the default."""
+    read: Callable[[Any], Any] | None = None
+    """Makes the value of what a user wrote, or of what config.json has; leaves a value as it is."""
+    metavar: str | None = None
+    """What --help calls such a text."""
     shown: str | None = None
     """What --help calls the default; None: its value."""
     flag: str | None = None
@@ -207,6 +211,8 @@ def checked(entry: Entry, value: Any) -> Any:
     made, kind, said = entry.option, entry.kind, entry.spelt()
     if value is None and entry.optional:
         return None
+    if made.read is not None:
+        return made.read(value)
     try:
         if kind is Path:
             value = (made.convert or Path)(value)

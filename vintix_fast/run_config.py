@@ -34,7 +34,7 @@ def device_option(panel: str) -> Any:
 
 def simulator_option(panel: str, default: str = "genesis") -> Any:
     help = "genesis, or mujoco, which starts at once and knows no --device cuda"
-    return option(default, panel, help, words=("genesis", "mujoco"), quiet=True)
+    return option(default, panel, help, words=("genesis", "mujoco"), sparse=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,12 @@ class RunConfig(Options):
     def to_json(self) -> dict[str, Any]:
         """The options as JSON types, without those that say only how this call treats the folder.
 
-        Plain fields and quiet options are there where they are not what they are by themselves.  `from_options` takes
+        Plain fields and sparse options are there where they are not what they are by themselves.  `from_options` takes
         all of it.
         """
         known, values = entries(type(self)), self.options()
-        written = [
-            n for n, e in known.items() if (values[n] != e.default if e.plain or e.option.quiet else e.option.recorded)
-        ]
+        sparse = {n for n, e in known.items() if (e.plain or e.option.sparse) and values[n] == e.default}
+        written = [n for n, e in known.items() if n not in sparse and (e.plain or e.option.recorded)]
         return {name: _plain(values[name]) for name in written}
 
     def changed_options(self, old: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import json
 import os
 import random
@@ -33,7 +34,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "data"), str(TESTS / "fuzz")]
 import mutate  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from fakes import save_tiny  # noqa: E402
+from fakes import FakeSimulator, save_tiny  # noqa: E402
 from runs import small_config  # noqa: E402
 from stick_robot import stick_mjcf  # noqa: E402
 from written_files import foreign_file, write_random  # noqa: E402
@@ -52,6 +53,9 @@ from vintix_fast.service.errors import InputFileError, VintixFastError  # noqa: 
 from vintix_fast.world.mjcf import simulated_mjcf  # noqa: E402
 from vintix_fast.world.robot import load_robot  # noqa: E402
 from vintix_fast.world.survey import survey  # noqa: E402
+from vintix_fast.world.task import WalkingTask  # noqa: E402
+from vintix_fast.world.task_file import read_task  # noqa: E402
+from vintix_fast.world.variation import NO_VARIATION  # noqa: E402
 
 SECONDS, MEMORY = 5, 2**30
 TEXT, JSON, TOML = ((m, mutate.mutate_bytes) for m in (mutate.mutate_urdf, mutate.mutate_json, mutate.mutate_toml))
@@ -134,6 +138,18 @@ def options(path: Path) -> Any:
     return [value for value in found.options().values() if isinstance(value, float)]
 
 
+def task(path: Path) -> Any:
+    """As a step of the default robot in it."""
+    found = read_task(path / "task.toml")
+    drawn = [(entry.low, entry.high) for entry in found.vary.entries]
+    walking = WalkingTask(
+        FakeSimulator(load_robot("go2"), 1),
+        load_robot("go2"),
+        task_config=dataclasses.replace(found, vary=NO_VARIATION),
+    )
+    return drawn, walking.reset(0, True), walking.step(torch.zeros(1, 12)).reward
+
+
 # -------------------------------------------------------------------------------------------------- what is changed
 
 GOLDEN = TESTS / "golden/vintix_tiny"
@@ -163,6 +179,7 @@ SUBJECTS = (
     ),
     Subject("statistics", "stats.json", JSON, statistics),
     Subject("options", "options.toml", TOML, options),
+    Subject("task", "task.toml", TOML, task),
 )
 
 
@@ -174,7 +191,8 @@ def make_corpus(corpus: Path) -> None:
     """One sound folder for each that `SUBJECTS` names."""
     save_tiny(corpus / "checkpoint")
     save_checkpoint(load_checkpoint(corpus / "checkpoint"), corpus / "safetensors", weights_format="safetensors")
-    for name in ("final", "partial", "foreign", "robot", "expert", "statistics", "options", "histories", "mjcf"):
+    names = ("final", "partial", "foreign", "robot", "expert", "statistics", "options", "histories", "mjcf", "task")
+    for name in names:
         (corpus / name).mkdir()
     write_random(corpus / "final/t.h5", 3, 40, block_len=16)
     write_random(corpus / "histories/trajectories_env_0000.h5", 1, 40)
@@ -210,6 +228,8 @@ def make_corpus(corpus: Path) -> None:
     (corpus / "statistics/stats.json").write_text(json.dumps({"obs_mean": [0.5] * 33, "obs_std": [1.5] * 33}))
     text = 'steps = 100\nlr = 1e-3\nseed = 3\ndevice = "cpu"\n\n[model]\ntransformer_depth = 2\nhidden_dim = 256\n'
     (corpus / "options/options.toml").write_text(text)
+    page = (TESTS.parent / "docs/worlds.md").read_text()
+    (corpus / "task/task.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
 
 
 # --------------------------------------------------------------------------------------------------------- one mutant

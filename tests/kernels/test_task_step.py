@@ -29,10 +29,19 @@ TASKS = {
     "no reward": TaskConfig(reward=RewardWeights(**NO_WEIGHTS)),
     **{f"no {name}": TaskConfig(reward=dataclasses.replace(DEFAULT_TASK.reward, **{name: 0.0})) for name in WEIGHTS},
     **{f"{name} alone": TaskConfig(reward=RewardWeights(**(NO_WEIGHTS | {name: 3.0}))) for name in WEIGHTS},
-    "other ends": TaskConfig(max_tilt_rad=math.radians(35.0)),
+    "other ends": TaskConfig(max_tilt_rad=math.radians(35.0), min_height_m=-0.1),
+    "commands of their own": TaskConfig(command_spread=(1.0, 0.5, 2.0)),
     "other actions": TaskConfig(tracking_sigma=0.1, action_clip=0.5),
 }  # fmt: skip
 CASES = [("go2", name) for name in TASKS] + [("of 8 joints", "default"), ("of 8 joints", "another command")]
+
+
+def with_commands(kernel, config, n, device="cpu"):
+    """A step that was made for a task, with environments' own commands where it has a range."""
+    if config.commands_vary:
+        share = 2.0 * torch.rand(n, 3, generator=torch.Generator().manual_seed(3)) - 1.0
+        kernel.command = (torch.tensor(config.command) + torch.tensor(config.command_spread) * share).to(device)
+    return kernel
 
 
 def robot_for(name):
@@ -92,9 +101,12 @@ def compare(make, robot, state, step, spread=1.0, config=DEFAULT_TASK, device="c
     """
     memory = [[tensor.clone() for tensor in step[2:]] for _ in range(2)]
     memory[1] = [tensor.to(device) for tensor in memory[1]]
-    plain = StepResult(*plain_step(robot, config, MAX_STEPS).step(state, *step[:2], *memory[0]))
+    n = len(step[0])
+    plain = with_commands(plain_step(robot, config, MAX_STEPS), config, n)
+    plain = StepResult(*plain.step(state, *step[:2], *memory[0]))
     there = [tensor.to(device) for tensor in (*state, *step[:2])]
-    result = StepResult(*make(robot, config).step(there[:6], *there[6:], *memory[1]))
+    tested = with_commands(make(robot, config), config, n, device)
+    result = StepResult(*tested.step(there[:6], *there[6:], *memory[1]))
     for name in ("observation", "reward", "terminated", "truncated", "failed"):
         expected, got = getattr(plain, name), getattr(result, name)
         assert got.dtype == expected.dtype and got.shape == expected.shape, name
@@ -139,7 +151,9 @@ def check_task(make, robot_name, task_name, sizes=(1, 7, 300), device="cpu"):
     made = []
     for implementation, where in ((plain_step(robot, config, MAX_STEPS), state), (make(robot, config), there)):
         observation = torch.full((n, width), 7.0, device=where[0].device)
-        implementation.observe(where, mask.to(observation.device), observation)
+        with_commands(implementation, config, n, where[0].device).observe(
+            where, mask.to(observation.device), observation
+        )
         made.append(observation.cpu())
     assert (made[0][~mask.cpu()] == 7.0).all() and n == 1 or (made[0][mask.cpu()] != 7.0).any(dim=1).all()
     torch.testing.assert_close(*made, atol=TOLERANCE * spread, rtol=TOLERANCE)

@@ -19,6 +19,7 @@ from vintix_fast.report.record import expert_return, read_run
 from vintix_fast.report.recording import NUM_ENVS, STEPS
 from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError
+from vintix_fast.world import simulators
 from vintix_fast.world.robot import load_robot
 
 NUMBERS = {"returns.png", "lengths.png", "by_episode.png"}
@@ -45,7 +46,7 @@ def out(finished, tmp_path) -> Path:
 def report(monkeypatch):
     """Builds a report with the fake simulator; its recordings and its axes' contents are kept to look at."""
     report_of = type("Made", (), {})()
-    monkeypatch.setattr(build, "Simulator", lambda robot, n, device, say: FakeSimulator(robot, n, device, say))
+    monkeypatch.setattr(simulators, "Simulator", lambda robot, n, device, say: FakeSimulator(robot, n, device, say))
 
     def draw(robot, recordings, folder):
         report_of.robot, report_of.recordings = robot, recordings
@@ -281,7 +282,7 @@ def test_a_simulator_that_fails_leaves_the_numbers(report, out, monkeypatch):
     def refuse(*args):
         raise VintixFastError("Genesis cannot build x.urdf")
 
-    monkeypatch.setattr(build, "Simulator", refuse)
+    monkeypatch.setattr(simulators, "Simulator", refuse)
     made = report(out)
     assert made.made.skipped["traces"] == made.made.skipped["video"] == "Genesis cannot build x.urdf"
     assert {path.name for path in made.made.pngs.values()} == NUMBERS

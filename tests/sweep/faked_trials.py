@@ -5,8 +5,8 @@ import signal
 
 from fakes import FakeSimulator
 
-from vintix_fast import adaptation, evaluation
 from vintix_fast.sweep import sweep
+from vintix_fast.world import simulators
 
 KILLED = "minicheetah-long-6"
 real_run_trial = sweep.run_trial
@@ -14,7 +14,7 @@ real_run_trial = sweep.run_trial
 
 def run_trial(trial, again, progress):
     """The real one; the first process of one trial is killed when its first loop is done."""
-    adaptation.Simulator = evaluation.Simulator = FakeSimulator
+    simulators.Simulator = FakeSimulator
     told = progress.on_loop
 
     def on_loop(row):

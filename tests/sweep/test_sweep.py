@@ -70,8 +70,7 @@ def test_a_killed_trial_goes_on_and_the_table_is_that_of_sequential_runs(here, f
         f"{faked_trials.KILLED}: its process was killed; it goes on in another"
     ]
     # The same one after another in this process.
-    for fake in ("vintix_fast.adaptation.Simulator", "vintix_fast.evaluation.Simulator"):
-        monkeypatch.setattr(fake, faked_trials.FakeSimulator)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", faked_trials.FakeSimulator)
     alone = list(read_sweep(file, output_dir=tmp_path / "alone").trials())
     for trial in alone:
         faked_trials.real_run_trial(trial, False, listener)
@@ -156,7 +155,7 @@ def test_without_ray_the_extra_is_named(file, tmp_path, monkeypatch):
 
 def test_a_trial_of_other_options_is_refused(file, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "cluster", lambda *args: pytest.fail("Ray was started"))
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", faked_trials.FakeSimulator)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", faked_trials.FakeSimulator)
     config = read_sweep(file, output_dir=tmp_path / "out")
     sweep_module.adapt(next(iter(config.trials())).adapt)
     with pytest.raises(VintixFastError, match="holds no run of `vintix-fast sweep`"):

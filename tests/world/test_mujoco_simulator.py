@@ -144,7 +144,7 @@ def test_weaker_motors_smooth_ground_and_delay(go2):
     def slides_m(friction):
         sim = simulator(go2, 1, friction=friction)
         moved(sim, drop, 100)
-        sim.push((0.0, 0.3, 0.0))
+        sim.push(torch.ones(sim.num_envs, dtype=torch.bool), torch.tensor([[0.0, 0.3]]))
         before = sim.state().base_pos_m[0, 1]
         for _ in range(50):
             sim.step(torch.tensor(go2.default_pose_rad)[None])

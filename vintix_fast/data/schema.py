@@ -33,10 +33,14 @@ def extra_fields(layout: ObservationLayout) -> Fields:
     }
 
 
-def fields(layout: ObservationLayout) -> Fields:
-    return required_fields(layout) | extra_fields(layout)
+def fields(layout: ObservationLayout, varied: int = 0) -> Fields:
+    """All of them; where ``varied`` values differ between episodes, these too."""
+    values: Fields = {VARIATION: ((varied,), np.dtype("float32"))} if varied else {}
+    return required_fields(layout) | extra_fields(layout) | values
 
 
+VARIATION = "variation"
+"""What differs from the nominal robot in the step's episode; the file's attribute of this name says what each is."""
 REQUIRED_FIELDS, EXTRA_FIELDS, FIELDS = (kind(QUADRUPED) for kind in (required_fields, extra_fields, fields))
 """Those of the bundled robots."""
 RETIRED_FIELDS = ("noise",)

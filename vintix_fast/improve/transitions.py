@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vintix_fast.data import History
+from vintix_fast.data.schema import VARIATION
 from vintix_fast.service.errors import VintixFastError
 
 
@@ -29,6 +30,8 @@ class Transitions:
 def states(history: History) -> np.ndarray:
     """What a critic is told of each step, [n, S = O + 2 A]: observation, last action, what the policy meant to do now.
 
+    Where robots differ, also how, [n, S + values]: the critic is thrown away, and the policy is not told.
+
     The last action, 0 at an episode's start, is part of the state because of the task's latency.  What the policy meant
     to do is, because it depends on its whole context: among equal observations it tells of what they hide, such as the
     speed.  Without it a critic would blame an action for the situation in which it was chosen (confounding); given it,
@@ -36,7 +39,10 @@ def states(history: History) -> np.ndarray:
     """
     last = np.roll(history.action, 1, axis=0)
     last[history.step_num == 0] = 0.0
-    return np.concatenate([history.observation, last, history.extras["mean_action"]], axis=1)
+    parts = [history.observation, last, history.extras["mean_action"]]
+    if VARIATION in history.extras:
+        parts.append(history.extras[VARIATION])
+    return np.concatenate(parts, axis=1)
 
 
 def transitions(histories: list[History], config: Any, device: torch.device | str = "cpu") -> Transitions:

@@ -107,7 +107,8 @@ class Walk:
         if isinstance(self.simulator, MujocoSimulator):
             w, _, _, z = self.state.base_quat[0].tolist()
             yaw = 2.0 * np.arctan2(z, w)
-            self.simulator.push((-speed_m_s * np.sin(yaw), speed_m_s * np.cos(yaw), 0.0))
+            sideways = torch.tensor([[-speed_m_s * np.sin(yaw), speed_m_s * np.cos(yaw)]], dtype=torch.float32)
+            self.simulator.push(torch.ones(1, dtype=torch.bool), sideways)
 
     def load(self, payload_kg: float) -> None:
         """Put so much on the robot's base."""

@@ -12,6 +12,9 @@ from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, RunC
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_toml
+from vintix_fast.world.task_config import TaskConfig
+from vintix_fast.world.variation import Variation
+from vintix_fast.world.world_options import check_world, task_option, vary_option
 
 if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
     from vintix_fast.model import ModelConfig
@@ -54,9 +57,12 @@ class ExpertConfig(RunConfig):
     save_interval: int = option(20, RUN, "iterations that a killed run loses at most", least=1)
     seed: int = seed_option(RUN)
     device: str = device_option(RUN)
+    task: TaskConfig = task_option(MAIN)
+    vary: Variation | None = vary_option(MAIN)
 
     def _check(self) -> None:
         super()._check()
+        check_world(self)
         if not self.hidden_dims:
             raise UsageError("--hidden-dims is empty; it must be one or more positive integers")
         if self.num_envs * self.steps_per_iteration < MINI_BATCHES:
@@ -87,9 +93,12 @@ class DistilConfig(RunConfig):
     max_steps_per_episode: int = option(1000, HISTORIES, TIME_LIMIT, least=1)
     seed: int = seed_option(RUN)
     device: str = device_option(RUN)
+    task: TaskConfig = task_option(MAIN)
+    vary: Variation | None = vary_option(MAIN)
 
     def _check(self) -> None:
         super()._check()
+        check_world(self)
         if self.histories % self.num_envs:
             raise UsageError(
                 f"--histories is {self.histories}, which is not a multiple of --num-envs {self.num_envs}; rounds of "

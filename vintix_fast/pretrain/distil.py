@@ -126,8 +126,8 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     # Building the scene takes longest; what is written comes after it.
     started = time.perf_counter()
     with directory, stop_on_interrupt(progress.say):
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
-        task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
+        task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         policy = ExpertPolicy(network, config.num_envs, config.device)
         check_interrupt()
         directory.begin()
@@ -162,7 +162,11 @@ def _round(
         what = f"{robot.name}: histories {envs[0]} to {envs[-1]}"
         stack.enter_context(progress.rollout(what, 0, config.steps_per_env))
         writers = [
-            stack.enter_context(open_writer(history_path(directory, env), 1, about | {"env": env}, True, task.layout))
+            stack.enter_context(
+                open_writer(
+                    history_path(directory, env), 1, about | {"env": env}, True, task.layout, task.varied_columns
+                )
+            )
             for env in envs
         ]
         collection = collect(

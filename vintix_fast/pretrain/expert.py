@@ -154,8 +154,8 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     with directory, stop_on_interrupt(progress.say):
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say)
-        task = WalkingTask(simulator, robot, config.max_steps_per_episode)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
+        task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()  # the scene took a while; nothing is written yet
         directory.begin()
         try:

@@ -23,12 +23,14 @@ from vintix_fast.report.strip import Row, write_strip
 from vintix_fast.service.errors import Interrupted, VintixFastError
 from vintix_fast.service.files import write_text
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, load_robot
-from vintix_fast.world.simulator import DT_S, Simulator
+from vintix_fast.world.simulator import DT_S
+from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation
 
 FOLDER = "report"
+STRESS = Path("stress") / "stress.png"
+"""Where `stress --output-dir OUT/stress` leaves its picture of a run's model."""
 SEED = 5
 """Of the starts: the same for every report, so that reports can be compared."""
 
@@ -81,6 +83,8 @@ def build_report(
 
     # First what needs nothing but the run's numbers, then the rollouts, then what is drawn of them.
     pngs = _plot_numbers(run, expert, folder, skipped)
+    if (out / STRESS).is_file():
+        pngs["stress"] = out / STRESS
     recordings, videos = {}, {}
     if robot is not None and rollout:
         recordings = _record(run, robot, simulator, progress, skipped)
@@ -160,10 +164,10 @@ def _record(
             else "no loop is finished yet"
         )
     try:
-        build = MujocoSimulator if run.options.get("simulator") == "mujoco" else Simulator
-        simulator = simulator or build(robot, NUM_ENVS, "cpu", progress.say)
+        kind = run.options.get("simulator", "genesis")
+        simulator = simulator or make_simulator(kind, robot, NUM_ENVS, "cpu", run.task, progress.say)
         context_len = run.options.get("context_len", 2048)
-        return {name: record(path, simulator, context_len, SEED, progress) for name, path in models.items()}
+        return {name: record(path, simulator, context_len, SEED, progress, run.task) for name, path in models.items()}
     except Interrupted:
         raise
     except VintixFastError as error:

@@ -16,6 +16,7 @@ from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError, shown
 from vintix_fast.service.files import parse_json, read_json
 from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task_config import TaskConfig
 
 EXPERT_MAX_STEPS = 1000
 """The time limit of the episodes whose returns the bundled models' cards tell."""
@@ -29,6 +30,7 @@ class RunRecord:
     options: dict[str, Any]
     robot_type: str
     """The robot's name, or the file that the run keeps of it, or else the one that it was begun with."""
+    task: TaskConfig
     versions: dict[str, str]
     rows: list[dict[str, Any]]
     """One for each finished loop, as in metrics.jsonl."""
@@ -112,6 +114,7 @@ def read_run(path: Path) -> RunRecord:
         path=path,
         options=found["options"],
         robot_type=_robot_type(path, found),
+        task=_task(path, found, remedy),
         versions=found.get("versions") or {},
         rows=_rows(path / "metrics.jsonl"),
         collections=_collections(path),
@@ -125,6 +128,13 @@ def _robot_type(path: Path, found: dict[str, Any]) -> str:
     if isinstance(kept, str) and (path / kept).is_file():
         return str(path / kept)
     return found["options"]["robot_type"]
+
+
+def _task(path: Path, found: dict[str, Any], remedy: str) -> TaskConfig:
+    try:
+        return TaskConfig.from_json(found.get("task") or {})
+    except InputFileError as error:
+        raise InputFileError(f"{path / OPTIONS_FILE} is broken ({error}); {remedy}") from error
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from vintix_fast.rollout import Episode, collect
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.simulator import DT_S
 from vintix_fast.world.task import Simulation, WalkingTask
-from vintix_fast.world.task_config import DEFAULT_TASK
+from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 NUM_ENVS = 4
 STEPS = 300
@@ -43,6 +43,7 @@ class Recording:
     reward: np.ndarray  # [T, N]
     falls: tuple[tuple[int, int], ...]
     """(step, environment) of each fall."""
+    task: TaskConfig = DEFAULT_TASK
 
     def gait(self) -> dict[str, float]:
         """Numbers of the last `SHOWN_STEPS` steps over all robots; falls are of the whole recording."""
@@ -51,7 +52,7 @@ class Recording:
         touch_downs = (contact[1:] & ~contact[:-1]).sum() / contact[1:, :, 0].size / contact.shape[2]
         return {
             "falls": len(self.falls),
-            f"forward speed (m/s; {DEFAULT_TASK.command[0]} is asked for)": float(self.forward_speed_m_s[last].mean()),
+            f"forward speed (m/s; {_asked(self.task)} asked for)": float(self.forward_speed_m_s[last].mean()),
             "base height (m)": float(self.base_pos_m[last, :, 2].mean()),
             "reward per 1000 steps": float(1000.0 * self.reward[last].mean()),
             "duty factor (share of time on the ground)": float(contact.mean()),
@@ -59,19 +60,36 @@ class Recording:
         }
 
 
-def record(model_dir: Path, simulator: Simulation, context_len: int, seed: int, progress: Progress) -> Recording:
+def _asked(task: TaskConfig) -> str:
+    speed, spread = task.command[0], task.command_spread[0]
+    return f"{speed - spread:g} to {speed + spread:g} are" if spread else f"{speed:g} is"
+
+
+def record(
+    model_dir: Path,
+    simulator: Simulation,
+    context_len: int,
+    seed: int,
+    progress: Progress,
+    task_config: TaskConfig = DEFAULT_TASK,
+) -> Recording:
     """Let a checkpoint walk for `STEPS` steps in every environment of ``simulator``; a seed's starts are the same."""
     model = load_checkpoint(model_dir, str(simulator.device))
     context_len = min(context_len, model.config.context_len)
     policy = make_policy(model, task_for(model, simulator.robot), simulator.num_envs, context_len)
-    return record_actor(policy, simulator, seed, progress)
+    return record_actor(policy, simulator, seed, progress, task_config=task_config)
 
 
 def record_actor(
-    policy: Actor, simulator: Simulation, seed: int, progress: Progress, random_starts: bool = True
+    policy: Actor,
+    simulator: Simulation,
+    seed: int,
+    progress: Progress,
+    random_starts: bool = True,
+    task_config: TaskConfig = DEFAULT_TASK,
 ) -> Recording:
     """Let an actor walk for `STEPS` steps from a cold context in every environment of ``simulator``."""
-    task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1)
+    task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1, task_config=task_config)
     steps: list[dict[str, torch.Tensor]] = []
 
     def look(collection: Any) -> None:
@@ -85,7 +103,7 @@ def record_actor(
     )
     columns = {name: torch.stack([step[name] for step in steps]).cpu().numpy() for name in steps[0]}
     reward = np.stack([history.reward for history in collection.histories], axis=1)
-    return Recording(**columns, reward=reward, falls=tuple(_falls(collection.episodes)))
+    return Recording(**columns, reward=reward, falls=tuple(_falls(collection.episodes)), task=task_config)
 
 
 def _falls(episodes: list[Episode]) -> list[tuple[int, int]]:

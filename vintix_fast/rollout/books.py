@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from vintix_fast.data import History
+from vintix_fast.data.schema import VARIATION
 from vintix_fast.service.regions import region
 
 
@@ -27,6 +28,11 @@ class Episode:
     length: int
     terminated: bool
     failed: bool
+    varied: tuple[float, ...] = ()
+    """What differed from the nominal robot, in its last step."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "varied" or value}
 
 
 @dataclass
@@ -140,6 +146,7 @@ class Books:
                     length=int(step["step_num"][env]) + 1,
                     terminated=bool(step["terminated"][env]),
                     failed=bool(step["failed"][env]),
+                    varied=tuple(step[VARIATION][env].tolist()) if VARIATION in step else (),
                 )
             )
             self._finished[env] += 1

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from vintix_fast.data.schema import VARIATION
 from vintix_fast.policy.policy import Actor
 from vintix_fast.rollout.books import Books, Collection, StepWriter
 from vintix_fast.rollout.host_copies import HostCopies
@@ -68,7 +69,7 @@ def collect(
     while books.active.any():
         check_interrupt()
         # The policy decides while the simulator executes an earlier action.
-        step_num = task.step_num.clone()
+        step_num, varied = task.step_num.clone(), None if task.drawn is None else task.drawn.values.clone()
         with region("decode"):
             policy.begin(observation, step_num, standardised)
         with region("simulate"):
@@ -82,7 +83,8 @@ def collect(
         policy.observe(action, result.reward)
 
         # The books hear of whole steps on the host, on CUDA of the one before.
-        for arrived in copies.push(_columns(observation, action, mean_action, step_num, result)):
+        columns = _columns(observation, action, mean_action, step_num, result)
+        for arrived in copies.push(columns if varied is None else columns | {VARIATION: varied}):
             books.enter(arrived)
             on_step(books.collection)
         observation, standardised = result.observation, result.standardised

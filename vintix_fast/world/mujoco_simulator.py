@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vintix_fast.service.errors import UsageError
+from vintix_fast.world.drawn import Physics
 from vintix_fast.world.mujoco_model import base_body, robot_on_a_plane
 from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import CONTACT_N, DT_S, SUBSTEPS, RobotState
@@ -141,9 +142,21 @@ class MujocoSimulator:
         """Which lower legs touched something in the last step: bool [N, 4], legs FR, FL, RR, RL."""
         return torch.from_numpy(self._touch[:, -1] > CONTACT_N)
 
-    def push(self, velocity_m_s: tuple[float, float, float]) -> None:
-        """Change the base's velocity, in the world's frame, in every environment."""
-        self._state[:, self._base_vel][:, :3] += velocity_m_s
+    def foot_force_n(self) -> torch.Tensor:
+        """Refused: only Genesis tells the directions of contact forces."""
+        raise UsageError("MuJoCo does not tell the forces on feet; leave --simulator mujoco out")
+
+    def joint_torque_nm(self) -> torch.Tensor:
+        """Refused: only Genesis tells torques."""
+        raise UsageError("MuJoCo does not tell joint torques; leave --simulator mujoco out")
+
+    def vary(self, mask: torch.Tensor, physics: Physics) -> None:
+        """Refused: only in Genesis physics differs between environments."""
+        raise UsageError("MuJoCo varies nothing between environments; leave --simulator mujoco out")
+
+    def push(self, mask: torch.Tensor, speed_m_s: torch.Tensor) -> None:
+        """Add [N, 2] to the speeds of the bases in ``mask``, bool [N]: x and y, in the world."""
+        self._state[:, self._base_vel][:, :2] += (mask[:, None] * speed_m_s).numpy()
 
     def load(self, payload_kg: float) -> None:
         """Let the base weigh so much more than by itself."""

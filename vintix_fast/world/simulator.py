@@ -14,11 +14,9 @@ import importlib.util
 import inspect
 import os
 import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -28,10 +26,11 @@ from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.home import choose_opengl
 from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir, mend
 from vintix_fast.world import views
-from vintix_fast.world.kinematics import is_mjcf
-from vintix_fast.world.mjcf import simulated_mjcf
+from vintix_fast.world.drawn import Physics, check_joints
+from vintix_fast.world.genesis_variation import SCENE_OPTIONS, BodyChanges
 from vintix_fast.world.robot import LEGS, Robot
-from vintix_fast.world.urdf_text import urdf_file
+from vintix_fast.world.scene import release, robot_file
+from vintix_fast.world.variation import NO_VARIATION, Variation
 
 DT_S = 0.02
 SUBSTEPS = 2
@@ -115,47 +114,6 @@ def torch_globals_restored() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@contextlib.contextmanager
-def robot_file(gs: Any, robot: Robot, drawn: bool = False) -> Iterator[Any]:
-    """A robot as Genesis is to load it, while its file is needed.
-
-    Args:
-        gs: genesis.
-        drawn: with what is only looked at.
-    """
-    at = {"pos": (0.0, 0.0, robot.start_height_m), "quat": (1.0, 0.0, 0.0, 0.0)}
-    if is_mjcf(robot.urdf_path):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / robot.urdf_path.name
-            path.write_text(simulated_mjcf(robot.urdf_path, robot.joints), encoding="utf-8")
-            yield gs.morphs.MJCF(file=str(path))
-    else:
-        with urdf_file(robot.urdf_path, robot.base_link, robot.joints, drawn) as urdf:
-            yield gs.morphs.URDF(file=str(urdf), **({} if drawn else at))
-
-
-def _release(scene: Any) -> None:
-    """Free a scene whose simulator is gone: 0.8 MB an environment of go2, which Genesis' own `destroy` leaves.
-
-    Its choice among solvers remembers every scene by the arguments of its calls.  And an array that was once read as a
-    torch tensor or NumPy's keeps that, which keeps the array, in a circle that no garbage collector sees; where it is
-    missing it is made anew.  In another Genesis nothing may be found here, and memory stays.
-    """
-    with contextlib.suppress(AttributeError, ImportError):
-        choice = importlib.import_module("genesis.engine.solvers.rigid.constraint.solver").func_solve_body
-        state = scene.sim.rigid_solver.dyn_state
-        for memory in vars(choice).values():
-            if isinstance(memory, dict | set):
-                for call in [c for c in memory if isinstance(c, tuple) and any(part is state for part in c)]:
-                    memory.pop(call) if isinstance(memory, dict) else memory.remove(call)
-        if any(part is state for part in choice._cached_args or ()):
-            choice._cached_args = choice._cached_kwargs = choice._cached_impl = None
-        for array in list(importlib.import_module("quadrants.lang.impl").get_runtime().ndarrays):
-            for name in ("_tc", "_T_tc", "_np", "_T_np"):
-                vars(array).pop(name, None)
-    scene.destroy()
-
-
 class Simulator:
     """One scene with ``num_envs`` copies of ``robot``, stepped together at 50 Hz.
 
@@ -164,14 +122,25 @@ class Simulator:
         num_envs: environments side by side.
         device: "cpu" or "cuda"; the tensors that come out live there.
         say: called with a line of text before and after the scene is built, which takes long the first time.
+        vary: what will differ between environments; a scene in which nothing does is built without room for it.
 
     Raises:
-        UsageError: CUDA was asked for and is absent.
+        UsageError: CUDA was asked for and is absent, or ``vary`` names joints that the robot lacks.
         VintixFastError: Genesis refuses the robot's file.
     """
 
-    def __init__(self, robot: Robot, num_envs: int, device: str = "cpu", say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        num_envs: int,
+        device: str = "cpu",
+        say: Callable[[str], None] = print,
+        vary: Variation = NO_VARIATION,
+    ) -> None:
         check_device(device)
+        check_joints(vary, robot)
+        self._varied = bool(vary)
+        self._locked: torch.Tensor | None = None
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
         if robot.held_joints:
             held = ", ".join(f"{name} at {place:g}" for name, place in robot.held_joints)
@@ -201,13 +170,16 @@ class Simulator:
         self._scene = gs.Scene(
             sim_options=gs.options.SimOptions(dt=DT_S, substeps=SUBSTEPS),
             rigid_options=gs.options.RigidOptions(
-                constraint_solver=gs.constraint_solver.Newton, enable_collision=True, enable_joint_limit=True
-            ),
+                constraint_solver=gs.constraint_solver.Newton,
+                enable_collision=True,
+                enable_joint_limit=True,
+                **(SCENE_OPTIONS if self._varied else {}),
+            ),  # fmt: skip
             profiling_options=gs.options.ProfilingOptions(show_FPS=False),
             show_viewer=False,
         )
         self._scene.add_entity(gs.morphs.Plane())
-        weakref.finalize(self, _release, self._scene).atexit = False
+        weakref.finalize(self, release, self._scene).atexit = False
         with robot_file(gs, robot) as morph:
             self._entity = self._scene.add_entity(morph)
             self._scene.build(n_envs=self.num_envs)
@@ -228,6 +200,7 @@ class Simulator:
         for name, value in physics.items():
             if value is not None:
                 getattr(self._entity, f"set_dofs_{name}")([value] * len(joints), self._dofs)
+        self._bodies = BodyChanges(self._scene, self._entity, self._dofs, robot) if self._varied else None
         self._take_control()
         self._scene.step()  # compiles what it needs, and gives the views something to be tried on
         self._views = views.bind(gs, self._scene, self._entity, self._dofs)
@@ -244,6 +217,9 @@ class Simulator:
         What follows does not depend on what was simulated before.
         """
         self._scene.reset()
+        self._locked = None
+        if self._bodies is not None:
+            self._bodies.restore()
         self._take_control()
 
     def place(
@@ -265,6 +241,9 @@ class Simulator:
         qpos[:, 2] = self.robot.start_height_m
         qpos[:, 3:7] = base_quat
         qpos[:, self._qs] = joint_pos_rad
+        if self._locked is not None:
+            pose = torch.tensor(self.robot.default_pose_rad, device=self.device)
+            qpos[:, self._qs] = torch.where(self._locked, pose, qpos[:, self._qs])
         if self._views is not None:
             self._views.place(mask, qpos)
         elif self._gs.use_zerocopy:
@@ -272,6 +251,20 @@ class Simulator:
         else:  # masks are for arrays in shared memory
             envs = mask.nonzero().squeeze(1)
             self._entity.set_qpos(qpos[envs], envs_idx=envs, zero_velocity=True)
+
+    def vary(self, mask: torch.Tensor, physics: Physics) -> None:
+        """Give the environments in ``mask``, bool [N], other bodies, until they get others or the scene is reset."""
+        if self._bodies is None:
+            raise ValueError("this scene was built for robots that are all alike")
+        self._bodies.apply(mask, physics)
+        self._locked = physics.locked
+
+    def push(self, mask: torch.Tensor, speed_m_s: torch.Tensor) -> None:
+        """Add [N, 2] to the speeds of the bases in ``mask``, bool [N]: x and y, in the world."""
+        envs, xy = mask.nonzero().squeeze(1), torch.tensor([0, 1], device=self.device)
+        if len(envs):
+            moving = self._entity.get_dofs_velocity(xy, envs)
+            self._entity.set_dofs_velocity(moving + speed_m_s[envs], xy, envs)
 
     def step(self, joint_target_rad: torch.Tensor) -> torch.Tensor:
         """Advance 0.02 s under PD control towards joint targets [N, J].
@@ -296,5 +289,12 @@ class Simulator:
 
     def foot_contact(self) -> torch.Tensor:
         """Which lower legs touched something in the last step: bool [N, 4], legs FR, FL, RR, RL."""
-        force_n = self._entity.get_links_net_contact_force()[:, self._feet]  # [N, 4, 3]
-        return force_n.norm(dim=2) > CONTACT_N
+        return self.foot_force_n().norm(dim=2) > CONTACT_N
+
+    def foot_force_n(self) -> torch.Tensor:
+        """What lower legs were pushed with in the last step, [N, 4, 3] in the world frame, legs FR, FL, RR, RL."""
+        return self._entity.get_links_net_contact_force()[:, self._feet]
+
+    def joint_torque_nm(self) -> torch.Tensor:
+        """The motors' torques after the last step: [N, J]."""
+        return self._entity.get_dofs_control_force(self._dofs)

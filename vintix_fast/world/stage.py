@@ -8,7 +8,8 @@ import torch
 
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.world.robot import Robot
-from vintix_fast.world.simulator import robot_file, said, start_genesis, torch_globals_restored
+from vintix_fast.world.scene import robot_file
+from vintix_fast.world.simulator import said, start_genesis, torch_globals_restored
 
 
 class Stage:

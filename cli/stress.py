@@ -1,0 +1,47 @@
+"""``vintix-fast stress``: what a model does in worlds that differ from its own."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.run_config import MAIN
+from vintix_fast.stress_config import StressConfig
+
+Folder = Annotated[
+    Path | None,
+    Option(help="where the table goes", rich_help_panel=MAIN, show_default="stress/<robot>-<date and time>"),
+]
+
+
+@reports_errors
+@takes(StressConfig, but=("vintix_path",))
+def stress(
+    model: Annotated[Path, Argument(help="checkpoint directory, or builtin:<name>")],
+    output_dir: Folder = None,
+    json: Json = False,
+    **options: Any,
+) -> None:
+    """Measure a model under payloads, weak motors, damage, low friction, pushes, noise and latency.
+
+    Each world's returns, survival and speed, by episode number and by second of context. --resume goes on.
+    """
+    if output_dir is None:
+        name = f"{Path(options['robot_type']).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        output_dir = Path("stress") / name
+    config = StressConfig.from_options(vintix_path=model, output_dir=output_dir, **options)
+
+    from vintix_fast.report.stress_table import terminal_table
+    from vintix_fast.service.console import ConsoleProgress
+    from vintix_fast.stress import stress as run
+
+    result = run(config, progress=ConsoleProgress(console))
+    console.print(terminal_table(result))
+    show(console, f"Table: {output_dir / 'stress.json'}, {output_dir / 'stress.csv'}, {output_dir / 'stress.png'}")
+    if json:
+        print_json(result)

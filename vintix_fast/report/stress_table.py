@@ -1,0 +1,99 @@
+"""A table of `stress` as two CSV files and a picture; and for a terminal.  Knows nothing about how it was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from vintix_fast.service.files import write_text
+from vintix_fast.service.metrics import new_figure, save_figure
+
+NUMBERS = (
+    *("return", "return_error", "survival", "survival_error", "length", "reward_per_s", "reward_per_s_error"),
+    *("speed_ratio", "speed_ratio_error", "yaw_ratio", "yaw_ratio_error"),
+)
+SECONDS_NUMBERS = ("from_s", "to_s", "environments", *NUMBERS[5:])
+PLAIN = "plain"
+
+
+def write_table(folder: Path, result: dict[str, Any]) -> None:
+    """Write stress.csv, stress_seconds.csv and stress.png of what stress.json says."""
+    episodes = [
+        {"world": row["vary"] or PLAIN, "episode": part.get("episode", "all"), **part}
+        for row in result["worlds"]
+        for part in (row, *row["by_episode"])
+    ]
+    seconds = [{"world": row["vary"] or PLAIN, **part} for row in result["worlds"] for part in row["by_second"]]
+    for name, rows, columns in (
+        ("stress.csv", episodes, ("world", "episode", *NUMBERS)),
+        ("stress_seconds.csv", seconds, ("world", *SECONDS_NUMBERS)),
+    ):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(folder / name, text.getvalue())
+    plot_table(folder / "stress.png", result)
+
+
+def plot_table(path: Path, result: dict[str, Any]) -> None:
+    """Left: each world's returns by episode number. Right: reward in a second by the context's age."""
+    worlds = result["worlds"]
+    names = [row["vary"] or PLAIN for row in worlds]
+    figure, axes = new_figure(size_in=(12, 1.2 + 0.36 * len(worlds)))
+    axes.remove()
+    left, right = figure.subplots(1, 2, sharey=True)
+    count = max(len(row["by_episode"]) for row in worlds)
+    at = np.arange(len(worlds))
+    for n in range(count):
+        parts = [row["by_episode"][n] for row in worlds]
+        left.barh(
+            at + 0.8 * ((n + 0.5) / count - 0.5), [part["return"] for part in parts], 0.8 / count,
+            xerr=[part["return_error"] or 0.0 for part in parts], color="#0072b2", alpha=0.35 + 0.65 * (n + 1) / count,
+            error_kw={"linewidth": 0.7}, label=f"episode {n + 1}",
+        )  # fmt: skip
+    left.set_yticks(at, [name.replace(", ", ",\n") for name in names], fontsize=8)
+    left.invert_yaxis()
+    left.set_xlabel("return of an episode, mean and standard error")
+    figure.legend(loc="outside lower left", ncols=count, fontsize=8, frameon=False)
+    cuts = {part["from_s"]: part["to_s"] for row in worlds for part in row["by_second"]}
+    rates = np.full((len(worlds), len(cuts)), np.nan)
+    for i, row in enumerate(worlds):
+        for part in row["by_second"]:
+            rates[i, list(cuts).index(part["from_s"])] = part["reward_per_s"]
+    right.imshow(rates, aspect="auto", cmap="viridis", vmin=0.0)
+    for (i, j), rate in np.ndenumerate(rates):
+        if np.isfinite(rate):
+            right.text(
+                j, i, f"{rate:.2f}", ha="center", va="center", fontsize=7, color="black" if rate > 0.7 else "white"
+            )
+    labels = [f"{low:g}-{high:g}" if high is not None else f"{low:g}-" for low, high in cuts.items()]
+    right.set_xticks(np.arange(len(cuts)), labels)
+    right.set_xlabel("seconds of context; reward in a second")
+    figure.suptitle(f"{result['robot']}, {Path(result['model']).name}")
+    save_figure(figure, path)
+
+
+def terminal_table(result: dict[str, Any]) -> Table:
+    """A line for each world."""
+    table = Table(
+        title=f"{result['robot']} in other worlds", caption="mean ± standard error", box=box.SIMPLE_HEAD, padding=0
+    )
+    numbers = len(result["worlds"][0]["by_episode"])
+    table.add_column("\nworld", overflow="fold")
+    for title in ("\nreturn", "\nsurvives", "\nspeed", *(f"episode\n{n + 1}" for n in range(numbers))):
+        table.add_column(title, justify="right")
+    for row in result["worlds"]:
+        speed = "" if row["speed_ratio"] is None else f"{row['speed_ratio']:.0%}"
+        by_episode = (f"{part['return']:.2f}" for part in row["by_episode"])
+        error = "" if row["return_error"] is None else f" ± {row['return_error']:.2f}"
+        table.add_row(
+            row["vary"] or PLAIN, f"{row['return']:.2f}{error}", f"{row['survival']:.0%}", speed, *by_episode
+        )  # fmt: skip
+    return table
