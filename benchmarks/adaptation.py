@@ -50,7 +50,7 @@ def seeds_of(robot: str) -> tuple[int, ...]:
 
 COMMON: dict[str, Any] = {
     "num_improvement_loops": 5, "episodes_per_loop": 50, "min_steps_per_loop": 8000,
-    "finetune_steps_per_loop": 200, "batch_size": 16, "window_len": 128, "lr": 5e-4,
+    "batch_size": 16, "window_len": 128, "lr": 5e-4,
 }  # fmt: skip
 """Options of every run, over which a spec's own go; where they changed, begun runs are refused, not mixed."""
 EVALUATION = {"num_envs": 100, "max_steps": 1000, "seed": 5}
@@ -60,7 +60,7 @@ SLACK = 1.1
 
 @dataclass(frozen=True)
 class Spec:
-    """One run, and the numbers of collected steps after which its best model is measured."""
+    """One run, and the numbers of steps, evaluations counted, after which its best model is measured."""
 
     study: str
     robot: str
@@ -103,7 +103,7 @@ CRITICS: dict[str, dict[str, Any]] = {
     "discount 0.98": STEP_04 | {"improve.critic.gamma": 0.98},
     "one-step returns": STEP_04 | {"improve.critic.n_steps": 1},
 }
-GUIDES_WINDOWS = STEP_04 | {"batch_size": 4, "window_len": None, "lr": 1e-4}
+GUIDES_WINDOWS = STEP_04 | {"finetune_exactly": True, "batch_size": 4, "window_len": None, "lr": 1e-4}
 FINETUNING: dict[str, dict[str, Any]] = {
     "20 steps of 4 x 2048": GUIDES_WINDOWS | {"finetune_steps_per_loop": 20},
     "100 steps of 4 x 2048": GUIDES_WINDOWS | {"finetune_steps_per_loop": 100},

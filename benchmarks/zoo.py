@@ -58,7 +58,7 @@ def table(trials: list[Trial]) -> str:
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for trial in trials:
         folder = trial.adapt.output_dir
-        if not (trial.eval.output_dir / "eval.json").is_file():
+        if not trial.eval_file.is_file():
             continue
         found = read_trial(trial)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -21,11 +21,11 @@ def eval_config(**options):
     return EvalConfig.from_options(**({"vintix_path": "model", "robot_type": "go1"} | options))
 
 
-def test_defaults_are_those_of_the_guide():
+def test_defaults_are_those_of_the_guide_but_for_how_it_trains():
     config = adapt_config()
     guides = {
         "reference_robot": "go2", "num_improvement_loops": 5, "episodes_per_loop": 50, "finetune_steps_per_loop": 1000,
-        "max_steps_per_episode": 1000, "context_len": 2048, "batch_size": 4, "lr": 1e-4, "seed": 5,
+        "max_steps_per_episode": 1000, "context_len": 2048, "batch_size": 16, "lr": 5e-4, "seed": 5,
     }  # fmt: skip
     assert config.options().items() >= guides.items()
     assert config.pretrained_path == BUILTIN_CHECKPOINT and (BUILTIN_CHECKPOINT / "model.pth").is_file()
@@ -154,7 +154,7 @@ def test_changed_options_are_named_and_harmless_ones_are_not():
     changed = adapt_config(lr=2e-4, gate=False, robot_type="go2").changed_options(old)
     assert changed == [
         "--robot-type was go1, now go2",
-        "--lr was 0.0001, now 0.0002",
+        "--lr was 0.0005, now 0.0002",
         "--obs-stats was stats.json, now None",
         "--gate was True, now False",
     ]

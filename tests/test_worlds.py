@@ -9,7 +9,7 @@ import torch
 from fakes import OBSERVATIONS, FakeSimulator, make_history
 from runs import assert_same_run, read_rows, run_small, small_config
 
-from vintix_fast import adaptation, evaluation
+from vintix_fast import evaluation
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.data import read_trajectories
@@ -81,8 +81,7 @@ def test_a_scene_is_built_with_room_for_what_varies(command, tmp_path, tiny_chec
         built.append([str(variation) for variation in vary])
         return FakeSimulator(robot, num_envs, device, say, *vary)
 
-    monkeypatch.setattr(adaptation, "Simulator", build)
-    monkeypatch.setattr(evaluation, "Simulator", build)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", build)
     for vary in (None, VARY):
         if command == "adapt":
             options = {"vary": vary} if vary else {}
@@ -170,7 +169,7 @@ def test_a_video_and_a_report_are_of_the_runs_task(tmp_path, tiny_checkpoint, ta
 
     monkeypatch.setattr(recording, "WalkingTask", Spied)
     monkeypatch.setattr(film, "film", lambda *args, **options: film.Filmed({}, "no EGL"))
-    monkeypatch.setattr(build, "Simulator", FakeSimulator)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", FakeSimulator)
     config = EvalConfig(tiny_checkpoint, "go2", num_envs=2, max_steps=4, task=task_file, record=tmp_path / "w.mp4")
     evaluation.evaluate(config, simulator=FakeSimulator(load_robot("go2"), 2))
     run_small(tmp_path / "run", tiny_checkpoint, task=task_file, num_improvement_loops=1)

@@ -90,8 +90,8 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     """Four tiny runs; returns a function that does, in a folder of this name, what there is to do."""
     common = SMALL | {"pretrained_path": tiny_checkpoint, "min_steps_per_loop": 0}
     specs = (
-        Spec("main", ROBOT, "default", 5, {}, (0, 60, 200)),
-        Spec("ablations", ROBOT, "no gate", 5, {"gate": False, "gate_episodes": 50}, (60,)),
+        Spec("main", ROBOT, "default", 5, {}, (0, 60, 400)),
+        Spec("ablations", ROBOT, "no gate", 5, {"gate": False, "gate_episodes": None}, (60,)),
         Spec("rivals", ROBOT, "from scratch", 5, {"num_improvement_loops": 2}, (60,)),
         Spec("rivals", ROBOT, "PPO from expert", 5, {"num_improvement_loops": 2}, (0, 32, 64)),
     )
@@ -130,7 +130,7 @@ def test_a_study_leaves_a_table_and_is_not_done_twice(study, tmp_path, monkeypat
     assert study("out") == 0
     table = read_csv(tmp_path / "out.csv")
     assert [(r["variant"], int(r["limit"])) for r in table] == [
-        ("default", 0), ("default", 60), ("default", 200), ("no gate", 60), ("from scratch", 60),
+        ("default", 0), ("default", 60), ("default", 400), ("no gate", 60), ("from scratch", 60),
         ("PPO from expert", 0), ("PPO from expert", 32), ("PPO from expert", 64),
     ]  # fmt: skip
     rows = read_rows(tmp_path / "out/minicheetah/default/seed-5")

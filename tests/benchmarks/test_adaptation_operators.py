@@ -71,9 +71,9 @@ def test_a_loop_of_adapt_trains_the_group_towards_some_steps_more_than_others(
     weights, module = [], importlib.import_module("vintix_fast.adaptation")
 
     class Spy(module.Windows):
-        def __init__(self, histories, targets, *rest):
+        def __init__(self, histories, targets, *rest, **options):
             weights.extend(t.weight for t in targets)
-            super().__init__(histories, targets, *rest)
+            super().__init__(histories, targets, *rest, **options)
 
     monkeypatch.setattr(module, "Windows", Spy)
     out = tmp_path / "run"

@@ -1,6 +1,5 @@
 """What the tests of refusals share: a folder with a checkpoint, in which nothing may change."""
 
-import importlib
 import shutil
 from pathlib import Path
 
@@ -26,8 +25,7 @@ def refuse(tmp_path, monkeypatch):
     def must_not_run(*args, **kwargs):
         raise AssertionError("the simulator was built")
 
-    for module in ("vintix_fast.adaptation", "vintix_fast.evaluation"):
-        monkeypatch.setattr(importlib.import_module(module), "Simulator", must_not_run)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", must_not_run)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     shutil.copytree(GOLDEN, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("io.npz"))
     monkeypatch.chdir(tmp_path)

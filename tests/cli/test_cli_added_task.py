@@ -15,8 +15,7 @@ INFERRED = "minicheetah_walking_ad: group quadruped_locomotion, 33 observations,
 
 @pytest.fixture(autouse=True)
 def fake_simulator(monkeypatch):
-    for module in ("adaptation", "evaluation"):
-        monkeypatch.setattr(f"vintix_fast.{module}.Simulator", FakeSimulator)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", FakeSimulator)
 
 
 def test_inspect_tells_what_was_inferred():

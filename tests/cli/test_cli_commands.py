@@ -231,7 +231,7 @@ def measured(monkeypatch, tmp_path):
         return SimpleNamespace(num_envs=num_envs, device=device)
 
     monkeypatch.setattr(module, "measure", measure)
-    monkeypatch.setattr(module, "Simulator", simulator)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", simulator)
     monkeypatch.chdir(tmp_path)
     return ["eval", "--vintix-path", GOLDEN, "--robot-type", "go2", "--num-envs", 2, "--episodes-per-env", 2]
 

@@ -34,7 +34,7 @@ def test_the_demo_adapts_go2_to_a_model_that_has_not_seen_it_and_reports(ran):
     assert result.exit_code == 0, result.stderr
     config, reported = ran
     assert config.robot_type == "go2" and config.pretrained_path == checkpoint_path("builtin:without-go2")
-    assert config.gate.target_return == 20.0 and config.finetune.steps == 200
+    assert config.gate.target_return == 20.0 and config.num_improvement_loops == 3
     assert config.output_dir == reported == Path("runs/demo")
     assert config.overwrite and not config.resume
 

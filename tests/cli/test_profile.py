@@ -17,7 +17,7 @@ SMALL = (
 @pytest.fixture
 def profile(monkeypatch, tmp_path, tiny_checkpoint):
     """Runs the command with these words in an empty folder."""
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", FakeSimulator)
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", FakeSimulator)
     monkeypatch.chdir(tmp_path)
 
     def run(*words):

@@ -59,7 +59,7 @@ def words(tmp_path, **options):
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    monkeypatch.setattr("vintix_fast.adaptation.Simulator", lambda robot, envs, *rest: FakeSimulator(robot, envs))
+    monkeypatch.setattr("vintix_fast.world.simulators.Simulator", lambda robot, envs, *rest: FakeSimulator(robot, envs))
     for name, value in (("MODE", "offline"), ("DIR", tmp_path), ("CONFIG_DIR", tmp_path), ("CACHE_DIR", tmp_path)):
         monkeypatch.setenv(f"WANDB_{name}", str(value))
     save_tiny(tmp_path / "checkpoint")

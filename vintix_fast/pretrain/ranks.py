@@ -17,7 +17,7 @@ from torch import distributed
 from vintix_fast.data import Batch
 from vintix_fast.service.errors import UsageError, VintixFastError
 
-Losses = Callable[[torch.nn.Module, dict[str, Batch], bool], dict[str, torch.Tensor]]
+Losses = Callable[[Any, dict[str, Batch], bool], dict[str, torch.Tensor]]
 
 
 class Ranks:
@@ -95,8 +95,9 @@ class Ranks:
             first = (self.rank - before) % self.size
             before += len(batch.weight)
             if first < len(batch.weight):
-                values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-                mine[name] = Batch(**{n: v if v is None else v[first :: self.size] for n, v in values.items()})
+                columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
+                kept: dict[str, Any] = {n: c if c is None else c[first :: self.size] for n, c in columns.items()}
+                mine[name] = Batch(**kept)
         return mine
 
     def mean(self, value: float, device: torch.device) -> float:

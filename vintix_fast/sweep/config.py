@@ -29,6 +29,12 @@ class Trial:
     adapt: AdaptConfig
     eval: EvalConfig
 
+    @property
+    def eval_file(self) -> Path:
+        """What the evaluation writes last."""
+        assert self.eval.output_dir is not None  # a sweep gives one to each
+        return self.eval.output_dir / "eval.json"
+
 
 @dataclass(frozen=True)
 class SweepConfig(RunConfig):

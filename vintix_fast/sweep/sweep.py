@@ -79,7 +79,7 @@ def _going_on(trial: Trial) -> AdaptConfig:
 
 
 def _evaluated(trial: Trial) -> bool:
-    return (trial.eval.output_dir / "eval.json").is_file()
+    return trial.eval_file.is_file()
 
 
 def _check(trials: list[Trial], overwrite: bool) -> None:

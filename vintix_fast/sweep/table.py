@@ -22,10 +22,10 @@ def read_trial(trial: Trial) -> dict[str, Any]:
     """The numbers of a finished trial.
 
     Its return and standard error are of the evaluation's episodes, its minutes those of collecting, training and the
-    gate, its steps those collected; weights: the SHA-256 of the best model's ``model.pth``.
+    gate, its steps all that it took; weights: the SHA-256 of the best model's ``model.pth``.
     """
     keys = {"mean_return": float, "standard_error": float | None, "terminated": int, "episodes": int, "options": dict}
-    found = read_json(trial.eval.output_dir / "eval.json", REMEDY, keys)
+    found = read_json(trial.eval_file, REMEDY, keys)
     rows = read_run(trial.adapt.output_dir).rows
     seconds = sum(row.get(f"{part}_seconds", 0.0) for row in rows for part in ("posture", "collect", "train", "eval"))
     model = Path(found["options"]["vintix_path"])

@@ -89,7 +89,7 @@ def _attention(
     sums = torch.empty(n, heads, t)
     stops = torch.empty(n, heads, task.tiles, dtype=torch.int32)
     weights = _memory(task.weights_size if keep else 0)
-    task.forward(*map(_array, (out, sums, stops)), _array(weights) if keep else None)
+    task.forward(_array(out), _array(sums), _array(stops), _array(weights) if keep else None)
     return out, sums, stops, weights
 
 
@@ -209,7 +209,8 @@ class DecoderLoss:
             raise ValueError("DecoderLoss: the compiled core does not compute this decoder here")
         self._linear, (self._slope, *_) = _layers(decoder)
         self._units = scale.contiguous(), shift.contiguous()
-        self._core = _core_for(len(self._linear) - 1, *reversed(self._linear[-1].weight.shape), self._slope)
+        actions, width = self._linear[-1].weight.shape
+        self._core = _core_for(len(self._linear) - 1, width, actions, self._slope)
 
     def __call__(self, hidden: Tensor, target: Tensor, weight: Tensor, rows: Tensor | None = None) -> Tensor:
         """The loss, a float32 scalar.
@@ -240,8 +241,9 @@ def _core_for(layers: int, width: int, actions: int, slope: float) -> _core.Deco
     key = layers, width, actions, slope, torch.get_num_threads()
     core = _cores.get(key)
     if core is None:
-        made = dict(zip(("layers", "width", "actions", "slope", "threads"), key, strict=True))
-        core = _cores[key] = _core.DecoderLoss(**made)
+        core = _cores[key] = _core.DecoderLoss(
+            layers=layers, width=width, actions=actions, slope=slope, threads=torch.get_num_threads()
+        )
     return core
 
 
@@ -252,8 +254,9 @@ def _decoder_loss(
 ) -> list[Tensor]:  # fmt: skip
     """The loss, its gradient by ``hidden``, empty unless it is asked for, and its gradients by the parameters."""
     grads = [torch.empty_like(hidden if grad_hidden else hidden[:0]), *map(torch.empty_like, parameters)]
+    actions, width = parameters[-2].shape
     with _one_call:
-        loss = _core_for(len(parameters) // 2 - 1, *reversed(parameters[-2].shape), slope).run(
+        loss = _core_for(len(parameters) // 2 - 1, width, actions, slope).run(
             rows=_array(torch.arange(len(hidden)) if rows is None else rows),
             **{
                 name: _array(tensor.contiguous())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -61,7 +62,8 @@ def _compiled(function: Callable) -> Callable:
     autocast = {f"torch.amp.autocast_mode._{verb}_autocast": "its arguments" for verb in ("enter", "exit")}
     from torch._inductor import config  # earlier versions of torch do not know the option
 
-    return torch.compile(function, fullgraph=True, options={name: autocast} if hasattr(config, name) else {})
+    options: dict[str, Any] = {name: autocast} if hasattr(config, name) else {}
+    return torch.compile(function, fullgraph=True, options=options)
 
 
 def one_graph(
