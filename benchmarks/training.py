@@ -34,9 +34,10 @@ from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.device import multiplies_bf16
 from vintix_fast.service.errors import cause
 from vintix_fast.train import TrainingStep, finetune
-from vintix_fast.train.finetune import action_loss, descend
+from vintix_fast.train.finetune import descend
 from vintix_fast.train.frozen import frozen
 from vintix_fast.train.graph import compiles
+from vintix_fast.train.losses import action_loss
 from vintix_fast.world.layout import QUADRUPED
 
 STATUS = Path("/proc/self/status")

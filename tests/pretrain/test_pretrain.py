@@ -15,7 +15,7 @@ from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain import pretrain as pretrain_module
 from vintix_fast.pretrain.pretrain import mixed_loss, pretrain, shares, window_sizes
 from vintix_fast.service.errors import UsageError
-from vintix_fast.train.finetune import action_loss
+from vintix_fast.train.losses import action_loss
 
 # -- what it leaves ----------------------------------------------------------------------------------------------------
 

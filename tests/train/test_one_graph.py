@@ -16,8 +16,8 @@ from vintix_fast.model import freeze_all_but_group
 from vintix_fast.model.layers import alibi_slopes
 from vintix_fast.service.errors import UsageError, VintixFastError
 from vintix_fast.train import compiled, finetune, graph
-from vintix_fast.train.finetune import _adapter_loss, action_loss, loss_of_windows
 from vintix_fast.train.frozen import _TritonAttention, frozen
+from vintix_fast.train.losses import action_loss, adapter_loss, loss_of_windows
 
 needs_kernel = pytest.mark.skipif(not _core.cpu_features()["bfloat16_kernels"], reason="no AVX-512 with bfloat16")
 CONFIG = FinetuneConfig(steps=20, batch_size=3, lr=3e-3, bf16=True)
@@ -104,7 +104,7 @@ def test_compiled_losses_and_gradients_are_the_plain_float32s():
     graph.check_compiler(config, "cpu")
     model, plain = small_model(), small_model()
     freeze_all_but_group(model, GROUP)
-    draw, loss = _adapter_loss(model, TASK, windows, config)
+    draw, loss = adapter_loss(model, TASK, windows, config)
     for seed in (0, 1):
         drawn = draw(np.random.default_rng(seed))
         with torch.autocast("cpu", torch.bfloat16):

@@ -28,7 +28,8 @@ from vintix_fast.service.files import load_tensors, save_tensors, versions, writ
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.metrics import write_losses
 from vintix_fast.service.progress import Progress
-from vintix_fast.train.finetune import TrainingStep, descend, weighted_error
+from vintix_fast.train.finetune import TrainingStep, descend
+from vintix_fast.train.losses import weighted_error
 
 STATE_FILE, CARD_FILE, CURVE_FILE = "training.pth", "pretrain.json", "loss.png"
 MODEL_DIR = "model"
