@@ -129,10 +129,11 @@ def make_given(folder):
 def quick_curves():
     with pytest.MonkeyPatch.context() as patch:
         told = ("loop", "env_steps", "mean_return", "eval_return")
-        patch.setattr(
-            "vintix_fast.adaptation.write_curve",
-            lambda path, rows: write_text(path, str([[row.get(key) for key in told] for row in rows])),
-        )
+        for module in ("adaptation", "mend"):
+            patch.setattr(
+                f"vintix_fast.{module}.write_curve",
+                lambda path, rows: write_text(path, str([[row.get(key) for key in told] for row in rows])),
+            )
         yield
 
 

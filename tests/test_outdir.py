@@ -18,9 +18,10 @@ SHORT = {"seed": 6, "max_steps_per_episode": 5, "num_envs": 2, "episodes_per_loo
 
 @pytest.fixture(autouse=True)
 def plots_tell_their_rows(monkeypatch):
-    monkeypatch.setattr(
-        "vintix_fast.adaptation.write_curve", lambda path, rows: path.write_text(str([row["loop"] for row in rows]))
-    )
+    for module in ("adaptation", "mend"):
+        monkeypatch.setattr(
+            f"vintix_fast.{module}.write_curve", lambda path, rows: path.write_text(str([row["loop"] for row in rows]))
+        )
 
 
 def run_short(out, checkpoint, **options):

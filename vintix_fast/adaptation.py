@@ -6,7 +6,6 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
-import filecmp
 import importlib.metadata
 import time
 from dataclasses import dataclass, replace
@@ -22,17 +21,18 @@ from vintix_fast.data import History, Windows, open_writer, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
+from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import Actor, cache_bytes, make_policy
 from vintix_fast.rollout import Noise, collect, ladder
-from vintix_fast.rundir import Run, is_checkpoint
+from vintix_fast.rundir import Run
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import Interrupted, VintixFastError
 from vintix_fast.service.files import versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.memory import check_memory
-from vintix_fast.service.metrics import settle_tensorboard, write_curve, write_tensorboard
+from vintix_fast.service.metrics import write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, check_compiler, finetune, with_precision
@@ -103,7 +103,7 @@ def adapt(
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()
         run.begin()
-        _mend(run, progress)
+        mend(run, progress)
         if task_name is None:
             with region("audition"):
                 seed = seed_for(config, 0, "audition")
@@ -127,22 +127,6 @@ def adapt(
     # Without a gate nobody knows which model is best: the last one counts as it.
     best = run.best_dir if config.gate.on else run.model_dir(run.loops_done)
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
-
-
-def _mend(run: Run, progress: Progress) -> None:
-    """Make again what a run to go on with lacks and what is there tells, whether it was killed or harmed."""
-    for loop in settle_tensorboard(run.path / "tensorboard", run.rows):
-        progress.say(f"TensorBoard's events of loop {loop} are missing: made again, but for single optimiser steps")
-    if not run.rows:
-        return
-    write_curve(run.path / "curve.png", run.rows)
-    for path, other in zip(run.current_copies, reversed(run.current_copies), strict=True):
-        if not is_checkpoint(path):
-            progress.say(f"{path} is missing: made again from {other}")
-            save_checkpoint(load_checkpoint(other), path)
-    # A killed loop may have left its own model as the best.
-    if run.best and not filecmp.cmp(run.best_dir / "model.pth", run.current_dir / "model.pth", shallow=False):
-        save_checkpoint(load_checkpoint(run.current_dir), run.best_dir)
 
 
 def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str | None]:
