@@ -22,7 +22,7 @@ ASKED = ("output_dir", "num_improvement_loops", "seed", "device", "resume")
 @reports_errors
 @takes(AdaptConfig, only=ASKED, **OPTIONS)
 def demo(json: Json = False, **options: Any) -> None:
-    """Teach go2 to walk in three to five minutes, and write a page on it; an earlier demo is replaced."""
+    """Teach go2 to walk in about three minutes, and write a page on it; an earlier demo is replaced."""
     config = AdaptConfig.from_options(overwrite=not options.get("resume"), **options)
     run(config, json)
     report(config.output_dir)

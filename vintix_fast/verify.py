@@ -18,6 +18,7 @@ from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.improve import make_improver
 from vintix_fast.model import fingerprint, load_checkpoint
+from vintix_fast.options import without_effect
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.rundir import Run
 from vintix_fast.service.errors import InputFileError, UsageError
@@ -68,6 +69,9 @@ def verify(
     if found.get("command", "adapt") != "adapt":
         raise InputFileError(f"{path} holds a run of `vintix-fast {found['command']}`; {REMEDY}")
     options = {name: value for name, value in found["options"].items() if name not in AdaptConfig.gone}
+    # What an earlier version did that had no option for it.
+    ignored = without_effect(AdaptConfig, options)
+    options = {name: value for name, value in AdaptConfig.before.items() if name not in ignored} | options
     config = AdaptConfig.from_options(**(options | {"output_dir": path, "resume": True}))
     run = Run(config)
     run.check()

@@ -10,6 +10,8 @@ from small_trainings import TASK
 from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets, Windows
+from vintix_fast.model import fingerprint
+from vintix_fast.service.errors import Interrupted
 from vintix_fast.train import finetune
 from vintix_fast.train.schedule import CHECK_EVERY, COOLING_STEPS, cooling_from, learning_rate
 
@@ -59,3 +61,25 @@ def test_what_is_held_out_is_never_trained_on():
     trained = set(np.unique(windows.draw(2000, rng)[0] // 30))
     held_out = set(np.unique(windows.draw(200, rng, held_out=True)[0] // 30))
     assert held_out == {4} and trained == set(range(14)) - held_out
+
+
+def test_a_training_that_was_interrupted_ends_where_an_unbroken_one_does(tmp_path):
+    """It goes on from what was measured before, in the middle of two checks and of the last steps."""
+    data = made(6)
+
+    def train(model, stop_at=None, state=None):
+        def on_step(step):
+            if step.step == stop_at:
+                raise Interrupted("Ctrl-C")
+
+        return finetune(model, TASK, Windows(*data, 16, hold_out=True), CONFIG, 0, on_step, state)
+
+    whole, state = tiny_model(), tmp_path / "training.pth"
+    log = train(whole)
+    for stop_at in (2 * CHECK_EVERY + 5, 3 * CHECK_EVERY - 1, len(log) - 5):
+        resumed = tiny_model()
+        with pytest.raises(Interrupted):
+            train(resumed, stop_at, state)
+    resumed = tiny_model()
+    assert train(resumed, state=state) == log
+    assert fingerprint(resumed) == fingerprint(whole)
