@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, module) {
   });
   bind_causal_attention(module);
   bind_decoder_loss(module);
+  bind_norm_elu(module);
   bind_policy_decoder(module);
   bind_task(module);
   bind_trajectory_writer(module);

@@ -83,6 +83,7 @@ inline void require_bfloat16_kernels() {
 
 void bind_causal_attention(pybind11::module_& module);
 void bind_decoder_loss(pybind11::module_& module);
+void bind_norm_elu(pybind11::module_& module);
 void bind_policy_decoder(pybind11::module_& module);
 void bind_task(pybind11::module_& module);
 void bind_trajectory_writer(pybind11::module_& module);

@@ -140,7 +140,7 @@ class CpuFeatures(TypedDict):
     bfloat16: bool
     """Whether it multiplies bfloat16, in AVX-512."""
     bfloat16_kernels: bool
-    """Whether `CausalAttention` and `DecoderLoss` run: it does, and the compiler that built this knew how."""
+    """Whether `CausalAttention`, `DecoderLoss` and `norm_elu` run: it does, and this build's compiler knew how."""
 
 def cpu_features() -> CpuFeatures: ...
 
@@ -260,6 +260,35 @@ class CausalAttention:
         grad_qkv: _Bfloat16,
     ) -> None:
         """Takes what `forward` wrote and [B, T, H, D], and writes [B, T, 3, H, D].  Releases the GIL."""
+
+NORM_ELU_COLUMNS: int
+"""What the last dimension that `norm_elu` takes is a multiple of."""
+
+def norm_elu(x: _Bfloat16, bias: _Float32, gain: _Float32, shift: _Float32, eps: float, out: _Bfloat16) -> None:
+    """Writes elu(gain * norm(x + bias) + shift) to ``out``; releases the GIL.
+
+    Args:
+        x, out: [K, B, H]; the norm is over H.
+        bias, gain, shift: [K, H].
+
+    Raises:
+        TypeError, ValueError: an array is not as described.
+        RuntimeError: the processor or the build has no `bfloat16_kernels`.
+    """
+
+def norm_elu_backward(
+    x: _Bfloat16,
+    bias: _Float32,
+    gain: _Float32,
+    shift: _Float32,
+    eps: float,
+    grad_out: _Bfloat16,
+    grad_x: _Bfloat16,
+    grad_bias: _Float32,
+    grad_gain: _Float32,
+    grad_shift: _Float32,
+) -> None:
+    """Takes `norm_elu`'s inputs and the gradient of its ``out``, and writes theirs; the same shapes and errors."""
 
 class DecoderLoss:
     """A decoder's loss and gradients, in threads of its own; `vintix_fast.train.compiled` says more.

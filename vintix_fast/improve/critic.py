@@ -16,44 +16,15 @@ from torch import nn
 from vintix_fast.config import CriticConfig
 from vintix_fast.data import History
 from vintix_fast.improve.transitions import Transitions, states
+from vintix_fast.improve.twins import TwinQ
 from vintix_fast.service.device import multiplies_bf16
 from vintix_fast.service.interrupt import check_interrupt
 from vintix_fast.service.upload import upload
 from vintix_fast.train.captured import Captured
 
 REPORT_EVERY = 20
-DEVIATION_SCALE = 3.0
-"""Brings exploration noise, up to a third of an action unit, to the size of the network's other inputs."""
 SMALLEST_STD = 1e-2
 """A dimension that never varied (the command) must not be divided by its deviation."""
-
-
-def _q_network(inputs: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ELU(),
-        nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ELU(),
-        nn.Linear(hidden, 1),
-    )  # fmt: skip
-
-
-class TwinQ(nn.Module):
-    """Two values of (state [B, S], deviation [B, A]) -> [2, B].
-
-    Args:
-        bf16: multiply the wide layers in bfloat16. The last one is float32: a value's rounding would be a slope.
-    """
-
-    def __init__(self, state_dim: int, action_dim: int, hidden: int, bf16: bool = False) -> None:
-        super().__init__()
-        self._bf16 = bf16
-        self.q1 = _q_network(state_dim + action_dim, hidden)
-        self.q2 = _q_network(state_dim + action_dim, hidden)
-
-    def forward(self, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-        both = torch.cat([state, DEVIATION_SCALE * deviation], dim=-1)
-        with torch.autocast(both.device.type, torch.bfloat16, enabled=self._bf16):
-            hidden = [q[:-1](both) for q in (self.q1, self.q2)]
-        return torch.stack([q[-1](h.float()).squeeze(-1) for q, h in zip((self.q1, self.q2), hidden, strict=True)])
 
 
 class Critic:
@@ -95,20 +66,24 @@ class Critic:
         """Returns the mean loss of the last updates."""
         # The target networks follow slowly, so that values are not learnt from their own latest errors.
         target = copy.deepcopy(self._twins).requires_grad_(False)
-        state, next_state = self._normalise(data.state), self._normalise(data.next_state)
-        device, losses = state.device, []
+        # One matrix, so that a batch is taken in one go.
+        columns = self._normalise(data.state), self._normalise(data.next_state), data.deviation
+        sizes = [column.shape[1] for column in columns]
+        everything = torch.cat([*columns, data.reward[:, None], data.discount[:, None]], dim=1)
+        device, losses = everything.device, []
         on_cuda = device.type == "cuda"
         optimiser = torch.optim.AdamW(
             self._twins.parameters(), lr=config.lr, weight_decay=0.0, fused=True, capturable=on_cuda
         )
 
         def take_step(rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            state, next_state, deviation, reward, discount = everything[rows].split([*sizes, 1, 1], dim=1)
             # Expected SARSA: the next action is the policy's own, a deviation of little noise.
             with torch.no_grad():
-                next_value = target(next_state[rows], config.next_action_noise * noise).mean(dim=0)
-                value = data.reward[rows] + data.discount[rows] * next_value
+                next_value = target(next_state, config.next_action_noise * noise).mean(dim=0)
+                value = reward[:, 0] + discount[:, 0] * next_value
             # Both twins are fitted to one value, so that they differ by their initial weights alone.
-            loss = (self._twins(state[rows], data.deviation[rows]) - value).square().mean()
+            loss = (self._twins(state, deviation) - value).square().mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self._twins.parameters(), 10.0)
@@ -121,7 +96,7 @@ class Critic:
         run = Captured(take_step) if on_cuda else take_step
         for update in range(config.updates):
             check_interrupt()
-            rows = torch.randint(len(state), (config.batch_size,), generator=generator)
+            rows = torch.randint(len(everything), (config.batch_size,), generator=generator)
             noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator)
             losses.append(run(upload(rows, device), upload(noise, device)))
             if update % REPORT_EVERY == REPORT_EVERY - 1:
