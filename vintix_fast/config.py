@@ -168,7 +168,7 @@ class ImproveConfig(Options):
         words=("current", "all"), only_with={"improver": ("critic",)},
     )  # fmt: skip
     """current may be more than one collection, after an undone loop."""
-    gradient_steps: int = 4
+    gradient_steps: int = 2
     smoothing: float = 0.3
     """The critic's gradient is a mean over actions around, at this standard deviation, in action units: exploration's.
     At one action alone it is mostly the fit's error where the robot is about to fall."""

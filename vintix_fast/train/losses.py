@@ -34,7 +34,9 @@ def action_loss(
 
 
 def _hidden(model: Vintix, task_name: str, batch: Batch, transformer: torch.nn.Module) -> torch.Tensor:
-    token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
+    # On a CPU the encoders are float32: torch's layer norm would sum its gradients in bfloat16, and they cost nothing.
+    with torch.autocast("cpu", enabled=False):
+        token = model.encode(task_name, batch.observation, batch.prev_action, batch.prev_reward, batch.step_num)
     return transformer(token, batch.first)
 
 
