@@ -325,6 +325,43 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
         np.testing.assert_array_equal(replay, np.concatenate([h.reward for i in indices for h in collected[i]]))
 
 
+@pytest.mark.parametrize(
+    ("options", "starts"),
+    [
+        ({}, adaptation.STARTS),
+        ({"improver": "clone"}, 0),  # the guide's control
+        ({"random_starts": False}, 0),  # they would all be the same
+        ({"fall_after": (90, 90, 90)}, 0),  # short episodes are starts enough
+        ({"fall_after": (10, 999, 999)}, adaptation.STARTS),  # one of three falls in its starts already
+    ],
+    ids=str,
+)
+def test_a_robot_that_stays_up_practises_starts(tmp_path, tiny_checkpoint, options, starts):
+    out, learnt = tmp_path / "run", []
+
+    class Spy(CriticImprover):
+        def targets(self, histories, *rest, **options):
+            learnt.extend(histories)
+            return super().targets(histories, *rest, **options)
+
+    long = dict(max_steps_per_episode=400, num_improvement_loops=1, episodes_per_loop=3, min_steps_per_loop=0)
+    config = small_config(out, tiny_checkpoint, **long | {k: v for k, v in options.items() if k != "fall_after"})
+    falls = options.get("fall_after", (999, 999, 999))
+    simulator = FakeSimulator(load_robot(config.robot_type), config.envs, fall_after=falls)
+    improver = None if "improver" in options else Spy(config.improve)
+    row = adapt(config, simulator=simulator, improver=improver).rows[1]
+    read = read_trajectories(out / "loop_00/trajectories.h5").histories
+    for history, fall in zip(read, falls, strict=True):
+        lengths = [stop - start for start, stop in history.episodes()]
+        assert lengths == [min(fall, adaptation.START_STEPS)] * starts + [min(fall, 400)]
+    assert row["env_steps"] == sum(map(len, read)) and row["episodes"] == 3
+    assert row.get("fallen_starts") == (sum(fall == 10 for fall in falls) / 3 if starts else None)
+    # What is learnt of is what the file has, which a resumed run reads.
+    for history, written in zip(learnt, read, strict=bool(learnt)):
+        np.testing.assert_array_equal(history.action, written.action)
+        np.testing.assert_array_equal(history.extras["truncated"], written.extras["truncated"])
+
+
 def test_a_loops_episodes_are_repeated_until_there_are_enough_steps(tmp_path, tiny_checkpoint):
     result = run_small(
         tmp_path / "run", tiny_checkpoint, fall_after=(3, 3, 3), min_steps_per_loop=25, gate=False,

@@ -27,7 +27,7 @@ from vintix_fast.service.progress import Progress
 from vintix_fast.world.robot import ROBOTS
 
 EACH_LOOP_IS_KEPT = dict(
-    seed=6, finetune_steps_per_loop=2, max_steps_per_episode=5, gate_episodes=2, num_envs=2, episodes_per_loop=2
+    seed=11, finetune_steps_per_loop=2, max_steps_per_episode=5, gate_episodes=2, num_envs=2, episodes_per_loop=2
 )  # fmt: skip
 REAL = (
     "--robot-type go2 --num-improvement-loops 2 --num-envs 2 --episodes-per-loop 2 --max-steps-per-episode 40 "

@@ -17,7 +17,7 @@ import torch
 
 from vintix_fast.audition import candidates, hold_audition
 from vintix_fast.config import AUDITION, DEFAULT_REFERENCE, AdaptConfig
-from vintix_fast.data import History, Windows, open_writer, read_trajectories
+from vintix_fast.data import History, Windows, joined, open_writer, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
@@ -25,7 +25,7 @@ from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import Actor, cache_bytes, make_policy
-from vintix_fast.rollout import Noise, collect, ladder
+from vintix_fast.rollout import Collection, Noise, StepWriter, collect, ladder
 from vintix_fast.rundir import Run
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import Interrupted, VintixFastError
@@ -46,7 +46,11 @@ SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
 ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
 """A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
-PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition")
+PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition", "practice")
+START_STEPS, STARTS = 25, 8
+"""Beside its episodes a collection has so many starts of each environment, of so many steps: half a second."""
+LONG = 10
+"""Episodes so many times longer than these starts have few of them."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,8 @@ class Adaptation:
         # Each environment explores with a strength of its own, a fifth of them not at all.
         settings, policy, n = config.collect, self._policy(model), task.num_envs
         sigma = ladder(n, settings.noise) if settings.noise_ladder else torch.full((n,), settings.noise)
-        noise = Noise(sigma, task.layout.num_joints, seed_for(config, index, "noise"))
+        joints = task.layout.num_joints
+        noise = Noise(sigma, joints, seed_for(config, index, "noise")) if settings.noise else None
         # The writer puts steps into the file while the next ones are simulated.
         attributes: dict[str, Any] = {
             "robot": task.robot.name,
@@ -237,21 +242,47 @@ class Adaptation:
                 run.trajectories(index), task.num_envs, attributes, layout=task.layout, varied=task.varied_columns
             ) as writer,
         ):
+            practised = self._practise_starts(index, policy, sigma, writer)
             collection = collect(
                 task, policy, settings.episodes_per_loop, seed=seed_for(config, index, "starts"),
-                random_starts=settings.random_starts, min_steps=config.min_steps,
-                noise=noise if settings.noise else None, writer=writer, keep=True,
+                random_starts=settings.random_starts, min_steps=config.min_steps, noise=noise, writer=writer, keep=True,
                 on_step=self.progress.on_rollout_step,
             )  # fmt: skip
         waited = {"writer_waits": writer.stats["waits"], "writer_wait_seconds": writer.stats["wait_seconds"]}
         metrics = collection.metrics() | waited
+        metrics["env_steps"] += sum(practice.env_steps for practice in practised)
+        metrics["collect_seconds"] += sum(practice.seconds for practice in practised)
+        metrics["env_steps_per_s"] = metrics["env_steps"] / metrics["collect_seconds"]
+        if practised:
+            starts = [episode for practice in practised for episode in practice.episodes]
+            metrics["fallen_starts"] = float(np.mean([start.terminated for start in starts]))
         # This file is written last: where it lies, the collection is whole.
         info = model.tasks[self.task_name].to_dict()
         described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
         episodes = [episode.to_json() for episode in collection.episodes]
         record = {"task_name": self.task_name, **described, "collection": metrics, "episodes": episodes}
         write_json(run.collection_file(index), record | {"versions": versions()})
-        return collection.histories, metrics
+        return joined([practice.histories for practice in practised] + [collection.histories]), metrics
+
+    def _practise_starts(self, index: int, policy: Actor, sigma: torch.Tensor, writer: StepWriter) -> list[Collection]:
+        """Only how episodes begin, from a cold context, many times.
+
+        A robot that walks falls, if at all, mostly as it is put down, and of that long episodes tell little.  One whose
+        episodes are short has starts enough.
+        """
+        config, task = self.config, self.task
+        if not config.collect.random_starts or config.improve.improver == "clone":
+            return []
+        evaluated = next((row for row in self.run.rows if row["loop"] == self.run.current_loop), {})
+        if evaluated.get("eval_length", task.max_steps) < LONG * START_STEPS:
+            return []
+        short = WalkingTask(task.simulator, task.robot, START_STEPS, task_config=config.task)
+        practised = []
+        for seed in range(seed_for(config, index, "practice"), seed_for(config, index, "practice") + STARTS):
+            noise = Noise(sigma, task.layout.num_joints, seed) if config.collect.noise else None
+            rest: dict[str, Any] = {"noise": noise, "writer": writer, "keep": True}
+            practised.append(collect(short, policy, task.num_envs, seed=seed, random_starts=True, **rest))
+        return practised
 
     def finetune(
         self, loop: int, model: Vintix, replay: dict[int, list[History]]

@@ -57,6 +57,28 @@ class History:
         return list(zip(edges[:-1], edges[1:], strict=True))
 
 
+def joined(parts: list[list[History]]) -> list[History]:
+    """One history for each environment: its histories in ``parts``, one after another."""
+    by_env: dict[int, list[History]] = {}
+    for history in (history for part in parts for history in part):
+        by_env.setdefault(history.env, []).append(history)
+    return [_concatenated(by_env[env]) for env in sorted(by_env)]
+
+
+def _concatenated(histories: list[History]) -> History:
+    first = histories[0]
+    if len(histories) == 1:
+        return first
+    return History(
+        observation=np.concatenate([h.observation for h in histories]),
+        action=np.concatenate([h.action for h in histories]),
+        reward=np.concatenate([h.reward for h in histories]),
+        step_num=np.concatenate([h.step_num for h in histories]),
+        extras={name: np.concatenate([h.extras[name] for h in histories]) for name in first.extras},
+        env=first.env,
+    )
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """One file's content."""

@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from vintix_fast.rollout.books import Collection, Episode, episodes_per_env, standard_error
+from vintix_fast.rollout.books import Collection, Episode, StepWriter, episodes_per_env, standard_error
 from vintix_fast.rollout.collector import collect
 from vintix_fast.rollout.host_copies import HostCopies
 from vintix_fast.rollout.noise import Noise, ladder
 
-__all__ = ["Collection", "Episode", "HostCopies", "Noise", "collect", "episodes_per_env", "ladder", "standard_error"]
+__all__ = [
+    "Collection", "Episode", "HostCopies", "Noise", "StepWriter", "collect", "episodes_per_env", "ladder",
+    "standard_error",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
