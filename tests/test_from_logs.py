@@ -11,11 +11,13 @@ from commands import invoke, last_json, spoken, tree
 from fakes import FakeSimulator, make_history
 from runs import assert_same_model, read_rows, read_state
 
-from vintix_fast.data import open_writer
+from vintix_fast.data import open_writer, read_trajectories
+from vintix_fast.export.reward import estimated_reward
 from vintix_fast.logs import measured
 from vintix_fast.model import load_checkpoint
 from vintix_fast.policy import make_policy
 from vintix_fast.rollout import Noise, collect
+from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.task_config import DEFAULT_TASK
@@ -152,6 +154,16 @@ def test_what_cannot_teach_is_refused_before_anything_is_written(tmp_path, tiny_
         for group in groups(file):
             group["reward"][:] = 0.024
 
+    def estimated(file):
+        told = read_trajectories(file.filename).histories[0]
+        n = len(told.reward)
+        action = torch.from_numpy(told.action)
+        before = torch.cat([torch.zeros(1, 12), action[:-1]])
+        after = torch.from_numpy(np.roll(told.observation, -1, axis=0))
+        values = estimated_reward(DEFAULT_TASK, QUADRUPED, after, action, before).numpy()
+        file.attrs["contract"] = json.dumps({"robot": "go2", "reward": {"input": "estimate", "value": None}})
+        groups(file)[0]["reward"][:n] = values
+
     def broken(file):
         groups(file)[0]["action"][3, 2] = np.nan
 
@@ -166,6 +178,7 @@ def test_what_cannot_teach_is_refused_before_anything_is_written(tmp_path, tiny_
         (changed(log, tmp_path / "meant.h5", without("mean_action")), 2, "has no dataset mean_action"),
         (changed(log, tmp_path / "fell.h5", without("terminated")), 2, "has no dataset terminated"),
         (changed(log, tmp_path / "told.h5", told), 2, "all rewards are 0.024, so they were not measured"),
+        (changed(log, tmp_path / "estimate.h5", estimated), 2, "stand still"),
         (changed(log, tmp_path / "nan.h5", broken), 4, "action is not finite at step 3"),
         (changed(log, tmp_path / "foreign.h5", foreign), 2, "was not made by", "0.50 action units"),
         (walk(tmp_path / "task.h5", tiny_checkpoint, task={"command": [1, 0, 0]}), 2, "another task"),

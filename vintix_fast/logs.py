@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vintix_fast.data import History, read_trajectories
+from vintix_fast.export.reward import estimated_reward
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import parse_json
 from vintix_fast.world.robot import Robot
@@ -89,6 +91,11 @@ def read_log(path: Path, robot: Robot, task: TaskConfig) -> Log:
             "the log needs the task's reward of each step: from motion capture or the robot's estimate of its speed"
         )
     told = contract.get("reward", {}) if isinstance(contract.get("reward"), dict) else {}
+    if told.get("input") == "estimate" and _estimated(histories[0], robot, task):
+        raise UsageError(
+            f"{path}: its rewards are the model's estimate, which takes speed and height for granted; a robot would "
+            "learn from them to stand still. The log needs measured rewards"
+        )
     constant = told.get("value") if told.get("input") == "constant" else None
     shown = float(constant) if isinstance(constant, int | float) else None
     return Log(path, hashlib.sha256(path.read_bytes()).hexdigest(), histories, shown)
@@ -117,6 +124,17 @@ def _check_robot(
         parse_json(text, f"{path}: its task", "log the walk again")
     ) != replace(task, vary=TaskConfig.from_json(json.loads(text)).vary):
         raise UsageError(f"{path} was logged in another task than this run's; give that with --task FILE")
+
+
+def _estimated(history: History, robot: Robot, task: TaskConfig) -> bool:
+    """Whether the first episode's rewards are what an export with ``--reward estimate`` tells the model."""
+    start, stop = history.episodes()[0]
+    clip = task.action_clip
+    action = torch.from_numpy(history.action[start : stop - 1]).clamp(-clip, clip)
+    before = torch.cat([torch.zeros_like(action[:1]), action[:-1]])
+    after = torch.from_numpy(history.observation[start + 1 : stop])
+    estimate = estimated_reward(task, robot.layout, after, action, before).numpy()
+    return len(estimate) > 1 and np.allclose(history.reward[start : stop - 1], estimate, atol=1e-5, rtol=0)
 
 
 def pieces(histories: list[History]) -> list[History]:
