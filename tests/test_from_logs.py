@@ -155,7 +155,7 @@ def test_what_cannot_teach_is_refused_before_anything_is_written(tmp_path, tiny_
             group["reward"][:] = 0.024
 
     def estimated(file):
-        told = read_trajectories(file.filename).histories[0]
+        told = read_trajectories(log).histories[0]
         n = len(told.reward)
         action = torch.from_numpy(told.action)
         before = torch.cat([torch.zeros(1, 12), action[:-1]])
