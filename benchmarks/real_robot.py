@@ -6,8 +6,8 @@ delay are others, and is improved there from its own logs.
 RUN is a directory of `vintix-fast adapt`.  Each round is a walk with exploration, logged, then a call of `vintix-fast
 improve` on that log alone, as a person at a robot would do it.  A walk is two episodes on each rung of the ladder of
 `vintix_walk --explore`, 10,000 steps or 200 s if nobody falls.  What each model earns without exploration is measured
-beside that, from other starts, and teaches nothing.  `--probe` only measures the first model in several such worlds.
-JSON lines, also in OUT/results.jsonl; what is done already is not done again.  `--plot OUT... -o FILE` draws the curve.
+beside that, from other starts, and teaches nothing.  `--rounds 0` only measures the first model.  JSON lines, also in
+OUT/results.jsonl; what is done already is not done again.  `OUT... --plot FILE` draws the curves.
 """
 
 from __future__ import annotations
@@ -97,15 +97,8 @@ def experiment(first: Path, robot: Robot, world: World, args: argparse.Namespace
         print(made.verdict, flush=True)
         row = {"round": number, "steps": made.row["total_env_steps"], "log_return": made.row["mean_return"]}
         row |= {"accepted": made.row.get("accepted"), "step": made.row["improvement_step"]}
-        row |= {"train_s": made.row["train_seconds"], "best": str(made.best_model)}
+        row |= {"train_s": made.row["train_seconds"]}
         say(row | returned(made.next_model, robot, world))
-    say({"round": "best", "model": str(run / "models/best")} | returned(run / "models/best", robot, world))
-
-
-def probe(first: Path, robot: Robot) -> None:
-    worlds = [World(1.0, 1.0, 0.0), World(0.5, 0.8, 0.01), World(0.4, 0.7, 0.02), World(0.3, 0.6, 0.02)]
-    for world in [*worlds, World(0.5, 0.6, 0.02), World(0.6, 0.7, 0.03)]:
-        print(json.dumps(vars(world) | returned(first, robot, world)), flush=True)
 
 
 def plot(folders: list[Path], path: Path) -> None:
@@ -136,15 +129,12 @@ def main() -> None:
     parser.add_argument("--friction", type=float, default=0.4)
     parser.add_argument("--motor-strength", type=float, default=0.7)
     parser.add_argument("--delay-s", type=float, default=0.02)
-    parser.add_argument("--probe", action="store_true")
     parser.add_argument("--plot", type=Path, help="a PNG")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.plot is not None:
         return plot(args.run, args.plot)
     first, robot = args.run[0] / "models/best", load_robot(args.robot_type)
-    if args.probe:
-        return probe(first, robot)
     experiment(first, robot, World(args.friction, args.motor_strength, args.delay_s), args)
 
 
