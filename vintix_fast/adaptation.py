@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ from vintix_fast.train import TrainingStep, check_compiler
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation, WalkingTask
+
+if TYPE_CHECKING:
+    from vintix_fast.from_logs_config import FromLogsConfig
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -399,6 +402,6 @@ class Adaptation:
         return fingerprint(model, model.tasks[self.task_name].group_name)
 
 
-def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
+def seed_for(config: AdaptConfig | FromLogsConfig, loop: int, purpose: str) -> int:
     """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
     return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])
