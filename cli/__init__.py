@@ -20,6 +20,7 @@ from vintix_fast.cli import (
     expert,
     export,
     hub,
+    improve,
     inspect,
     models,
     options,
@@ -63,6 +64,7 @@ def of_all_commands(
 
 app.command("demo", cls=Command)(demo.demo)
 app.command("adapt", cls=Command)(adapt.adapt)
+app.command("improve", cls=Command)(improve.improve)
 app.command("eval", cls=Command)(evaluate.evaluate)
 app.command("stress", cls=Command)(stress.stress)
 app.command("expert", cls=Command)(expert.expert)

@@ -70,7 +70,8 @@ def _said_of(entry: Entry, known: dict[str, Entry]) -> list[str]:
     if bounds:
         said.append(" and ".join(bounds))
     for other, allowed in made.only_with.items():
-        needed = known[other]
+        if (needed := known.get(other)) is None:  # which this command lacks
+            continue
         if allowed is GIVEN and needed.default is True and needed.option.flag:  # which only turns it off
             said.append(f"not with `{needed.option.flag}`")
         elif allowed is GIVEN:

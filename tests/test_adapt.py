@@ -315,7 +315,7 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
             learnt.append(np.concatenate([h.reward for h in replay]))
             return super().targets(histories, replay, *rest, **options)
 
-    monkeypatch.setattr("vintix_fast.adaptation.Windows", Spy)
+    monkeypatch.setattr("vintix_fast.learning.Windows", Spy)
     monkeypatch.setitem(OPERATORS, "critic", SpyImprover)
     out = tmp_path / "run"
     run_small(out, tiny_checkpoint, num_improvement_loops=3, **options)

@@ -7,20 +7,20 @@ are run `rollout/`'s.
 from __future__ import annotations
 
 import importlib.metadata
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vintix_fast.audition import candidates, hold_audition
 from vintix_fast.config import AUDITION, DEFAULT_REFERENCE, AdaptConfig
-from vintix_fast.data import History, Windows, joined, open_writer, read_trajectories
+from vintix_fast.data import History, joined, open_writer, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
+from vintix_fast.learning import Lesson, learn
 from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.model.new_group import add_target
@@ -35,10 +35,13 @@ from vintix_fast.service.memory import check_memory
 from vintix_fast.service.metrics import write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
-from vintix_fast.train import TrainingStep, check_compiler, finetune, with_precision
+from vintix_fast.train import TrainingStep, check_compiler
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation, WalkingTask
+
+if TYPE_CHECKING:
+    from vintix_fast.from_logs_config import FromLogsConfig
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -133,7 +136,9 @@ def adapt(
     return AdaptResult(run.rows, run.model_dir(run.loops_done), best)
 
 
-def _initial_model(config: AdaptConfig, run: Run, robot: Robot, progress: Progress) -> tuple[Vintix, str | None]:
+def _initial_model(
+    config: AdaptConfig, run: Run[AdaptConfig], robot: Robot, progress: Progress
+) -> tuple[Vintix, str | None]:
     """The pretrained model with the robot's own group, and the robot's task; of a resumed run as it was then.
 
     No task, and no group, where an audition is to say which the robot gets.
@@ -161,7 +166,7 @@ class Adaptation:
     """The loop of the algorithm and its verbs."""
 
     config: AdaptConfig
-    run: Run  # begun; the loop goes on from wherever it stands
+    run: Run[AdaptConfig]  # begun; the loop goes on from wherever it stands
     task: WalkingTask
     task_name: str  # the robot's task in the model; its group is what is trained
     improver: Improver
@@ -295,38 +300,18 @@ class Adaptation:
         Returns:
             Metrics, and what each optimiser step gave.
         """
-        config, progress = self.config, self.progress
-        started = time.perf_counter()
         # The improver learns from all of the replay, and says of the loop's own steps what they should have been.
-        histories = replay[loop - 1]
-        with region("critic"), progress.training(f"loop {loop}: critic", config.improve.critic.updates):
-            everything = [h for collection in replay.values() for h in collection]
-            seed = seed_for(config, loop, "critic")
-            targets = self.improver.targets(histories, everything, seed, on_step=progress.on_training_step)
-        improve_seconds = time.perf_counter() - started
-
-        # An interrupted fine-tuning goes on from its state file; the loop's end deletes it.
-        settings = with_precision(config.finetune, config.engine.device)
-        windows = Windows(histories, targets, config.window_len, config.engine.device, hold_out=config.until_done)
-        with progress.training(f"loop {loop}: fine-tuning", settings.steps):
-            steps = finetune(
-                model, self.task_name, windows, settings, seed_for(config, loop, "windows"),
-                on_step=lambda s: progress.on_training_step(s.step + 1, s.loss),
-                state_file=self.run.training_state(loop - 1),
-            )  # fmt: skip
-        # A single step's loss says little: the last tenth of them are averaged.
-        last = steps[-max(1, len(steps) // 10) :]
-        metrics = {
-            "loss_first": steps[0].loss,
-            "loss": float(np.mean([s.loss for s in last])),
-            "grad_norm": float(np.mean([s.grad_norm for s in last])),
-            "finetune_steps": len(steps),
-            "lr": settings.lr,
-            "bf16": settings.bf16,
-            "train_seconds": time.perf_counter() - started,
-            "improve_seconds": improve_seconds,
-        }
-        return metrics | self.improver.metrics(), steps
+        config = self.config
+        lesson = Lesson(
+            config.finetune, config.window_len, config.until_done, config.improve.critic.updates, config.engine.device,
+            critic_seed=seed_for(config, loop, "critic"), windows_seed=seed_for(config, loop, "windows"),
+            # An interrupted fine-tuning goes on from its state file; the loop's end deletes it.
+            state_file=self.run.training_state(loop - 1),
+        )  # fmt: skip
+        everything = [h for collection in replay.values() for h in collection]
+        return learn(
+            model, self.task_name, replay[loop - 1], everything, self.improver, lesson, f"loop {loop}", self.progress
+        )
 
     def gate(self, loop: int, model: Vintix, before: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
         """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
@@ -448,6 +433,6 @@ class Adaptation:
         return fingerprint(model, model.tasks[self.task_name].group_name)
 
 
-def seed_for(config: AdaptConfig, loop: int, purpose: str) -> int:
+def seed_for(config: AdaptConfig | FromLogsConfig, loop: int, purpose: str) -> int:
     """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
     return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""The output directory of `adapt`: what is written where, what is done already, and where a resumed run goes on.
+"""The output directory of `adapt` and `improve`: what is written where, what is done, and where a run goes on.
 
 Every file is written beside its final name and renamed, so that whatever exists is whole.  ``state.json`` is written
 last in each loop; a loop that it does not count is done again, from its collection if that was finished.  What every
@@ -12,8 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.config import AdaptConfig
-from vintix_fast.outdir import ANEW, RunDirectory
+from vintix_fast.outdir import ANEW, Config, RunDirectory
 from vintix_fast.service.errors import InputFileError, shown
 from vintix_fast.service.files import write_json, write_text
 
@@ -35,18 +34,18 @@ def checked_row(row: Any, where: object, remedy: str) -> dict[str, Any]:
     return row
 
 
-class Run(RunDirectory[AdaptConfig]):
-    """The output directory of `adapt`.
+class Run(RunDirectory[Config]):
+    """The output directory of `adapt`, and of `improve`, whose collections are a robot's logs.
 
     ``rows`` holds one dict of numbers for each finished loop (row 0: the initial policy, where it was measured).
     """
 
-    def __init__(self, config: AdaptConfig) -> None:
+    def __init__(self, config: Config) -> None:
         collections = ("loop_[0-9][0-9]", "loop_[0-9][0-9][0-9]")
         files = ("state.json", "metrics.jsonl", "audition.json", "curve.png")
         made = (*files, "report", "tensorboard", *collections, "models")
-        inside = [f"{c}/{name}" for c in collections for name in ("loop_*.json", "training.pth")]
-        models = [f"models/{name}" for name in ("initial", "best", *collections)]
+        inside = [f"{c}/{name}" for c in collections for name in ("loop_*.json", "training.pth", "trajectories*.h5")]
+        models = [f"models/{name}" for name in ("initial", "best", "next", *collections)]
         super().__init__(config, made, (*inside, *models))
         self.loops_done = 0
         self.rows: list[dict[str, Any]] = []

@@ -93,7 +93,8 @@ bool finite(const float* numbers, std::size_t count) {
 }  // namespace
 
 Control::Control(const PolicyFile& file, const std::string& implementation)
-    : contract_(read_contract(file)), decoder_(read_decoder(file, implementation), file.arrays()) {
+    : contract_(read_contract(file)), decoder_(read_decoder(file, implementation), file.arrays()),
+      exploration_(static_cast<std::size_t>(contract_.joints)) {
   const std::size_t joints = static_cast<std::size_t>(contract_.joints);
   if (decoder_.action_dim() != contract_.joints || decoder_.observation_dim() != 9 + 2 * contract_.joints) {
     throw std::runtime_error("does not fit together: a robot of " + std::to_string(contract_.joints) +
@@ -103,6 +104,7 @@ Control::Control(const PolicyFile& file, const std::string& implementation)
   observation_.resize(9 + 2 * joints);
   action_.resize(joints);
   answer_.resize(joints);
+  meant_.resize(joints);
   decided_.resize(joints * static_cast<std::size_t>(std::max(2, contract_.latency_steps + 1)));
   // Touch all memory and code once, so that no step has to wait for either.
   const std::size_t count = file.length("score_bounds") * file.length("slopes");
@@ -202,7 +204,9 @@ vintix_status Control::step(const vintix_state& state, float* target_rad) {
     return VINTIX_POLICY_FAILED;
   }
   step_num_ = std::min(step_num_ + 1, kMostSteps);
-  action_ = answer_;  // of the same size: nothing is allocated
+  meant_ = answer_;  // of the same size, as below: nothing is allocated
+  exploration_.add_to(answer_.data());
+  action_ = answer_;
   std::copy_backward(decided_.begin(), decided_.end() - c.joints, decided_.end());
   const float* due = decided_.data() + joints * static_cast<std::size_t>(c.latency_steps);
   for (std::size_t j = 0; j < joints; ++j) decided_[j] = std::clamp(answer_[j], -c.action_clip, c.action_clip);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../policy_decoder.hpp"
+#include "exploration.hpp"
 #include "policy_file.hpp"
 #include "vintix_policy.h"
 
@@ -37,6 +38,7 @@ class Control {
   void hold(float* target_rad);
   void begin_episode();
   void forget();
+  void explore(float sigma, std::uint64_t seed) { exploration_.begin(sigma, seed); }
   void act(const float* observation, const float* previous_action, float previous_reward, std::int32_t step_num,
            float* action);
 
@@ -44,6 +46,7 @@ class Control {
   const PolicyDecoder& decoder() const { return decoder_; }
   const std::vector<float>& observation() const { return observation_; }
   const std::vector<float>& action() const { return action_; }
+  const std::vector<float>& meant() const { return meant_; }
   float reward() const { return reward_; }
 
  private:
@@ -52,7 +55,9 @@ class Control {
 
   Contract contract_;
   PolicyDecoder decoder_;
+  Exploration exploration_;
   std::vector<float> observation_, action_, answer_;
+  std::vector<float> meant_;    // the last answer, before exploration
   std::vector<float> decided_;  // [latency_steps + 1, at least 2][J], cut; the newest first
   float reward_ = 0.0f, roll_ = 0.0f, pitch_ = 0.0f;
   std::int32_t step_num_ = 0;

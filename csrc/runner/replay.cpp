@@ -84,7 +84,9 @@ int time_steps(vintix_policy* policy, long steps) {
     random = random * 1664525u + 1013904223u;
     return middle + spread * (static_cast<float>(random >> 8) * 0x1p-23f - 1.0f);
   };
+  vintix_explore(policy, 0.1f, 1);
   for (long t = 0; t < kFill + steps; ++t) {
+    if (t == kFill) vintix_explore(policy, 0.0f, 1);
     // About what a walking robot senses.
     for (std::size_t i = 0; i < j; ++i) {
       position[i] = around(vintix_default_pose(policy)[i], 0.3f);

@@ -66,6 +66,12 @@ void vintix_last(const vintix_policy* policy, float* observation, float* action,
   if (reward != nullptr) *reward = control.reward();
 }
 
+void vintix_explore(vintix_policy* policy, float sigma, uint64_t seed) { policy->control.explore(sigma, seed); }
+
+void vintix_meant(const vintix_policy* policy, float* action) {
+  std::copy(policy->control.meant().begin(), policy->control.meant().end(), action);
+}
+
 void vintix_begin_episode(vintix_policy* policy) { policy->control.begin_episode(); }
 void vintix_forget(vintix_policy* policy) { policy->control.forget(); }
 

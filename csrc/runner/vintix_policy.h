@@ -64,9 +64,17 @@ VINTIX_API vintix_status vintix_step(vintix_policy* policy, const vintix_state* 
 /* The same without a state, which came late or not at all. */
 VINTIX_API vintix_status vintix_hold(vintix_policy* policy, float* target_rad);
 
-/* What the last vintix_step told the model: observation [9 + 2 J], its action [J] before it was cut, and the reward of
- * the step before.  Any pointer may be NULL. */
+/* From the next step on, noise is added to the model's actions, so that a log of them can be learnt from: correlated in
+ * time (0.7), of standard deviation sigma in action units (the contract's action_scale_rad each); 0 for none, as at
+ * first.  Each call begins the noise anew; the same seed gives the same.  Targets stay within the joints' ranges. */
+VINTIX_API void vintix_explore(vintix_policy* policy, float sigma, uint64_t seed);
+
+/* What the last vintix_step told the model: observation [9 + 2 J], the executed action [J] before it was cut, and the
+ * reward of the step before.  Any pointer may be NULL. */
 VINTIX_API void vintix_last(const vintix_policy* policy, float* observation, float* action, float* reward);
+
+/* The model's action [J] of the last vintix_step, without exploration. */
+VINTIX_API void vintix_meant(const vintix_policy* policy, float* action);
 
 /* The next state begins an episode: "no previous step", no waiting action.  The history stays. */
 VINTIX_API void vintix_begin_episode(vintix_policy* policy);

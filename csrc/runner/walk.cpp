@@ -1,6 +1,7 @@
 // vintix_walk: a policy in a control loop over UDP on this machine, as an example and for simulators.
 //
 //   vintix_walk policy.bin [--port 9870] [--log trajectories.h5] [--stand SECONDS] [--periods COUNT]
+//               [--explore SIGMA] [--seed N]
 //
 //   every period: newest state that has arrived -> passive | stand | walk | hold -> targets, back to whoever sent it
 //
@@ -26,17 +27,20 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
 #include "clock.hpp"
+#include "exploration.hpp"
 #include "vintix_policy.h"
 #include "walk_log.hpp"
 
 namespace {
 
-using vintix_fast::Histogram, vintix_fast::now, vintix_fast::sleep_until;
+using vintix_fast::Arguments, vintix_fast::Histogram, vintix_fast::Ladder, vintix_fast::now, vintix_fast::sleep_until;
 
 constexpr std::uint32_t kStateMagic = 0x54534656, kTargetMagic = 0x4D434656;  // "VFST", "VFCM"
 constexpr std::uint32_t kBegins = 1, kTerminated = 2, kTruncated = 4;
@@ -59,14 +63,6 @@ struct TargetHead {
 enum class Mode : std::uint32_t { passive, stand, walk, hold };
 constexpr const char* kModes[] = {"passive", "stand", "walk", "hold"};
 
-struct Arguments {
-  const char* policy = nullptr;
-  const char* log = nullptr;
-  int port = 9870;
-  double stand_s = 2.0;
-  long periods = -1;
-};
-
 volatile std::sig_atomic_t stopped = 0;
 void stop(int) { stopped = 1; }
 
@@ -75,14 +71,21 @@ class Walk {
   Walk(vintix_policy* policy, const Arguments& arguments, int socket)
       : policy_(policy), socket_(socket), joints_(static_cast<std::size_t>(vintix_joints(policy))),
         period_s_(vintix_period_s(policy)), stand_periods_(std::lround(arguments.stand_s / period_s_)),
-        patience_(std::lround(1.0 / period_s_)), state_(sizeof(StateHead) + 2 * joints_ * sizeof(float)),
+        patience_(std::lround(1.0 / period_s_)), explores_(arguments.explore > 0.0),
+        ladder_(static_cast<float>(arguments.explore)), seed_(arguments.seed), state_(sizeof(StateHead) + 2 * joints_ * sizeof(float)),
         from_(joints_), target_(joints_), message_(sizeof(TargetHead) + joints_ * sizeof(float)) {
     step_.observation.resize(static_cast<std::size_t>(vintix_observation_size(policy)));
     step_.action.resize(joints_);
+    step_.mean_action.resize(joints_);
 #ifdef VINTIX_LOG
     if (arguments.log != nullptr) {
-      log_ = std::make_unique<vintix_fast::WalkLog>(arguments.log, step_.observation.size(), joints_,
-                                                    vintix_contract(policy));
+      std::map<std::string, std::string> attributes{{"collected_by", "vintix_walk"},
+                                                    {"contract", vintix_contract(policy)}};
+      if (explores_) {
+        attributes["explore"] = std::to_string(arguments.explore);
+        attributes["seed"] = std::to_string(arguments.seed);
+      }
+      log_ = std::make_unique<vintix_fast::WalkLog>(arguments.log, step_.observation.size(), joints_, attributes);
     }
 #endif
   }
@@ -190,15 +193,19 @@ class Walk {
       status_ = vintix_hold(policy_, target_.data());
     } else {
       if (begins) vintix_begin_episode(policy_);
+      if (explores_ && ladder_.step(begins || step_num_ == 0)) {
+        vintix_explore(policy_, ladder_.sigma(), seed_ + static_cast<std::uint64_t>(ladder_.rung()));
+      }
       const vintix_state state{head_.gyro_rad_s, head_.quaternion, joint_pos(), joint_pos() + joints_, head_.reward};
       status_ = vintix_step(policy_, &state, target_.data());
     }
     // The reward of a step comes with the next state; a step without one is left out of the log.
     float told = 0.0f;
     vintix_last(policy_, nullptr, nullptr, &told);
-    if (arrived && pending_ && (begins || status_ == VINTIX_OK)) {
+    const bool fell = arrived && !begins && status_ == VINTIX_FALLEN;
+    if (arrived && pending_ && (begins || fell || status_ == VINTIX_OK)) {
       step_.reward = std::isfinite(head_.reward) ? head_.reward : told;
-      step_.terminated = begins && (head_.flags & kTerminated) != 0;
+      step_.terminated = fell || (begins && (head_.flags & kTerminated) != 0);
       step_.truncated = begins && step_.terminated == 0;
       append();
     }
@@ -211,6 +218,7 @@ class Walk {
     }
     ++steps_;
     vintix_last(policy_, step_.observation.data(), step_.action.data(), nullptr);
+    vintix_meant(policy_, step_.mean_action.data());
     step_.step_num = step_num_ = begins ? 0 : step_num_;
     ++step_num_;
     pending_ = true;
@@ -247,6 +255,9 @@ class Walk {
   std::size_t joints_;
   double period_s_;
   long stand_periods_, patience_;
+  bool explores_;
+  Ladder ladder_;
+  std::uint64_t seed_;
   std::vector<std::uint8_t> state_;
   std::vector<float> from_, target_;
   std::vector<std::uint8_t> message_;
@@ -269,31 +280,12 @@ int fail(const std::string& what) {
   return 1;
 }
 
-bool parse(int argc, char** argv, Arguments& arguments) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word.rfind("--", 0) != 0 && arguments.policy == nullptr) {
-      arguments.policy = argv[i];
-      continue;
-    }
-    if (++i >= argc) return false;
-    char* end = nullptr;
-    if (word == "--log") arguments.log = end = argv[i], end += std::strlen(end);
-    else if (word == "--port") arguments.port = static_cast<int>(std::strtol(argv[i], &end, 10));
-    else if (word == "--stand") arguments.stand_s = std::strtod(argv[i], &end);
-    else if (word == "--periods") arguments.periods = std::strtol(argv[i], &end, 10);
-    if (end == nullptr || *end != '\0') return false;
-  }
-  return arguments.policy != nullptr && arguments.port > 0 && arguments.port < 65536 && arguments.stand_s >= 0.0 &&
-         arguments.stand_s < 1e6;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) {
-    return fail("policy.bin [--port 9870] [--log trajectories.h5] [--stand SECONDS] [--periods COUNT]");
+    return fail(vintix_fast::kUsage);
   }
 #ifndef VINTIX_LOG
   if (arguments.log != nullptr) return fail("--log: built without HDF5; install libhdf5-dev and build again");

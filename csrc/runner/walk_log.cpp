@@ -9,7 +9,8 @@ struct WalkLog::Writer {
   ~Writer() { file.abort(); }  // does nothing after close()
 };
 
-WalkLog::WalkLog(const std::string& path, std::size_t observations, std::size_t joints, const std::string& contract) {
+WalkLog::WalkLog(const std::string& path, std::size_t observations, std::size_t joints,
+                 const std::map<std::string, std::string>& attributes) {
   WriterConfig config{};
   config.path = path;
   config.num_envs = 1;
@@ -22,7 +23,7 @@ WalkLog::WalkLog(const std::string& path, std::size_t observations, std::size_t 
                    {"terminated", {}, ElementType::uint8},
                    {"truncated", {}, ElementType::uint8},
                    {"failed", {}, ElementType::uint8}};
-  config.attributes = {{"collected_by", "vintix_walk"}, {"contract", contract}};
+  config.attributes = attributes;
   config.queue_capacity = 1000;
   config.flush_every = 100;
   config.block_len = 1000;
@@ -34,7 +35,7 @@ WalkLog::~WalkLog() = default;
 bool WalkLog::append(const LoggedStep& step) {
   const std::uint8_t failed = 0, active = 1;
   const void* const arrays[] = {step.observation.data(), step.action.data(), &step.reward,     &step.step_num,
-                                step.action.data(),      &step.terminated,   &step.truncated, &failed};
+                                step.mean_action.data(), &step.terminated,   &step.truncated, &failed};
   return writer_->file.try_append(arrays, &active);
 }
 

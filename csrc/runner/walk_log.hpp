@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,7 +12,7 @@
 namespace vintix_fast {
 
 struct LoggedStep {
-  std::vector<float> observation, action;
+  std::vector<float> observation, action, mean_action;  // executed, and as the policy meant it
   float reward = 0.0f;
   std::int32_t step_num = 0;
   std::uint8_t terminated = 0, truncated = 0;
@@ -20,7 +21,9 @@ struct LoggedStep {
 class WalkLog {
  public:
   // Throws std::exception where the file cannot be made.
-  WalkLog(const std::string& path, std::size_t observations, std::size_t joints, const std::string& contract);
+  // attributes: of the file.
+  WalkLog(const std::string& path, std::size_t observations, std::size_t joints,
+          const std::map<std::string, std::string>& attributes);
   ~WalkLog();
 
   bool append(const LoggedStep& step);  // false: the disk is too slow, and the step is lost

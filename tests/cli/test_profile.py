@@ -73,7 +73,7 @@ def test_a_stopped_profile_says_so(profile, tmp_path, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vintix_fast.adaptation.finetune", stop)
+    monkeypatch.setattr("vintix_fast.learning.finetune", stop)
     result = profile()
     assert result.exit_code == 130 and "no profile" in result.stderr and "--resume" not in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -79,6 +79,14 @@ class Runner:
         self._lib.vintix_last(self._policy, floats(observation), floats(action), ctypes.byref(reward))
         return observation, action, reward.value
 
+    def explore(self, sigma: float, seed: int) -> None:
+        self._lib.vintix_explore(self._policy, ctypes.c_float(sigma), ctypes.c_uint64(seed))
+
+    def meant(self) -> np.ndarray:
+        action = np.zeros(self.joints, np.float32)
+        self._lib.vintix_meant(self._policy, floats(action))
+        return action
+
     def begin_episode(self) -> None:
         self._lib.vintix_begin_episode(self._policy)
 

@@ -138,6 +138,37 @@ def test_what_else_stops_it(opened, go2):
     np.testing.assert_array_equal(runner.hold(), np.float32(go2.default_pose_rad))
 
 
+def test_exploration_follows_the_law_of_the_simulators_noise(opened, go2):
+    _, contract, runner = opened()
+    sensors = [np.zeros(3), np.array(LEVEL), np.array(go2.default_pose_rad), np.zeros(12)]
+
+    def walk(steps):
+        noise, targets = [], []
+        runner.forget()
+        for _ in range(steps):
+            targets.append(runner.step(*sensors)[1])
+            noise.append(runner.last()[1] - runner.meant())
+        return np.stack(noise), np.stack(targets)
+
+    quiet, plain = walk(4)
+    assert not quiet.any()
+    runner.explore(0.2, 7)
+    noise, targets = walk(4000)
+    # Latency 1: what was executed is told to the model, and is the next step's target.
+    assert np.abs(targets[1] - plain[1]).max() > 0.01
+    np.testing.assert_array_equal(targets[0], plain[0])
+    assert noise.std() == pytest.approx(0.2, rel=0.05) and abs(noise.mean()) < 0.01
+    assert np.mean(noise[1:] * noise[:-1]) / noise.var() == pytest.approx(0.7, abs=0.03)
+    across = np.corrcoef(noise.T) - np.eye(12)
+    assert np.abs(across).max() < 0.15  # of about 700 independent draws
+    runner.explore(0.2, 7)
+    np.testing.assert_array_equal(walk(20)[0], noise[:20])
+    runner.explore(0.2, 8)
+    assert not np.array_equal(walk(20)[0], noise[:20])
+    runner.explore(0.0, 7)
+    np.testing.assert_array_equal(walk(4)[1], plain)
+
+
 def test_targets_stay_in_the_joints_ranges(opened, go2, native, tmp_path):
     model = tiny_model()
     contract = contract_of(model, go2)

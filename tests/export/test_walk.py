@@ -125,9 +125,12 @@ def test_it_stands_walks_holds_still_when_it_must_and_logs(walking, go2, tmp_pat
     found = read_trajectories(log)
     (history,) = found.histories
     assert found.closed_cleanly and json.loads(found.attributes["contract"])["robot"] == "go2"
-    # The steps before the sensor failed, then those after it walked on; each lacks its last, whose reward never came.
+    # The steps before the sensor failed, then those after it walked on; the first lack their last, whose reward never
+    # came, the others end with the fall.
     lengths = [stop - start for start, stop in history.episodes()]
-    assert len(lengths) == 2 and sum(lengths) == record["steps"] - 2
+    assert len(lengths) == 2 and sum(lengths) == record["steps"] - 1
+    assert np.flatnonzero(history.extras["terminated"]).tolist() == [len(history) - 1]
+    np.testing.assert_array_equal(history.extras["mean_action"], history.action)  # it did not explore
     assert set(np.unique(history.reward).tolist()) <= {np.float32(0.01).item(), np.float32(0.02).item()}
     np.testing.assert_allclose(history.observation[0, 3:9], [0, 0, -1, 1, 0, 0], atol=1e-6)
     assert np.isfinite(history.action).all() and history.step_num[0] == 0
@@ -149,7 +152,36 @@ def test_a_new_episode_is_said_to_it_and_stands_in_the_log(walking, tmp_path):
     assert np.flatnonzero(history.extras["truncated"]).tolist() == [7]
 
 
-@pytest.mark.parametrize("words", [["--port", "0"], ["--port", "x"], ["--stand", "-1"], ["--loud", "1"], ["--log"]])
+def test_it_explores_in_rungs_and_logs_what_it_meant(walking, tmp_path):
+    log = tmp_path / "trajectories.h5"
+    program, robot = walking("--stand", 0, "--log", log, "--explore", 0.3, "--seed", 4)
+    for _ in range(6):
+        robot.live(1, flags=1)
+        robot.live(3)
+    program.send_signal(signal.SIGINT)
+    assert program.wait(timeout=20) == 0
+    found = read_trajectories(log)
+    assert found.attributes["seed"] == "4" and float(found.attributes["explore"]) == 0.3
+    (history,) = found.histories
+    noise = history.action - history.extras["mean_action"]
+    strengths = [noise[start:stop].std() for start, stop in history.episodes()]
+    # None, then ever more up to the largest, then from the beginning.
+    expected = [0.0, *0.03 * 10 ** (np.arange(4) / 3), 0.0]
+    np.testing.assert_allclose(strengths, expected, rtol=0.35)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--explore", "2"],
+        ["--seed", "x"],
+        ["--port", "0"],
+        ["--port", "x"],
+        ["--stand", "-1"],
+        ["--loud", "1"],
+        ["--log"],
+    ],
+)
 def test_words_that_it_does_not_know_are_refused(words, native):
     done = subprocess.run([native / "vintix_walk", "policy.bin", *words], capture_output=True, text=True)
     assert done.returncode == 1 and "[--port 9870]" in done.stderr
