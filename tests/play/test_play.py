@@ -232,7 +232,7 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah, monkeypatch
             page.show(1.0)
             assert page._base.position[2] < before - 0.05  # it fell from its start
             assert "| falls | 0 |" in page._numbers.content
-            assert "Trained for forward 0.5 m/s, left 0 m/s, turn left 0 rad/s" in _known(DEFAULT_TASK)
+            assert "Trained for forward 0.5 m/s, left 0 m/s, turn 0 rad/s" in _known(DEFAULT_TASK)
     finally:
         page.close()
     with pytest.raises(OSError):

@@ -30,8 +30,8 @@ MOST_PAYLOAD = 0.5
 """Of the robot's mass."""
 PAYLOAD_KEYS = 5
 """So often is the key pressed from nothing to the heaviest."""
-COMMAND = (("forward, m/s", "I", "K"), ("left, m/s", "U", "O"), ("turn left, rad/s", "N", "M"))
-"""What a robot is asked for, with the keys for more and less of it; viser's camera has W, A, S, D, Q, E and arrows."""
+COMMAND = (("forward, m/s", "I", "K"), ("left, m/s", "U", "O"), ("turn, rad/s", "N", "M"))
+"""What a robot is asked for, left being more, with keys for more and less; viser's camera has WASD, Q, E and arrows."""
 MOST_COMMAND, COMMAND_STEP = 1.0, 0.1
 
 
