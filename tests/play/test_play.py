@@ -26,6 +26,14 @@ from vintix_fast.world.task_config import DEFAULT_TASK, FurtherWeights, TaskConf
 from vintix_fast.world.variation import Variation
 
 
+class KeyedPage(Page):
+    """Lets a test press keys."""
+
+    def _key(self, key, what, do, **how):
+        vars(self).setdefault("keys", {})[key] = do
+        super()._key(key, what, do, **how)
+
+
 @pytest.fixture(scope="module")
 def minicheetah():
     return load_robot("minicheetah")
@@ -206,7 +214,7 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah, monkeypatch
 
     walk = in_mujoco(minicheetah)
     walk._makers["broken"] = broken
-    page = Page(walk, Looks(minicheetah), port=8137)
+    page = KeyedPage(walk, Looks(minicheetah), port=8137)
     try:
         with urllib.request.urlopen(page.url, timeout=10) as answer:
             assert answer.status == 200 and b"<html" in answer.read().lower()
@@ -220,9 +228,16 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah, monkeypatch
                 page.take()
                 time.sleep(0.01)
             assert walk.name == "zero"
-            page._command[0].value = -0.3  # as a slider or its keys do
+            page._command[0].value = -0.3  # as a slider does
+            for key in "IONNMPPR":
+                page.keys[key]()
             page.take()
-            assert walk.task.command[0].tolist() == pytest.approx([-0.3, 0.0, 0.0])
+            assert walk.task.command[0].tolist() == pytest.approx([-0.2, -0.1, 0.1])
+            model, base = walk.simulator.model, walk.simulator._own_mass_kg
+            assert model.body_mass.max() - base == pytest.approx(0.1 * minicheetah.mass_kg, abs=0.1)  # half / 5
+            for key in 20 * "I":
+                page.keys[key]()
+            assert page._command[0].value == 1.0
             page._ask(walk.choose, "broken")
             page.take()  # said in the page
             assert walk.name == page._policy.value == "zero"
