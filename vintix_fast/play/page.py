@@ -7,6 +7,7 @@ or simulators: everything that it shows and does is `Walk`'s.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import queue
@@ -103,10 +104,14 @@ class Page:
             gui.add_markdown(_known(walk.task.config))
         with gui.add_folder("disturb"):
             push = gui.add_slider("push, m/s", 0.0, 2.0, 0.1, PUSH_M_S)
+
+            def shove(sign: float) -> None:
+                self._ask(walk.push, sign * push.value)
+
             for side, key, sign in (("left", "J", 1.0), ("right", "L", -1.0)):
                 button = gui.add_button(f"push {side} ({key})")
-                button.on_click(lambda _, sign=sign: self._ask(walk.push, sign * push.value))
-                self._key(key, f"push {side}", lambda sign=sign: self._ask(walk.push, sign * push.value))
+                button.on_click(lambda _, sign=sign: shove(sign))
+                self._key(key, f"push {side}", functools.partial(shove, sign))
             heaviest = round(MOST_PAYLOAD * (walk.robot.mass_kg or 10.0), 1)
             payload = self._slider(
                 "payload, kg (P, R)", (0.0, heaviest), 0.0, ("P", "R"), heaviest / PAYLOAD_KEYS,
@@ -125,7 +130,7 @@ class Page:
             slider.value = round(min(max(slider.value + by, low), high), 2)
 
         for key, by in zip(keys, (step, -step), strict=True):
-            self._key(key, f"{label} {by:+.2g}", lambda by=by: move(by), **how)
+            self._key(key, f"{label} {by:+.2g}", functools.partial(move, by), **how)
         return slider
 
     def _key(self, key: str, what: str, do: Callable[[], None], **how: Any) -> None:

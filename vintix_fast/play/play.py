@@ -30,6 +30,7 @@ from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 from vintix_fast.world.variation import NO_VARIATION
 
+Policies = dict[str, Callable[[], Actor]]
 SHOWN_EVERY = 2
 """Steps: 25 pictures a second."""
 
@@ -52,7 +53,7 @@ def play(
         import_viser()
     paths, robot, task = _what_to_show(config)
     task = _as_simulated(task, config.simulator, progress)
-    policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
+    policies: Policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
     first = _first(config.policy, policies, robot)
     if first in policies:  # whether it fits is known before anything is built
         ready = policies[first]()
@@ -117,7 +118,7 @@ def _what_to_show(config: PlayConfig) -> tuple[dict[str, Path], Robot, TaskConfi
     return {path.name: path} if path is not None else {}, load_robot(config.robot_type), DEFAULT_TASK
 
 
-def _first(name: str | None, policies: dict[str, Callable[[], Actor]], robot: Robot) -> str:
+def _first(name: str | None, policies: Policies, robot: Robot) -> str:
     """The policy to begin with; a checkpoint that is none of ``policies`` is put among them."""
     if name is None or name in policies or name in STEADY:
         return name or next(iter(policies))

@@ -68,7 +68,7 @@ class Walk:
     ) -> None:
         self.simulator, self.robot = simulator, simulator.robot
         self.task = WalkingTask(simulator, simulator.robot, max_steps, task_config=task_config)
-        self._makers = {
+        self._makers: dict[str, Callable[[], Actor]] = {
             **policies,
             **{name: functools.partial(Steady, self.task.layout.num_joints, how) for name, how in STEADY.items()},
         }
