@@ -121,7 +121,7 @@ def main() -> None:
         export_model(model, robot, Path(folder) / "out")
         remote, record = there(Path(folder) / "out/policy.bin", Path(folder) / "trajectories.h5")
         logged = sum(len(history) for history in read_trajectories(Path(folder) / "trajectories.h5").histories)
-        found = {"steps": args.steps, "simulator": args.simulator, "logged_steps": logged} | record
+        found = {"simulated_steps": args.steps, "simulator": args.simulator, "logged_steps": logged} | record
         print(json.dumps(found | compared(remote, here())))
 
 
