@@ -1,8 +1,10 @@
-"""One robot in Genesis, walked by vintix_walk in another process over UDP, and by the same policy in this one.
+"""One simulated robot, walked by vintix_walk in another process over UDP, and by the same policy in this one.
 
-    make runner && python benchmarks/loopback.py --steps 1000
+    make runner && python benchmarks/loopback.py --steps 1000                        # 20 s of Genesis
+    make runner && python benchmarks/loopback.py --simulator mujoco --steps 30000    # ten minutes of MuJoCo
 
-The runner's clock leads: the simulator makes a step when targets arrive and sends the state back.  JSON lines.
+The runner's clock leads: the simulator makes a step when targets arrive and sends the state back.  Both ways begin the
+same episodes.  Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import socket
 import struct
 import subprocess
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +31,14 @@ from vintix_fast.model import load_checkpoint
 from vintix_fast.policy import make_policy
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.world.robot import load_robot
-from vintix_fast.world.simulator import Simulator
-from vintix_fast.world.task import WalkingTask
+from vintix_fast.world.simulators import make_simulator
+from vintix_fast.world.task import StepResult, WalkingTask
 from vintix_fast.world.task_config import RewardWeights, TaskConfig
 
 PORT = 9870
+SEED, EPISODE = 1, 1000
+BEGINS, FELL, LATE = 1, 2, 4
+"""A state's flags; docs/deployment.md."""
 
 
 class Remote:
@@ -54,8 +59,9 @@ class Remote:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000, help="periods of 0.02 s; episodes of 1000")
+    parser.add_argument("--simulator", choices=("genesis", "mujoco"), default="genesis")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, robot, name = (
@@ -63,23 +69,28 @@ def main() -> None:
         load_robot("go2"),
         "go2_walking_ad",
     )
-    simulator = Simulator(robot, 1)
     # There an action's change would count a step later; without that term both returns are of the same motion.
     asked = TaskConfig(reward=RewardWeights(action_rate=0.0))
-    task = WalkingTask(simulator, robot, args.steps + 1, task_config=asked)
-    remote_task = WalkingTask(simulator, robot, args.steps + 1, task_config=replace(asked, latency_steps=0))
+    simulator = make_simulator(args.simulator, robot, 1, "cpu", asked, print)
+    task = WalkingTask(simulator, robot, EPISODE, task_config=asked)
+    remote_task = WalkingTask(simulator, robot, EPISODE, task_config=replace(asked, latency_steps=0))
+    default, scale = np.float32(robot.default_pose_rad), asked.action_scale_rad
+    low, high = robot.joint_range_rad.astype(np.float32).T
 
-    def here() -> float:
+    def here() -> list[Episode]:
+        """The package's own policy; targets are cut to the joints' ranges, as the runner does."""
         policy = RewardFed(make_policy(model, name, 1, 2048), task.config, robot.layout, task.most_reward)
-        observation, total = task.reset(1, random_starts=True), 0.0
+        observation, episodes = task.reset(SEED, random_starts=True), Episodes()
         for _ in range(args.steps):
             action = policy.act(observation, task.step_num.clone())
-            result = task.step(action)
+            target = np.clip(default + np.float32(scale) * action.numpy(), low, high)
+            result = task.step(torch.from_numpy((target - default) / np.float32(scale)))
             policy.observe(action, result.reward)
-            total, observation = total + float(result.reward), result.observation
-        return total
+            observation = result.observation
+            episodes.add(result)
+        return episodes.all
 
-    def there(policy: Path, log: Path) -> tuple[float, dict]:
+    def there(policy: Path, log: Path) -> tuple[list[Episode], dict]:
         program = Path(__file__).parents[1] / "build/runner/native/vintix_walk"
         command = [program, policy, "--stand", "0", "--log", log, "--port", str(PORT)]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -88,20 +99,20 @@ def main() -> None:
             # As on a robot, other programs must not take the processor; needs the right to do so.
             for process in (0, running.pid):
                 os.sched_setscheduler(process, os.SCHED_FIFO, os.sched_param(10))
-            remote, total, reward = Remote(), 0.0, float("nan")
-            remote_task.reset(1, random_starts=True)
-            for t in range(args.steps):
-                target = remote.exchange(simulator.state(), reward, int(t == 0))
+            remote, episodes, reward, flags = Remote(), Episodes(), float("nan"), BEGINS
+            remote_task.reset(SEED, random_starts=True)
+            for _ in range(args.steps):
+                target = remote.exchange(simulator.state(), reward, flags)
                 # The latency is in the targets already.
-                due = torch.from_numpy((target - np.float32(robot.default_pose_rad)) / task.config.action_scale_rad)
-                result = remote_task.step(due[None])
+                result = remote_task.step(torch.from_numpy((target - default) / np.float32(scale))[None])
                 reward = float(result.reward)
-                total += reward
+                flags = BEGINS * bool(result.done) | FELL * bool(result.terminated) | LATE * bool(result.truncated)
+                episodes.add(result)
             running.send_signal(signal.SIGTERM)
             out, said = running.communicate()
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             print(said, end="", flush=True)
-            return total, json.loads(out)
+            return episodes.all, json.loads(out)
         finally:
             running.kill()
             running.communicate()
@@ -109,10 +120,48 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         export_model(model, robot, Path(folder) / "out")
         remote, record = there(Path(folder) / "out/policy.bin", Path(folder) / "trajectories.h5")
-        logged = read_trajectories(Path(folder) / "trajectories.h5").histories[0]
-        print(
-            json.dumps({"steps": args.steps, "over_udp": remote, "here": here(), "logged_steps": len(logged)} | record)
-        )
+        logged = sum(len(history) for history in read_trajectories(Path(folder) / "trajectories.h5").histories)
+        found = {"simulated_steps": args.steps, "simulator": args.simulator, "logged_steps": logged} | record
+        print(json.dumps(found | compared(remote, here())))
+
+
+@dataclass
+class Episode:
+    """One episode, the last of which may be cut short."""
+
+    return_: float = 0.0
+    steps: int = 0
+    fell: bool = False
+
+
+class Episodes:
+    """Adds steps up."""
+
+    def __init__(self) -> None:
+        self.all: list[Episode] = []
+        self._begins = True
+
+    def add(self, result: StepResult) -> None:
+        if self._begins:
+            self.all.append(Episode())
+        last = self.all[-1]
+        last.return_ += float(result.reward)
+        last.steps += 1
+        last.fell, self._begins = bool(result.terminated), bool(result.done)
+
+
+def compared(over_udp: list[Episode], in_process: list[Episode]) -> dict:
+    """Mean returns of whole episodes, both ways, and the largest difference of one; all of them where none is whole."""
+    found = {}
+    for way, episodes in (("over_udp", over_udp), ("in_process", in_process)):
+        whole = [e for e in episodes if e.steps == EPISODE or e.fell] or episodes
+        found[way] = {
+            "episodes": len(whole),
+            "mean_return": sum(e.return_ for e in whole) / len(whole),
+            "falls": sum(e.fell for e in whole),
+        }
+    apart = [abs(a.return_ - b.return_) for a, b in zip(over_udp, in_process, strict=False)]
+    return found | {"returns_apart_at_most": max(apart)}
 
 
 if __name__ == "__main__":

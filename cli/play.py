@@ -13,12 +13,15 @@ from vintix_fast.config import PlayConfig
 @reports_errors
 @takes(PlayConfig, but=("model",))
 def play(
-    model: Annotated[str, Argument(help="checkpoint directory, builtin:<name>, or the --output-dir of an `adapt`")],
+    model: Annotated[
+        str | None, Argument(help="checkpoint directory, builtin:<name>, or the --output-dir of an `adapt`")
+    ] = None,
     **options: Any,
 ) -> None:
-    """Let a robot walk in a page of the browser, where it can be pushed, loaded and given other models.
+    """Let a robot walk in a page of the browser, where it can be steered, pushed, loaded and given other models.
 
-    Of a run of adapt its models can be switched while it walks: initial, loop_01, ..., best.
+    The page opens by itself where there is a display.  Of a run of adapt its models can be switched while it walks:
+    initial, loop_01, ..., best.
     """
     config = PlayConfig.from_options(model=model, **options)
 

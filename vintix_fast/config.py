@@ -409,8 +409,12 @@ class EvalConfig(Options):
 class PlayConfig(Options):
     """One robot in a page of the browser; UsageError where a value is out of range."""
 
-    model: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, builtin:<name>, or a run of adapt")
+    model: Path | None = checkpoint_option(None, MAIN, "checkpoint directory, builtin:<name>, or a run of adapt")
     robot_type: str | None = option(None, MAIN, ROBOTS, short="-r", shown="the run's")
+    policy: str | None = option(
+        None, MAIN, "what walks first: a model of the run (initial, loop_01, ...), zero, random, or another checkpoint",
+        shown="the run's best, or the model",
+    )  # fmt: skip
     simulator: str = simulator_option(MAIN, "mujoco")
     max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
     seed: int = seed_option(MAIN, "seed of the random starts")
@@ -421,6 +425,8 @@ class PlayConfig(Options):
 
     def _check(self) -> None:
         _check_film(self.record)
+        if self.model is None and self.policy is None:
+            raise UsageError("nothing to watch; give a checkpoint or a run of adapt, or --policy zero or random")
 
 
 def _check_film(path: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 import urllib.request
 
@@ -15,12 +16,22 @@ from typer.testing import CliRunner
 from vintix_fast.cli import app
 from vintix_fast.config import PlayConfig
 from vintix_fast.play.looks import Looks
-from vintix_fast.play.page import Page
+from vintix_fast.play.page import Page, _known
 from vintix_fast.play.play import play
 from vintix_fast.play.walk import Steady, Walk
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task_config import DEFAULT_TASK, FurtherWeights, TaskConfig
+from vintix_fast.world.variation import Variation
+
+
+class KeyedPage(Page):
+    """Lets a test press keys."""
+
+    def _key(self, key, what, do, **how):
+        vars(self).setdefault("keys", {})[key] = do
+        super()._key(key, what, do, **how)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +49,11 @@ class NoPage:
     url = "nowhere"
 
     def __init__(self, walk, looks, host, port, ask=lambda walk: None):
-        self.walk, self.shown, self.closed, self._ask = walk, 0, False, ask
+        self.walk, self.shown, self.closed, self._ask, self.opened = walk, 0, False, ask, False
+
+    def open_browser(self):
+        self.opened = True
+        return True
 
     def take(self):
         if self.walk.steps == 0:
@@ -69,8 +84,24 @@ def test_a_walk_counts_returns_falls_and_steps(go2):
     recording = walk.recording()
     assert recording.base_pos_m.shape == (9, 1, 3) and recording.joint_pos_rad.shape == (9, 1, 12)
     assert recording.reward[:, 0].tolist() == pytest.approx(rewards, abs=1e-6)
-    walk.push(1.0)  # this simulator cannot be disturbed
-    assert not walk.can_be_disturbed
+    walk.push(1.0)
+    assert simulator.pushed[-1].abs().sum() == 1.0 and not walk.can_be_loaded
+
+
+def test_a_command_is_told_to_the_policy_and_paid_for(go2):
+    ranges = TaskConfig(command=(0.5, 0.0, 0.0), command_spread=(0.5, 0.0, 0.5), resample_s=0.02)
+    for task in (DEFAULT_TASK, ranges):  # drawn commands are the person's here
+        walk = Walk(FakeSimulator(go2, 1, frozen=True), {}, task, first="zero")
+        seen = walk.task.layout.command
+        assert walk._observation[0, seen].tolist() == [1.0, 0.0, 0.0]
+        walk.step()
+        earned = walk.return_
+        walk.steer(-0.4, 0.2, 1.0)
+        walk.step()
+        assert walk._observation[0, seen].tolist() == pytest.approx([-0.8, 0.4, 0.25])
+        walk.step()
+        assert walk.return_ - earned < 1.9 * earned  # it stands still; that was nearer to what was asked before
+        assert walk.task.command.tolist() == [pytest.approx([-0.4, 0.2, 1.0])]
 
 
 def test_pushes_go_to_the_robots_own_left(minicheetah):
@@ -110,10 +141,46 @@ def test_play_walks_for_as_long_as_it_is_told_and_changes_models_meanwhile(tmp_p
     walk = play(config, progress=Listener(), make_page=make_page)
     assert walk.names == ["best", "initial", "loop_01", "zero", "random"] and walk.name == "initial"
     assert walk.steps == 10 and pages[0].shown == 5 and pages[0].closed and walk.robot.name == "go2"
+    assert pages[0].opened
+
+
+def test_what_walks_first_is_asked_for_by_name_or_path(tmp_path, tiny_checkpoint):
+    run = tmp_path / "run"
+    for name in ("initial", "best"):
+        save_tiny(run / "models" / name)
+    (run / "config.json").write_text(json.dumps({"command": "adapt", "options": {"robot_type": "go2"}}))
+
+    def first(**options):
+        walk = play(PlayConfig.from_options(seconds=0.02, **options), make_page=NoPage)
+        return walk.name, walk.names
+
+    assert first(model=run, policy="initial") == ("initial", ["best", "initial", "zero", "random"])
+    assert first(model=run, policy="random")[0] == "random"
+    other = str(tiny_checkpoint)
+    assert first(model=run, policy=other) == (other, ["best", "initial", other, "zero", "random"])
+    assert first(policy="zero", robot_type="go2") == ("zero", ["zero", "random"])  # a robot without a model
+    with pytest.raises(UsageError, match="--policy is loop_07, .* none of best, initial, zero, random"):
+        first(model=run, policy="loop_07")
+    with pytest.raises(UsageError, match="nothing to watch"):
+        first(robot_type="go2")
+
+
+def test_of_a_varied_run_the_nominal_robot_is_shown_and_said_so(tmp_path):
+    run = tmp_path / "run"
+    save_tiny(run / "models" / "initial")
+    options = {"robot_type": "go2", "task": TaskConfig(vary=Variation.parse("motor.FR=0.5")).to_json()}
+    (run / "config.json").write_text(json.dumps({"command": "adapt", "options": options}))
+    said = Listener()
+    assert play(PlayConfig.from_options(model=run, seconds=0.02), progress=said, make_page=NoPage).steps == 1
+    assert "Shown without motor.FR=0.5; --simulator genesis has it" in said.said
+    options["task"] = TaskConfig(further=FurtherWeights(torque=-1e-5)).to_json()
+    (run / "config.json").write_text(json.dumps({"command": "adapt", "options": options}))
+    with pytest.raises(UsageError, match="asks for forces, .*--simulator genesis does"):
+        play(PlayConfig.from_options(model=run), make_page=NoPage)
 
 
 def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("vintix_fast.play.play.MujocoSimulator", lambda *args: pytest.fail("built a simulator first"))
+    monkeypatch.setattr("vintix_fast.play.play.make_simulator", lambda *args: pytest.fail("built a simulator first"))
     for options, error, text in (
         ({"model": tiny_checkpoint}, UsageError, "--robot-type is missing"),
         ({"model": tiny_checkpoint, "robot_type": "a1"}, InputFileError, "no group for a1"),
@@ -132,13 +199,13 @@ def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
 
 def test_without_viser_play_says_what_to_install(tiny_checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    monkeypatch.setattr("vintix_fast.play.play.MujocoSimulator", lambda *args: pytest.fail("built a simulator first"))
+    monkeypatch.setattr("vintix_fast.play.play.make_simulator", lambda *args: pytest.fail("built a simulator first"))
     result = CliRunner().invoke(app, ["play", str(tiny_checkpoint), "-r", "go2", "--seconds", "1"])
     assert result.exit_code == 2 and "pip install 'vintix-fast[play]'" in " ".join(result.stderr.split())
 
 
 @pytest.mark.filterwarnings("default")  # viser's own
-def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
+def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah, monkeypatch):
     viser = pytest.importorskip("viser", reason="pip install 'vintix-fast[play]'")
     from websockets.sync.client import connect
 
@@ -147,7 +214,7 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
 
     walk = in_mujoco(minicheetah)
     walk._makers["broken"] = broken
-    page = Page(walk, Looks(minicheetah), port=8137)
+    page = KeyedPage(walk, Looks(minicheetah), port=8137)
     try:
         with urllib.request.urlopen(page.url, timeout=10) as answer:
             assert answer.status == 200 and b"<html" in answer.read().lower()
@@ -161,6 +228,16 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
                 page.take()
                 time.sleep(0.01)
             assert walk.name == "zero"
+            page._command[0].value = -0.3  # as a slider does
+            for key in "IONNMPPR":
+                page.keys[key]()
+            page.take()
+            assert walk.task.command[0].tolist() == pytest.approx([-0.2, -0.1, 0.1])
+            model, base = walk.simulator.model, walk.simulator._own_mass_kg
+            assert model.body_mass.max() - base == pytest.approx(0.1 * minicheetah.mass_kg, abs=0.1)  # half / 5
+            for key in 20 * "I":
+                page.keys[key]()
+            assert page._command[0].value == 1.0
             page._ask(walk.choose, "broken")
             page.take()  # said in the page
             assert walk.name == page._policy.value == "zero"
@@ -170,7 +247,16 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah):
             page.show(1.0)
             assert page._base.position[2] < before - 0.05  # it fell from its start
             assert "| falls | 0 |" in page._numbers.content
+            assert "Trained for forward 0.5 m/s, left 0 m/s, turn 0 rad/s" in _known(DEFAULT_TASK)
     finally:
         page.close()
     with pytest.raises(OSError):
         urllib.request.urlopen(page.url, timeout=2)
+    opened = threading.Event()
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.set() if url == page.url else None)
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not page.open_browser() and not opened.is_set()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert page.open_browser() and opened.wait(5.0)

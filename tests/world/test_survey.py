@@ -1,12 +1,13 @@
 """A robot file from a URDF or MJCF alone: legs, sides, stance and gains of robots that nobody described."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stick_robot import stick_mjcf
+from stick_robot import stick_mjcf, stick_robot
 
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.make_robot import make_robot
@@ -97,40 +98,120 @@ def test_an_mjcf_is_a_robot_wherever_one_is_asked_for(tmp_path, monkeypatch):
 
 BIPED = ((0.0, -0.1), (0.0, 0.1))
 HEXAPOD = tuple((x, y) for x in (0.3, 0.0, -0.3) for y in (-0.1, 0.1))
+CROSS = ((0.3, 0.0), (0.0, 0.2), (-0.3, 0.0), (0.0, -0.2))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: stick_mjcf(folder, BIPED), "four legs.*this file has 2"),
-        (lambda folder: stick_mjcf(folder, HEXAPOD), "four legs.*this file has 6"),
-        (
-            lambda folder: stick_mjcf(folder, ((0.3, 0.0), (0.0, 0.2), (-0.3, 0.0), (0.0, -0.2))),
-            "four corners.*x forward",
+    "case",
+    {
+        "biped": (lambda at: stick_mjcf(at, BIPED), "four legs.*this file has 2"),
+        "biped, URDF": (lambda at: _urdf(at, _urdf_without("R[LR]")), "four legs.*this file has 2"),
+        "hexapod": (lambda at: stick_mjcf(at, HEXAPOD), "four legs.*this file has 6"),
+        "hexapod, URDF": (
+            lambda at: _urdf(at, _urdf_with(_urdf_without("R[LR]|base|world|mount").replace('"F', '"M'))),
+            "four legs.*this file has 6",
         ),
-        (lambda folder: stick_mjcf(folder, knee="-0.1 0.05"), "knee 'leg0_knee' can only turn from -0.10 to 0.05"),
-        (lambda folder: stick_mjcf(folder, knee="-0.5 0.2"), "leg0_hip-leg0_swing-leg0_knee cannot be bent.*0.293 m"),
-        (lambda folder: folder / "none.urdf", "no such file"),
-        (lambda folder: _text(folder, ""), "cannot be read"),
-        (lambda folder: _text(folder, "<robot name='x'><link name='a'/></robot>"), "this file has 0"),
-        (lambda folder: _text(folder, CAR), "a quadruped has four legs of two or three joints.*wheel0"),
-    ],
-    ids=["biped", "hexapod", "corners", "stiff knees", "straight legs", "missing", "empty", "no links", "car"],
+        "car": (lambda at: _urdf(at, CAR), "a quadruped has four legs of two or three joints.*wheel0"),
+        "car, MJCF": (lambda at: _text(at / "car.xml", MJCF_CAR), "'wheel0' does not move its leg's end.*like a wheel"),
+        "empty": (lambda at: _text(at / "a.urdf", ""), "a.urdf is empty; give a URDF or an MJCF"),
+        "empty, MJCF": (lambda at: _text(at / "a.xml", ""), "a.xml is empty; give a URDF or an MJCF"),
+        "two bases": (lambda at: _two_robots(at), "no common link but from torso, other_torso; a robot has one base"),
+        "two bases, URDF": (
+            lambda at: _urdf(at, _urdf_with(re.sub('(name|link)="', r'\1="z_', URDF))),
+            "no common link but from world_root, z_world_root; a robot has one base",
+        ),
+        "leg in the air": (
+            lambda at: _changed(stick_mjcf(at), 'leg3_thigh" pos="-0.2 0.1 0"', 'leg3_thigh" pos="-0.2 0.1 0.5"'),
+            "leg3_knee of 0.400 m does not reach the ground where the others stand, 0.793 m below 'leg3_swing'",
+        ),
+        "leg in the air, URDF": (
+            lambda at: _urdf(at, re.sub('(RL_hip_joint".*?)-0.2 0.05 0"', r'\g<1>-0.2 0.05 0.5"', URDF)),
+            "RL_calf_joint of 0.400 m does not reach the ground where the others stand, 0.793 m below 'RL_thigh_joint'",
+        ),
+        "stiff knees": (
+            lambda at: stick_mjcf(at, knee="-0.1 0.05"),
+            "knee 'leg0_knee' can only turn from -0.10 to 0.05",
+        ),
+        "stiff knees, URDF": (
+            lambda at: _urdf(at, URDF.replace('lower="-2" upper="2"', 'lower="-0.1" upper="0.05"')),
+            "knee 'FR_calf_joint' can only turn from -0.10 to 0.05",
+        ),
+        "straight legs": (
+            lambda at: stick_mjcf(at, knee="-0.5 0.2"),
+            "leg0_hip-leg0_swing-leg0_knee cannot be bent.*0.293 m",
+        ),
+        "corners": (lambda at: stick_mjcf(at, CROSS), "four corners.*x forward"),
+        "missing": (lambda at: at / "none.urdf", "no such file"),
+        "no links": (lambda at: _urdf(at, "<robot name='x'><link name='a'/></robot>"), "this file has 0"),
+        "broken": (lambda at: _urdf(at, "<robot"), "cannot be read"),
+        "a URDF named .xml": (lambda at: _text(at / "a.xml", CAR), "a.xml holds a URDF; let its name end in .urdf"),
+        "an MJCF named .urdf": (lambda at: _urdf(at, MJCF_CAR), "holds <mujoco> .*the name of an MJCF ends in .xml"),
+    }.items(),
+    ids=lambda case: case[0],
 )
-def test_what_is_no_quadruped_is_refused_in_words(tmp_path, make, message):
+def test_what_is_no_quadruped_is_refused_in_words(tmp_path, case):
+    _, (make, message) = case
     with pytest.raises(InputFileError, match=message):
         survey(make(tmp_path))
 
 
-def _text(folder: Path, text: str) -> Path:
-    path = folder / "given.urdf"
+def test_hips_of_unlike_heights_stand_on_level_feet(tmp_path):
+    path = stick_mjcf(tmp_path)
+    for leg in ("leg2", "leg3"):
+        side = "-0.1" if leg == "leg2" else "0.1"
+        _changed(path, f'{leg}_thigh" pos="-0.2 {side} 0"', f'{leg}_thigh" pos="-0.2 {side} 0.08"')
+    made = make_robot(path, tmp_path / "rex.toml")
+    assert "legs bent until the feet are level" in survey(path).pose_source
+    assert all(check.sound for check in made.stance.checks) and np.ptp(made.stance.feet[:, 2]) < 2e-3
+
+
+URDF = stick_robot().replace('_foot"/></joint>', '_foot"/><origin xyz="0 0 -0.2"/></joint>')
+"""With feet at the ends of its calves."""
+
+
+def _text(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
 
 
+def _urdf(folder: Path, text: str) -> Path:
+    return _text(folder / "given.urdf", text)
+
+
+def _changed(path: Path, old: str, new: str) -> Path:
+    text = path.read_text()
+    assert text.count(old) == 1
+    return _text(path, text.replace(old, new))
+
+
+def _urdf_without(names: str) -> str:
+    """Without the links and joints whose names begin so."""
+    kept = re.sub(rf'<(link|joint) name="({names})[^>]*/>|<(link|joint) name="({names}).*?</\3>', "", URDF)
+    assert kept != URDF
+    return kept
+
+
+def _urdf_with(parts: str) -> str:
+    parts = re.fullmatch("<robot[^>]*>(.*)</robot>", parts).group(1)
+    return URDF.replace("</robot>", parts.replace('xyz="0.2 ', 'xyz="0.0 ') + "</robot>")
+
+
+def _two_robots(folder: Path) -> Path:
+    path = stick_mjcf(folder)
+    robot = re.search(r'<body name="torso".*(?=</worldbody>)', path.read_text(), re.DOTALL).group(0)
+    return _changed(path, "</worldbody>", re.sub('name="', 'name="other_', robot) + "</worldbody>")
+
+
 _INERTIAL = '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
+_WHEELS = [(i, x, y) for i, (x, y) in enumerate(((1, -1), (1, 1), (-1, -1), (-1, 1)))]
 CAR = f'<robot name="car"><link name="body">{_INERTIAL}</link>' + "".join(
     f'<link name="rim{i}">{_INERTIAL}</link><joint name="wheel{i}" type="continuous"><parent link="body"/>'
     f'<child link="rim{i}"/><origin xyz="{x} {y} 0"/><axis xyz="0 1 0"/></joint>'
-    for i, (x, y) in enumerate(((1, -1), (1, 1), (-1, -1), (-1, 1)))
+    for i, x, y in _WHEELS
 ) + "</robot>"  # fmt: skip
+_WEIGHT = '<inertial pos="0 0 0" mass="1" diaginertia="0.1 0.1 0.1"/>'
+MJCF_CAR = f'<mujoco><worldbody><body name="car"><freejoint/>{_WEIGHT}' + "".join(
+    f'<body name="stub{i}" pos="{x} {y} 0">{_WEIGHT}<joint name="steer{i}" axis="0 0 1"/><body name="rim{i}">{_WEIGHT}'
+    f'<joint name="wheel{i}" axis="0 1 0"/></body></body>'
+    for i, x, y in _WHEELS
+) + "</body></worldbody></mujoco>"  # fmt: skip

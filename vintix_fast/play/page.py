@@ -1,4 +1,4 @@
-"""A walk in a page of the browser, drawn by viser: the robot, what it earns, and knobs to disturb it.
+"""A walk in a page of the browser, drawn by viser: the robot, what it earns, and knobs to steer and disturb it.
 
 The page's own thread takes what a person asks for; `Page.take` does it between two steps.  Knows nothing about models
 or simulators: everything that it shows and does is `Walk`'s.
@@ -7,8 +7,13 @@ or simulators: everything that it shows and does is `Walk`'s.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 import queue
+import sys
+import threading
+import webbrowser
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +22,18 @@ import numpy as np
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.walk import Walk
 from vintix_fast.service.errors import UsageError, VintixFastError
+from vintix_fast.world.task_config import TaskConfig
 
 CAMERA_M, LOOK_AT_M = (0.9, -1.5, 0.7), (0.0, 0.0, 0.2)
 CELL_M = 0.5
 PUSH_M_S = 0.6
 MOST_PAYLOAD = 0.5
 """Of the robot's mass."""
+PAYLOAD_KEYS = 5
+"""So often is the key pressed from nothing to the heaviest."""
+COMMAND = (("forward, m/s", "I", "K"), ("left, m/s", "U", "O"), ("turn, rad/s", "N", "M"))
+"""What a robot is asked for, left being more, with keys for more and less; viser's camera has WASD, Q, E and arrows."""
+MOST_COMMAND, COMMAND_STEP = 1.0, 0.1
 
 
 def import_viser() -> Any:
@@ -81,21 +92,49 @@ class Page:
         self._numbers = gui.add_markdown("")
         self._policy = gui.add_dropdown("policy", walk.names, initial_value=walk.name)
         self._policy.on_update(lambda _: self._ask(walk.choose, self._policy.value))
-        still = not walk.can_be_disturbed
+        with gui.add_folder("command"):
+            self._command = [
+                self._slider(
+                    f"{name} ({more}, {less})", (-MOST_COMMAND, MOST_COMMAND), value, (more, less), COMMAND_STEP
+                )
+                for (name, more, less), value in zip(COMMAND, walk.task.config.command, strict=True)
+            ]
+            for slider in self._command:
+                slider.on_update(lambda _: self._ask(walk.steer, *(knob.value for knob in self._command)))
+            gui.add_markdown(_known(walk.task.config))
         with gui.add_folder("disturb"):
-            push = gui.add_slider("push (m/s)", 0.0, 2.0, 0.1, PUSH_M_S, disabled=still)
+            push = gui.add_slider("push, m/s", 0.0, 2.0, 0.1, PUSH_M_S)
+
+            def shove(sign: float) -> None:
+                self._ask(walk.push, sign * push.value)
+
             for side, key, sign in (("left", "J", 1.0), ("right", "L", -1.0)):
-                button = gui.add_button(f"push {side} ({key})", disabled=still)
-                button.on_click(lambda _, sign=sign: self._ask(walk.push, sign * push.value))
-                command = gui.add_command(f"push {side}", hotkey=key, disabled=still)
-                command.on_trigger(lambda _, sign=sign: self._ask(walk.push, sign * push.value))
+                button = gui.add_button(f"push {side} ({key})")
+                button.on_click(lambda _, sign=sign: shove(sign))
+                self._key(key, f"push {side}", functools.partial(shove, sign))
             heaviest = round(MOST_PAYLOAD * (walk.robot.mass_kg or 10.0), 1)
-            payload = gui.add_slider("payload (kg)", 0.0, heaviest, 0.1, 0.0, disabled=still)
+            payload = self._slider(
+                "payload, kg (P, R)", (0.0, heaviest), 0.0, ("P", "R"), heaviest / PAYLOAD_KEYS,
+                disabled=not walk.can_be_loaded,
+            )  # fmt: skip
             payload.on_update(lambda _: self._ask(walk.load, payload.value))
-        with gui.add_folder("command, fixed by the task"):
-            names = ("forward (m/s)", "left (m/s)", "turn (rad/s)")
-            for name, value in zip(names, walk.task.config.command, strict=True):
-                gui.add_slider(name, min(-1.0, value), max(1.0, value), 0.01, value, disabled=True)
+
+    def _slider(
+        self, label: str, ends: tuple[float, float], value: float, keys: tuple[str, str], step: float, **how: Any
+    ) -> Any:
+        """A slider that two keys move by a step, up and down."""
+        low, high = min(ends[0], value), max(ends[1], value)
+        slider = self._server.gui.add_slider(label, low, high, 0.01, value, **how)
+
+        def move(by: float) -> None:
+            slider.value = round(min(max(slider.value + by, low), high), 2)
+
+        for key, by in zip(keys, (step, -step), strict=True):
+            self._key(key, f"{label} {by:+.2g}", functools.partial(move, by), **how)
+        return slider
+
+    def _key(self, key: str, what: str, do: Callable[[], None], **how: Any) -> None:
+        self._server.gui.add_command(what, hotkey=key, **how).on_trigger(lambda _: do())
 
     def _ask(self, what: Callable[..., None], *values: Any) -> None:
         self._asked.put(lambda: what(*values))
@@ -141,6 +180,24 @@ class Page:
             f"| {name} | {value} |\n" for name, value in rows.items()
         )
 
+    def open_browser(self) -> bool:
+        """Show the page where there is a display; whether there is one."""
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return False
+        # Some browsers are waited for.
+        threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
+        return True
+
     def close(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             self._server.stop()
+
+
+def _known(task: TaskConfig) -> str:
+    """What the models know of commands, for a person."""
+    parts = []
+    for (name, _, _), middle, spread in zip(COMMAND, task.command, task.command_spread, strict=True):
+        quantity, unit = name.split(", ")
+        span = f"{middle - spread:g} to {middle + spread:g}" if spread else f"{middle:g}"
+        parts.append(f"{quantity} {span} {unit}")
+    return f"Trained for {', '.join(parts)}. What else is asked for, the models have never seen."

@@ -5,6 +5,7 @@ What walks is `walk.py`'s, what is seen `page.py`'s.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -16,17 +17,20 @@ from vintix_fast.model import load_checkpoint
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.page import Page, import_viser
-from vintix_fast.play.walk import Walk
+from vintix_fast.play.walk import STEADY, Walk
 from vintix_fast.policy import Actor, make_policy
 from vintix_fast.report.record import read_run
 from vintix_fast.rundir import is_checkpoint
+from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.progress import Progress
-from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import Robot, load_robot
-from vintix_fast.world.simulator import DT_S, Simulator
+from vintix_fast.world.simulator import DT_S
+from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
+from vintix_fast.world.variation import NO_VARIATION
 
+Policies = dict[str, Callable[[], Actor]]
 SHOWN_EVERY = 2
 """Steps: 25 pictures a second."""
 
@@ -48,20 +52,23 @@ def play(
     if make_page is Page:
         import_viser()
     paths, robot, task = _what_to_show(config)
-    policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
-    first = next(iter(policies))
-    ready = policies[first]()  # whether it fits is known before anything is built
+    task = _as_simulated(task, config.simulator, progress)
+    policies: Policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
+    first = _first(config.policy, policies, robot)
+    if first in policies:  # whether it fits is known before anything is built
+        ready = policies[first]()
+        policies[first] = lambda: ready
     film = config.record
     if film is not None and not film.absolute().parent.is_dir():
         raise UsageError(f"--record {film}: {film.parent} is no directory; make it, or give another path")
-    build = MujocoSimulator if config.simulator == "mujoco" else Simulator
-    simulator = build(robot, 1, "cpu", progress.say)
+    simulator = make_simulator(config.simulator, robot, 1, "cpu", task, progress.say)
     walk = Walk(
-        simulator, policies | {first: lambda: ready}, task, config.max_steps, config.seed, keep=film is not None
+        simulator, policies, task, first=first, max_steps=config.max_steps, seed=config.seed, keep=film is not None
     )
     progress.say(f"Reading what {robot.name} looks like")
     page = make_page(walk, Looks(robot), config.host, config.port)
-    progress.say(f"Open {page.url} in a browser; Ctrl-C ends it")
+    opened = page.open_browser()
+    progress.say(f"{'Opening' if opened else 'Open'} {page.url} in a browser; Ctrl-C ends it")
     try:
         _walk_on(walk, page, config.seconds)
     except KeyboardInterrupt:
@@ -94,7 +101,7 @@ def _walk_on(walk: Walk, page: Page, seconds: float | None) -> None:
 def _what_to_show(config: PlayConfig) -> tuple[dict[str, Path], Robot, TaskConfig]:
     """Checkpoints by name, the first to begin with; the robot; the task."""
     path = config.model
-    if (path / OPTIONS_FILE).is_file() and not is_checkpoint(path):
+    if path is not None and (path / OPTIONS_FILE).is_file() and not is_checkpoint(path):
         run = read_run(path)
         found = sorted(p for p in (path / "models").glob("*") if is_checkpoint(p))
         order = {"best": 0, "initial": 1}
@@ -108,7 +115,29 @@ def _what_to_show(config: PlayConfig) -> tuple[dict[str, Path], Robot, TaskConfi
         )
     if config.robot_type is None:
         raise UsageError("--robot-type is missing; only a run of adapt knows its robot")
-    return {path.name: path}, load_robot(config.robot_type), DEFAULT_TASK
+    return {path.name: path} if path is not None else {}, load_robot(config.robot_type), DEFAULT_TASK
+
+
+def _first(name: str | None, policies: Policies, robot: Robot) -> str:
+    """The policy to begin with; a checkpoint that is none of ``policies`` is put among them."""
+    if name is None or name in policies or name in STEADY:
+        return name or next(iter(policies))
+    path = checkpoint_path(name)
+    if not is_checkpoint(path):
+        known = ", ".join([*policies, *STEADY])
+        raise UsageError(f"--policy is {name}, which is no checkpoint's directory and none of {known}")
+    policies[name] = functools.partial(_policy, path, robot)
+    return name
+
+
+def _as_simulated(task: TaskConfig, simulator: str, progress: Progress) -> TaskConfig:
+    """The task as far as the simulator knows it."""
+    if simulator == "mujoco" and task.further.measured:
+        raise UsageError("this run's reward asks for forces, which MuJoCo does not tell; --simulator genesis does")
+    if simulator == "mujoco" and task.vary:
+        progress.say(f"Shown without {task.vary}; --simulator genesis has it")
+        return dataclasses.replace(task, vary=NO_VARIATION)
+    return task
 
 
 def _policy(path: Path, robot: Robot) -> Actor:

@@ -5,6 +5,7 @@ Knows nothing about pages or pictures.  All calls come from one thread.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -19,6 +20,8 @@ from vintix_fast.world.simulator import DT_S, RobotState
 from vintix_fast.world.task import Simulation, WalkingTask
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
+STEADY = {"zero": False, "random": True}
+"""Policies that need no model, and whether they draw at random."""
 SPEED_STEPS = 50
 """The speed that is shown is a second's mean: within a stride it goes up and down."""
 
@@ -44,7 +47,9 @@ class Walk:
 
     Args:
         simulator: of one environment.
-        policies: by name, each made when it is first chosen.
+        policies: by name, each made when it is first chosen; those of `STEADY` come last, by themselves.
+        task_config: what is asked for; where that is a range of commands, its middle until `steer` says otherwise.
+        first: the policy to begin with; None: the first.
         max_steps: an episode's time limit.
         seed: of the starts.
         keep: keep what a film needs, for `recording`.
@@ -55,16 +60,17 @@ class Walk:
         simulator: Simulation,
         policies: Mapping[str, Callable[[], Actor]],
         task_config: TaskConfig = DEFAULT_TASK,
+        *,
+        first: str | None = None,
         max_steps: int = 1000,
         seed: int = 5,
         keep: bool = False,
     ) -> None:
         self.simulator, self.robot = simulator, simulator.robot
         self.task = WalkingTask(simulator, simulator.robot, max_steps, task_config=task_config)
-        self._makers = {
+        self._makers: dict[str, Callable[[], Actor]] = {
             **policies,
-            "zero": lambda: Steady(self.task.layout.num_joints, random=False),
-            "random": lambda: Steady(self.task.layout.num_joints, random=True),
+            **{name: functools.partial(Steady, self.task.layout.num_joints, how) for name, how in STEADY.items()},
         }
         self._made: dict[str, Actor] = {}
         self.steps, self.falls = 0, 0
@@ -72,9 +78,10 @@ class Walk:
         self.last_return: float | None = None
         self._speeds: deque[float] = deque(maxlen=SPEED_STEPS)
         self._kept: list[tuple[np.ndarray, ...]] | None = [] if keep else None
+        self.steer(*task_config.command)
         self._observation = self.task.reset(seed, random_starts=True)
         self.state: RobotState = simulator.state()
-        self.choose(next(iter(self._makers)))
+        self.choose(first or next(iter(self._makers)))
 
     @property
     def names(self) -> list[str]:
@@ -91,8 +98,8 @@ class Walk:
         return sum(self._speeds) / len(self._speeds) if self._speeds else 0.0
 
     @property
-    def can_be_disturbed(self) -> bool:
-        """Whether the simulator knows pushes and payloads."""
+    def can_be_loaded(self) -> bool:
+        """Whether the simulator knows payloads that change while it runs."""
         return isinstance(self.simulator, MujocoSimulator)
 
     def choose(self, name: str) -> None:
@@ -102,13 +109,16 @@ class Walk:
         self._policy, self.name = self._made[name], name
         self._policy.reset()
 
+    def steer(self, forward_m_s: float, left_m_s: float, turn_rad_s: float) -> None:
+        """Ask for this command from the next step on."""
+        self.task.ask(torch.tensor([[forward_m_s, left_m_s, turn_rad_s]]))
+
     def push(self, speed_m_s: float) -> None:
         """To the robot's left, or right where it is below 0."""
-        if isinstance(self.simulator, MujocoSimulator):
-            w, _, _, z = self.state.base_quat[0].tolist()
-            yaw = 2.0 * np.arctan2(z, w)
-            sideways = torch.tensor([[-speed_m_s * np.sin(yaw), speed_m_s * np.cos(yaw)]], dtype=torch.float32)
-            self.simulator.push(torch.ones(1, dtype=torch.bool), sideways)
+        w, _, _, z = self.state.base_quat[0].tolist()
+        yaw = 2.0 * np.arctan2(z, w)
+        sideways = torch.tensor([[-speed_m_s * np.sin(yaw), speed_m_s * np.cos(yaw)]], dtype=torch.float32)
+        self.simulator.push(torch.ones(1, dtype=torch.bool), sideways)
 
     def load(self, payload_kg: float) -> None:
         """Put so much on the robot's base."""

@@ -40,6 +40,8 @@ class Kinematics:
         try:
             if is_mjcf(path):
                 self.model = mujoco.MjModel.from_xml_path(str(path))
+                if ElementTree.parse(path).getroot().tag == "robot":
+                    raise InputFileError(f"{path} holds a URDF; let its name end in .urdf")
             else:
                 self.model = mujoco.MjModel.from_xml_string(_urdf_without_meshes(path))
         except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:
@@ -64,6 +66,12 @@ class Kinematics:
     def parent(self, body: int) -> int:
         """Index of the body that one hangs from; 0 is the world."""
         return int(self.model.body_parentid[body])
+
+    def top(self, body: int) -> str:
+        """The link right below the world that a body is or hangs from."""
+        while (parent := self.parent(body)) > 0:
+            body = parent
+        return self.model.body(body).name
 
     def hinges_above(self, body: int) -> list[str]:
         """Joints that turn, from a body up to the root, the body's own first."""
@@ -107,6 +115,8 @@ class Kinematics:
 
     def common_body(self, bodies: list[int]) -> str | None:
         """The lowest link that all of these are or hang from; None if that is the world."""
+        if not bodies:
+            return None
         paths = []
         for body in bodies:
             path = [body]
@@ -211,7 +221,8 @@ def _urdf_without_meshes(path: Path) -> str:
     """A URDF's text with what MuJoCo needs to know, less what is drawn and less meshes, which it may not read."""
     root = ElementTree.parse(path).getroot()
     if root.tag != "robot":
-        raise InputFileError(f"{path} holds <{root.tag}> where <robot> is expected")
+        mjcf = "; the name of an MJCF ends in .xml" if root.tag == "mujoco" else ""
+        raise InputFileError(f"{path} holds <{root.tag}> where <robot> is expected{mjcf}")
     for link in root.findall("link"):
         for shape in [*link.findall("visual"), *link.findall("collision")]:
             if shape.tag == "visual" or shape.find("geometry/mesh") is not None:

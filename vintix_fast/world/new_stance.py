@@ -18,6 +18,8 @@ from vintix_fast.world.kinematics import Kinematics
 
 BEND = 0.732
 """A standing leg from hip to foot, of its length stretched: go2's stance."""
+LEAST_BEND, MOST_BEND = 0.4, 0.97
+"""The same of any leg that stands."""
 LEVEL = 0.1
 """Feet of a stance are level when their heights differ by less than this, in leg lengths."""
 _SCAN_RAD = 1e-3
@@ -39,8 +41,41 @@ def find_stance(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> tuple
         wanted = [angles.get(name) for leg in legs for name in leg.joints]
         if all(angle is not None for angle in wanted) and _can_stand(kinematics, base, legs, angles):
             return [round(float(angle), 3) for angle in wanted if angle is not None], source
-    pose = [angle for leg in legs for angle in _bent(kinematics, base, leg)]
-    return pose, f"feet below the hips, legs bent to {BEND:g} of their length as go2's"
+    bent, how = [_bent(kinematics, base, leg) for leg in legs], f"legs bent to {BEND:g} of their length as go2's"
+    feet, lengths = _feet_m(kinematics, base, legs, bent)
+    if np.ptp(feet) >= LEVEL * np.mean(lengths):
+        bent = _levelled(kinematics, base, legs, float(np.median(feet)), lengths)
+        how = "legs bent until the feet are level"
+    return [angle for pose in bent for angle in pose], f"feet below the hips, {how}"
+
+
+def _feet_m(
+    kinematics: Kinematics, base: str, legs: Sequence[Leg], bent: Sequence[Sequence[float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heights of the feet, and lengths of thigh and calf: [4] each, m."""
+    joints = {name: at for leg, pose in zip(legs, bent, strict=True) for name, at in zip(leg.joints, pose, strict=True)}
+    pose = kinematics.pose(joints, base)
+    feet = [pose.point(leg.tip_body, leg.tip_point) for leg in legs]
+    lengths = [pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)]
+    return np.array([foot[2] for foot in feet]), np.array(lengths)
+
+
+def _levelled(
+    kinematics: Kinematics, base: str, legs: Sequence[Leg], ground_m: float, lengths: np.ndarray
+) -> list[list[float]]:
+    """Poses of legs that all reach down to the same height, as seen from the base link."""
+    poses = []
+    pose = kinematics.pose({name: _nearest(kinematics.limits(name), 0.0) for leg in legs for name in leg.joints}, base)
+    drops = [float(pose.anchor(leg.joints[-2])[2]) - ground_m for leg in legs]
+    for leg, drop, length in zip(legs, drops, lengths, strict=True):
+        if not LEAST_BEND * length < drop < MOST_BEND * length:
+            raise InputFileError(
+                f"{kinematics.path}: the leg {'-'.join(leg.joints)} of {length:.3f} m does not reach the ground where "
+                f"the others stand, {drop:.3f} m below {leg.joints[-2]!r}. Correct the file, or give a level stance by "
+                "a keyframe or an SRDF (docs/robots.md)"
+            )
+        poses.append(_bent(kinematics, base, leg, drop))
+    return poses
 
 
 def _keyframes(kinematics: Kinematics) -> list[tuple[str, dict[str, float]]]:
@@ -88,16 +123,21 @@ def _can_stand(kinematics: Kinematics, base: str, legs: Sequence[Leg], angles: d
     length = np.mean([pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)])
     drops = [np.linalg.norm(foot - pose.anchor(leg.joints[-2])) for leg, foot in zip(legs, feet, strict=True)]
     level = np.ptp(feet[:, 2]) < LEVEL * length
-    return bool(level and (feet[:, 2] < 0).all() and 0.4 * length < min(drops) and max(drops) < 0.97 * length)
+    reach = LEAST_BEND * length < min(drops) and max(drops) < MOST_BEND * length
+    return bool(level and (feet[:, 2] < 0).all() and reach)
 
 
-def _bent(kinematics: Kinematics, base: str, leg: Leg) -> list[float]:
-    """A leg's joint positions: the foot below the thigh's joint at `BEND` of the length, the knee behind if it may."""
+def _bent(kinematics: Kinematics, base: str, leg: Leg, drop_m: float | None = None) -> list[float]:
+    """A leg's joint positions: the foot below the thigh's joint, the knee behind if it may.
+
+    Args:
+        drop_m: how far below; None: `BEND` of the leg's length.
+    """
     *hip, thigh, calf = leg.joints
     zero = {name: _nearest(kinematics.limits(name), 0.0) for name in leg.joints}
     pose = kinematics.pose(zero, base)
     top, knee, foot = pose.anchor(thigh), pose.anchor(calf), pose.point(leg.tip_body, leg.tip_point)
-    wanted = BEND * pose.leg_length(leg.joints, foot)
+    wanted = drop_m or BEND * pose.leg_length(leg.joints, foot)
     # The knee's angles at which the foot is so far from the hip; then the thigh's that bring it below.
     bends = _range(kinematics.limits(calf), zero[calf])
     feet = knee + _turned(foot - knee, pose.axis(calf), bends - zero[calf])

@@ -127,6 +127,8 @@ def survey(path: Path, name: str | None = None) -> Survey:
     """
     if not path.is_file():
         raise InputFileError(f"{path}: no such file; give a URDF or an MJCF")
+    if path.stat().st_size == 0:
+        raise InputFileError(f"{path} is empty; give a URDF or an MJCF")
     kinematics = Kinematics(path)
     base, legs = _find_legs(kinematics)
     _check_reach(kinematics, base, legs)
@@ -158,7 +160,13 @@ def _find_legs(kinematics: Kinematics) -> tuple[str, list[Leg]]:
     shared = {name for name in above if sum(name in above[end] for end in ends) > 1}
     chains = [tuple(reversed(above[end])) for end in ends if not shared & set(above[end])]
     candidates = [chain for chain in chains if len(chain) in (2, 3)]
-    if len(candidates) != len(LEGS):
+    base = kinematics.common_body([kinematics.parent(kinematics.body_of(chain[0])) for chain in candidates])
+    if candidates and base is None:
+        tops = dict.fromkeys(kinematics.top(kinematics.body_of(chain[0])) for chain in candidates)
+        raise InputFileError(
+            f"{where}: the legs hang from no common link but from {', '.join(tops)}; a robot has one base"
+        )
+    if base is None or len(candidates) != len(LEGS):
         found = ", ".join(f"{'-'.join(chain)}" for chain in chains) or "none"
         raise InputFileError(
             f"{where}: a quadruped has four legs of two or three joints each, and this file has {len(candidates)} such "
@@ -168,9 +176,6 @@ def _find_legs(kinematics: Kinematics) -> tuple[str, list[Leg]]:
         raise InputFileError(
             f"{where}: legs have unlike numbers of joints: {', '.join('-'.join(c) for c in candidates)}"
         )
-    base = kinematics.common_body([kinematics.parent(kinematics.body_of(chain[0])) for chain in candidates])
-    if base is None:
-        raise InputFileError(f"{where}: the legs hang from no common link; a robot has one base")
     # Sides are those of the first joints, seen from their centre.
     pose = kinematics.pose({}, base)
     hips = np.array([pose.anchor(chain[0]) for chain in candidates])

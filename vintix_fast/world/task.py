@@ -183,9 +183,13 @@ class WalkingTask:
     @property
     def command(self) -> torch.Tensor:
         """What is asked of each environment now, [N, 3]: forward and lateral speed in m/s, yaw rate in rad/s."""
-        if self._commands is not None:
-            return self._commands.values
+        if self._kernel.command is not None:
+            return self._kernel.command
         return torch.tensor(self.config.command, device=self.device).expand(self.num_envs, 3)
+
+    def ask(self, command: torch.Tensor) -> None:
+        """Ask for ``command`` [N, 3] from the next step on, whatever the task says; rewards go by it too."""
+        self._kernel.command = command.to(self.device, torch.float32)
 
     @property
     def most_reward(self) -> float:
