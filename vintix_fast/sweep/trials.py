@@ -72,7 +72,9 @@ def cluster(
     except ImportError:
         raise UsageError("Ray is not installed; install it: pip install 'vintix-fast[sweep]'") from None
     address = os.environ.get(ADDRESS) or "local"
-    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
+    local: dict[str, Any] = (
+        {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
+    )
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -89,7 +91,7 @@ def cluster(
         environment = {"OMP_NUM_THREADS": str(max(1, int(cores)))}
         environment |= {name: os.environ[name] for name in KEPT if name in os.environ}
         # A worker ends with its trial, so that no two share the simulator's globals.
-        limits = {"num_cpus": cores, "num_gpus": gpus, "max_calls": 1, "max_retries": 0}
+        limits: dict[str, Any] = {"num_cpus": cores, "num_gpus": gpus, "max_calls": 1, "max_retries": 0}
         worker = ray.remote(**limits, runtime_env={"env_vars": environment})(_call)
         yield lambda trials, logs: _run(ray, worker, trials, logs, retries, say)
     finally:
