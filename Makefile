@@ -9,7 +9,7 @@ PIP_ENVIRONMENT := $(if $(HOME),,HOME='$(CURDIR)/build' PIP_NO_CACHE_DIR=1)
 # What a change of means that the package must be installed anew.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: demo checkpoints runner test lint wheel install clean
+.PHONY: demo checkpoints runner test lint wheel wheel-arm64 install clean
 
 demo: install
 	$(BIN)/vintix-fast demo $(DEMO_OPTIONS)
@@ -42,6 +42,10 @@ lint: install
 # dist/: an sdist, and a wheel for machines without compiler and HDF5; see docs/container.md.
 wheel: install
 	PYTHON=$(BIN)/python packaging/wheel.sh
+
+# The wheel for 64-bit Arm, made on another Debian machine with its cross compiler; see docs/container.md.
+wheel-arm64: install
+	PYTHON=$(BIN)/python packaging/wheel_arm64.sh
 
 install: .venv/installed
 

@@ -23,12 +23,14 @@ from typing import Any
 from adaptation_operators import OPERATORS as IMITATORS
 from adaptation_rivals import RIVALS, Scenes, measure_expert
 from adaptation_tables import markdown, write_csv
+from rich.console import Console
 
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig, EvalConfig
 from vintix_fast.evaluation import evaluate
 from vintix_fast.policy.expert import WEIGHTS_FILE
 from vintix_fast.rundir import Run
+from vintix_fast.service.console import ConsoleProgress
 from vintix_fast.service.errors import Interrupted, UsageError, VintixFastError
 from vintix_fast.service.files import versions, write_json
 from vintix_fast.service.progress import Progress
@@ -161,7 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
             robot: functools.partial(run_robot, [s for s in chosen if s.robot == robot], args.output_dir, args.experts)
             for robot in robots
         }
-        status = int(any(run_here_or_on_cluster(trials, args.output_dir / "logs").values()))
+        told = ConsoleProgress(Console(stderr=True))
+        status = int(any(run_here_or_on_cluster(trials, args.output_dir / "logs", told).values()))
     except (Interrupted, KeyboardInterrupt):
         print("Stopped; the same command goes on.", file=sys.stderr)
         status = 130

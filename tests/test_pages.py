@@ -21,10 +21,10 @@ PAGES = [
     ROOT / "benchmarks/results/summary.md",
 ]
 OTHERS = {"help", "study", "experts", "max-episodes", "output", "mutants", "kills", "real", "nproc-per-node"} | {
-    "port", "log", "stand", "periods", "explore",
+    "port", "log", "stand", "periods", "explore", "small",
 }  # fmt: skip
 """Of every command, of benchmarks/adaptation.py, what the original script's evaluation calls two of ours, of the tests
-that are programs too, of torchrun, and of csrc/runner/walk.cpp."""
+that are programs too, of benchmarks, of torchrun, and of csrc/runner/walk.cpp."""
 GENERATED = {"options.md"}
 
 

@@ -11,6 +11,7 @@ from fakes import save_tiny
 
 from vintix_fast.model import load_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
+from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_json
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -66,3 +67,23 @@ def test_a_new_model_takes_the_place_of_the_bundled_one(results, tmp_path):
     assert "| go2 | 1.25 ± 0.050 |" in card
     assert "1.25 ± 0.125 | 1.00 ± 0.200 | 4.00 ± 0.250 |" in card
     assert [found["late_standard_error"] for found in returns.values()] == [pytest.approx(0.25)] * 4
+
+
+def test_what_is_stored_is_not_stored_again(results, tmp_path, monkeypatch):
+    made = make_checkpoints.bundle, results, tmp_path / "bundled", "go1"
+    made[0](*made[1:], "A note.")
+    files = {path: path.read_bytes() for path in (tmp_path / "bundled/without-go1").iterdir()}
+    assert len(files) == 5
+    monkeypatch.setattr(make_checkpoints, "run", lambda command, result: pytest.fail(str(command)))
+    made[0](*made[1:], "Another note.")
+    assert {path: path.read_bytes() for path in files} == files
+    # A model that was trained anew is.
+    save_tiny(results / "models/without-go1" / MODEL_DIR, {"go2_walking_ad": "go2_locomotion"}, seed=3)
+    with pytest.raises(pytest.fail.Exception, match="eval"):
+        made[0](*made[1:], "Another note.")
+
+
+def test_a_command_that_fails_is_named(tmp_path, capfd):
+    with pytest.raises(VintixFastError, match=r"`vintix-fast expert` of .*out ended with exit code 2"):
+        make_checkpoints.run(["expert", "--no-such-option"], tmp_path / "out/expert.json")
+    assert "--no-such-option" in capfd.readouterr().err

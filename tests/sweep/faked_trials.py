@@ -39,3 +39,8 @@ def process(again, progress):
     """Which process does this, and with how many threads."""
     print("in a worker")
     return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+def folder(again, progress):
+    """Where relative paths begin."""
+    return os.getcwd()

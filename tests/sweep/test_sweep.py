@@ -90,13 +90,17 @@ def test_a_killed_trial_goes_on_and_the_table_is_that_of_sequential_runs(here, f
     assert "adapt" not in (tmp_path / "out/minicheetah-long-5.log").read_text().splitlines()[0]
 
 
-def test_what_fails_is_named_and_the_others_are_done(here, tmp_path):
+def test_what_fails_is_named_and_the_others_are_done(here, tmp_path, monkeypatch):
     trials = {"killed": faked_trials.killed, "full": faked_trials.fails, "sound": faked_trials.process}
     said = []
     with cluster(said.append, cores=0.5, retries=1) as run_trials:
         with pytest.raises(VintixFastError, match=r"2 of 3 trials failed \(.*full: no space left") as failed:
             run_trials(trials, tmp_path / "logs")
         results = run_trials({name: faked_trials.process for name in ("a", "b")}, tmp_path / "logs")
+        # A cluster's workers begin where its nodes were started, relative paths where the sweep was.
+        monkeypatch.chdir(tmp_path)
+        assert run_trials({"folder": faked_trials.folder}, Path("relative")) == {"folder": str(tmp_path)}
+    assert (tmp_path / "relative/folder.log").is_file()
     assert "killed: its process was killed 2 times" in str(failed.value)
     assert sum("sound: done" in line for line in said) == 1
     assert len({pid for pid, _ in results.values()} | {os.getpid()}) == 3  # no two trials share a process
@@ -108,6 +112,8 @@ def test_without_a_cluster_trials_that_take_a_machine_run_here(monkeypatch, tmp_
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert run_here_or_on_cluster({"one": faked_trials.process}, tmp_path) == {"one": (os.getpid(), "7")}
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:1")
+    assert run_here_or_on_cluster({}, tmp_path) == {}  # nothing to do needs no cluster
 
 
 # -- refusals, before anything begins ----------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def run_here_or_on_cluster(
         VintixFastError: a trial failed; in this process as it raised it, on a cluster after the others ended.
     """
     progress = progress or Progress()
-    if not os.environ.get(ADDRESS):
+    if not (trials and os.environ.get(ADDRESS)):
         return {name: trial(False, progress) for name, trial in trials.items()}
     with cluster(progress.say, None, gpus) as run_trials:
         return run_trials(trials, logs)
@@ -72,11 +72,16 @@ def cluster(
     except ImportError:
         raise UsageError("Ray is not installed; install it: pip install 'vintix-fast[sweep]'") from None
     address = os.environ.get(ADDRESS) or "local"
-    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
+    local: dict[str, Any] = (
+        {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
+    )
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{ADDRESS}={address}: no Ray cluster is reached there ({cause(error)})") from error
+        raise UsageError(
+            f"{ADDRESS}={address}: no Ray cluster is reached there ({cause(error)}); one that asks for a token wants "
+            "RAY_AUTH_MODE=token here too"
+        ) from error
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cores = min(node.get("CPU", 1.0) for node in nodes) if cores is None else cores
@@ -86,7 +91,7 @@ def cluster(
         environment = {"OMP_NUM_THREADS": str(max(1, int(cores)))}
         environment |= {name: os.environ[name] for name in KEPT if name in os.environ}
         # A worker ends with its trial, so that no two share the simulator's globals.
-        limits = {"num_cpus": cores, "num_gpus": gpus, "max_calls": 1, "max_retries": 0}
+        limits: dict[str, Any] = {"num_cpus": cores, "num_gpus": gpus, "max_calls": 1, "max_retries": 0}
         worker = ray.remote(**limits, runtime_env={"env_vars": environment})(_call)
         yield lambda trials, logs: _run(ray, worker, trials, logs, retries, say)
     finally:
@@ -96,7 +101,8 @@ def cluster(
 def _run(
     ray: Any, worker: Any, trials: Mapping[str, Trial], logs: Path, retries: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    pending = {worker.remote(trial, logs / f"{name}.log", False): name for name, trial in trials.items()}
+    folder = Path.cwd()
+    pending = {worker.remote(trial, folder, logs / f"{name}.log", False): name for name, trial in trials.items()}
     kills = dict.fromkeys(trials, 0)
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
@@ -112,7 +118,7 @@ def _run(
             error = f"its process was killed {kills[name]} times ({cause(killed)})"
             if kills[name] <= retries:
                 say(f"{name}: its process was killed; it goes on in another")
-                pending[worker.remote(trials[name], logs / f"{name}.log", True)] = name
+                pending[worker.remote(trials[name], folder, logs / f"{name}.log", True)] = name
                 continue
         if error:
             failed[name] = error
@@ -123,10 +129,12 @@ def _run(
     return {name: results[name] for name in trials}
 
 
-def _call(trial: Trial, log: Path, again: bool) -> tuple[Any, str]:
-    """In a worker: a trial's result, or why it failed."""
+def _call(trial: Trial, folder: Path, log: Path, again: bool) -> tuple[Any, str]:
+    """In a worker: a trial's result, or why it failed; relative paths begin in ``folder``, if this node has it."""
     from vintix_fast.service.console import ConsoleProgress
 
+    with contextlib.suppress(OSError):
+        os.chdir(folder)  # a cluster's workers begin where each node was started
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         for stream in (1, 2):  # of compiled code and of child processes; the worker ends with its trial
