@@ -94,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     if todo and not args.small:
         warm_up(out / "warm-up", {(robot, rival) for robot, _, rival in todo})
     for one in todo:
+        record_file(out, *one).parent.mkdir(parents=True, exist_ok=True)
         write_json(record_file(out, *one), run(out, *one, small=args.small))
         write_results(out)
     print(write_results(out))
