@@ -26,8 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vintix_fast.benchmarks.machine import processor
 from vintix_fast.cli.demo import OPTIONS as DEMO
 from vintix_fast.evaluation import measure
@@ -190,8 +188,7 @@ def ppo_points(folder: Path, states: Path, started: float, seed: int, robot: str
         state = load_tensors(file, "cpu", "run it again")
         actor = state["actor_state_dict"]
         network.load_state_dict({k.removeprefix("mlp."): v for k, v in actor.items() if k.startswith("mlp.")})
-        with torch.inference_mode():
-            found = measure(task, ExpertPolicy(network, EPISODES), EPISODES, seed, True, Progress())
+        found = measure(task, ExpertPolicy(network, EPISODES), EPISODES, seed, True, Progress())
         steps = state["iterations"] * options["num_envs"] * options["steps_per_iteration"]
         points.append(point(int(file.name) / 1e9 - started, steps, found.mean_return))
     return points
@@ -201,11 +198,14 @@ def point(seconds: float, env_steps: int, mean_return: float) -> dict[str, float
     return {"seconds": round(seconds, 2), "env_steps": env_steps, "return": mean_return}
 
 
+def eval_command(model: Path, result: Path, robot: str, seed: int, small: bool) -> list[str]:
+    words = ["eval", "--vintix-path", str(model), "--robot-type", robot, "--seed", str(seed)]
+    return [program(), *words, "--output-dir", str(result), "--overwrite", *(SMALL["eval"] if small else [])]
+
+
 def adapted_at_the_end(folder: Path, robot: str, seed: int, small: bool) -> dict[str, float]:
     result = folder.with_name(f"{folder.name}-eval")
-    words = ["eval", "--vintix-path", str(folder / "models/best"), "--robot-type", robot, "--seed", str(seed)]
-    words += ["--output-dir", str(result), "--overwrite", *(SMALL["eval"] if small else [])]
-    subprocess.run([program(), *words], check=True)
+    subprocess.run(eval_command(folder / "models/best", result, robot, seed, small), check=True)
     return final(json.loads((result / "eval.json").read_text()))
 
 

@@ -118,7 +118,10 @@ def test_commands_are_ones_that_vintix_fast_takes(rival, tmp_path):
     from vintix_fast.cli import app
 
     for small in (False, True):
-        words = rivals.command(tmp_path, "go2", 5, rival, small)[1:]
         # No such robot: all options are read before that is found.
-        told = CliRunner().invoke(app, [*words, "--robot-type", "no-such-robot"])
-        assert told.exit_code == 2 and "no-such-robot" in told.output, told.output
+        for words in (
+            rivals.command(tmp_path, "go2", 5, rival, small),
+            rivals.eval_command("builtin:without-go2", tmp_path, "go2", 5, small),
+        ):
+            told = CliRunner().invoke(app, [*words[1:], "--robot-type", "no-such-robot"])
+            assert told.exit_code == 2 and "no-such-robot" in told.output, told.output
