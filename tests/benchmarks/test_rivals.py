@@ -9,6 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import FakeSimulator
+from typer.testing import CliRunner
+
+from vintix_fast.cli import app
+from vintix_fast.evaluation import measure
+from vintix_fast.policy.expert import ExpertPolicy, load_expert
+from vintix_fast.pretrain.config import ExpertConfig
+from vintix_fast.pretrain.expert import train_expert
+from vintix_fast.service.progress import Progress
+from vintix_fast.world.robot import load_robot
+from vintix_fast.world.task import WalkingTask
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 rivals = importlib.import_module("rivals")
@@ -113,10 +124,6 @@ def test_small_runs_lie_apart(done, tmp_path):
 
 @pytest.mark.parametrize("rival", rivals.RIVALS)
 def test_commands_are_ones_that_vintix_fast_takes(rival, tmp_path):
-    from typer.testing import CliRunner
-
-    from vintix_fast.cli import app
-
     for small in (False, True):
         # No such robot: all options are read before that is found.
         for words in (
@@ -125,3 +132,27 @@ def test_commands_are_ones_that_vintix_fast_takes(rival, tmp_path):
         ):
             told = CliRunner().invoke(app, [*words[1:], "--robot-type", "no-such-robot"])
             assert told.exit_code == 2 and "no-such-robot" in told.output, told.output
+
+
+def test_states_of_ppo_are_measured_as_what_they_hold(tmp_path, monkeypatch):
+    settings = {"iterations": 3, "num_envs": 4, "steps_per_iteration": 4, "hidden_dims": (8,), "eval_episodes": 4}
+    config = ExpertConfig(
+        robot_type="go2", output_dir=tmp_path / "ppo", save_interval=1, max_steps_per_episode=10, **settings
+    )
+    states, ended = tmp_path / "states", threading.Event()
+    keeper = threading.Thread(target=rivals.keep_states, args=(tmp_path / "ppo/training.pth", states, ended))
+    keeper.start()
+    try:
+        train_expert(config, simulator=FakeSimulator(load_robot("go2"), 4))
+    finally:
+        ended.set()
+        keeper.join()
+    monkeypatch.setattr(rivals, "Simulator", FakeSimulator)
+    found = rivals.ppo_points(tmp_path / "ppo", states, 0.0, 5, "go2")
+    assert [p["env_steps"] for p in found][-1] == 48
+    # The last state is the expert itself.
+    network, _ = load_expert(tmp_path / "ppo")
+    task = WalkingTask(FakeSimulator(load_robot("go2"), rivals.EPISODES), load_robot("go2"), 10)
+    expected = measure(task, ExpertPolicy(network, rivals.EPISODES), rivals.EPISODES, 5, True, Progress())
+    assert found[-1]["return"] == expected.mean_return
+    assert rivals.expert_at_the_end(tmp_path / "ppo", "go2", 5, True)["episodes"] == 4
