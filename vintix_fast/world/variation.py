@@ -29,22 +29,26 @@ class Kind:
     whole: bool = False
     needs: str | None = None
     """Without effect unless this varies too."""
+    own: float | None = 0.0
+    """Of a robot in which it does not vary; None where that is the robot file's affair."""
 
 
+PUSH_EVERY_S = 2.0
+"""Where nobody says."""
 KINDS = {
     "payload_kg": Kind(0.0, 100.0, "mass that is fixed to the base"),
     "payload_x_m": Kind(-2.0, 2.0, "its place, from the base link's origin, forward", needs="payload_kg"),
     "payload_y_m": Kind(-2.0, 2.0, "to the left", needs="payload_kg"),
     "payload_z_m": Kind(-2.0, 2.0, "upwards", needs="payload_kg"),
-    "base_mass_kg": Kind(0.01, 500.0, "mass of the base link, instead of its own"),
+    "base_mass_kg": Kind(0.01, 500.0, "mass of the base link, instead of its own", own=None),
     "com_x_m": Kind(-1.0, 1.0, "how far the base's centre of mass is moved forward"),
     "com_y_m": Kind(-1.0, 1.0, "to the left"),
     "com_z_m": Kind(-1.0, 1.0, "upwards"),
-    "friction": Kind(0.01, 5.0, "coefficient between the robot and the ground"),
-    "motor": Kind(0.0, 10.0, "strength: torques and their limits times this", of_joints=True),
-    "kp": Kind(0.0, 10.0, "position gain times this", of_joints=True),
-    "kd": Kind(0.0, 10.0, "speed gain times this", of_joints=True),
-    "joint_range": Kind(0.001, 1.0, "range of motion around the default pose, of the whole", of_joints=True),
+    "friction": Kind(0.01, 5.0, "coefficient between the robot and the ground", own=1.0),
+    "motor": Kind(0.0, 10.0, "strength: torques and their limits times this", of_joints=True, own=1.0),
+    "kp": Kind(0.0, 10.0, "position gain times this", of_joints=True, own=1.0),
+    "kd": Kind(0.0, 10.0, "speed gain times this", of_joints=True, own=1.0),
+    "joint_range": Kind(0.001, 1.0, "range of motion around the default pose, of the whole", of_joints=True, own=1.0),
     "locked": Kind(0.0, 1.0, "share of episodes in which the joint is stuck at its default", True, chance=True),
     "limp": Kind(0.0, 1.0, "share of episodes in which the joint has no torque", True, chance=True),
     "latency_steps": Kind(0, 50, "further steps until an action is executed", whole=True),
@@ -53,11 +57,9 @@ KINDS = {
     "noise_gyro_rad_s": Kind(0.0, 100.0, "of the sensed turning of the base"),
     "noise_gravity": Kind(0.0, 10.0, "of the sensed direction of gravity, a unit vector"),
     "push_m_s": Kind(0.0, 10.0, "sideways jump of the base's speed, in a random direction"),
-    "push_every_s": Kind(0.02, 1000.0, "time from push to push", needs="push_m_s"),
+    "push_every_s": Kind(0.02, 1000.0, "time from push to push", needs="push_m_s", own=PUSH_EVERY_S),
 }
 """By the names that users give them."""
-PUSH_EVERY_S = 2.0
-"""Where nobody says."""
 REDRAW = "redraw_episodes"
 
 
