@@ -100,12 +100,15 @@ def trained_in(card: dict[str, Any]) -> Variation:
     return Variation.parse(card.get(TOLD, ""))
 
 
-def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, dict[str, Any]]:
+def load_expert(
+    path: Path, robot: Robot | None = None, option: str = "--expert"
+) -> tuple[nn.Sequential, dict[str, Any]]:
     """Read an expert's directory.
 
     Args:
         path: holds ``expert.pth`` and ``expert.json``.
         robot: whose expert it must be; None for any.
+        option: by which the path was given, for messages.
 
     Returns:
         The network, and what ``expert.json`` says.
@@ -142,5 +145,5 @@ def load_expert(path: Path, robot: Robot | None = None) -> tuple[nn.Sequential, 
         raise InputFileError(f"expert {path} is broken ({cause(error)}); {AGAIN}") from error
     # Joints of another robot may be as many, and turn the other way.
     if robot is not None and name != robot.name:
-        raise UsageError(f"--expert {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
+        raise UsageError(f"{option} {path} is an expert of {name}, not of {robot.name}; give --robot-type {name}")
     return network, card

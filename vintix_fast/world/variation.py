@@ -60,7 +60,7 @@ KINDS = {
     "push_every_s": Kind(0.02, 1000.0, "time from push to push", needs="push_m_s", own=PUSH_EVERY_S),
 }
 """By the names that users give them."""
-REDRAW = "redraw_episodes"
+REDRAW, REDRAW_S = "redraw_episodes", "redraw_s"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Varied:
 class Variation:
     """What varies, and how often it is drawn: anew after ``redraw_episodes`` episodes of an environment; 0: never.
 
-    False where nothing varies.
+    Within an episode too, after each ``redraw_s`` seconds of it; None: never.  False where nothing varies.
 
     Raises:
         UsageError: a name that nothing has, a value that cannot be, or one without effect.
@@ -101,6 +101,7 @@ class Variation:
 
     entries: tuple[Varied, ...] = ()
     redraw_episodes: int = 1
+    redraw_s: float | None = None
 
     def __post_init__(self) -> None:
         keys = [entry.key for entry in self.entries]
@@ -115,12 +116,20 @@ class Variation:
             raise UsageError(f"--vary {REDRAW}={self.redraw_episodes} must be a whole number from 0 on")
         if self.redraw_episodes != 1 and not any(entry.drawn for entry in self.entries):
             raise UsageError(f"--vary {REDRAW}={self.redraw_episodes} has no effect, since nothing is drawn; leave it")
+        if self.redraw_s is not None:
+            if not 0.0 < self.redraw_s < math.inf:
+                raise UsageError(f"--vary {REDRAW_S}={self.redraw_s} must be a time above 0")
+            if self.redraw_episodes != 1:
+                raise UsageError(f"--vary {REDRAW_S} draws within each episode; leave {REDRAW} out")
+            if not any(entry.drawn for entry in self.entries):
+                raise UsageError(f"--vary {REDRAW_S}={self.redraw_s:g} has no effect, since nothing is drawn; leave it")
 
     def __bool__(self) -> bool:
         return bool(self.entries)
 
     def __str__(self) -> str:
         redraw = [f"{REDRAW}={self.redraw_episodes}"] if self.redraw_episodes != 1 else []
+        redraw += [f"{REDRAW_S}={self.redraw_s:.12g}"] if self.redraw_s is not None else []
         return ", ".join([*map(str, self.entries), *redraw])
 
     def to_json(self) -> str:
@@ -153,7 +162,7 @@ class Variation:
 
     @classmethod
     def _of(cls, pairs: list[tuple[str, Any]]) -> Self:
-        entries, redraw = [], 1
+        entries, redraw, redraw_s = [], 1, None
         for key, value in pairs:
             span = value if isinstance(value, list) else [value]
             if len(span) not in (1, 2) or not all(map(_is_number, span)):
@@ -161,11 +170,13 @@ class Variation:
             name, _, where = key.partition(".")
             if key == REDRAW and len(span) == 1 and float(span[0]).is_integer():
                 redraw = int(span[0])
+            elif key == REDRAW_S and len(span) == 1:
+                redraw_s = float(span[0])
             elif name not in KINDS:
-                raise UsageError(f"--vary {key} is not known; known are {', '.join([*KINDS, REDRAW])}")
+                raise UsageError(f"--vary {key} is not known; known are {', '.join([*KINDS, REDRAW, REDRAW_S])}")
             else:
                 entries.append(Varied(name, where, float(span[0]), float(span[-1])))
-        return cls(tuple(entries), redraw)
+        return cls(tuple(entries), redraw, redraw_s)
 
 
 NO_VARIATION = Variation()
