@@ -202,7 +202,7 @@ def test_ranges_of_commands_give_a_table_of_measured_speeds(tmp_path, tiny_check
         assert row["measured_forward_m_s_error"] == pytest.approx(np.std([0.03, 0, 0]) / 2**0.5, abs=1e-5)
         assert row["measured_lateral_m_s"] == pytest.approx(0.25, abs=1e-5)
         assert row["measured_yaw_rad_s"] == pytest.approx(row["yaw_rad_s"], abs=1e-5)
-        assert row["survival"] == 1.0 and row["return"] < 0  # an episode begins with a hundred m/s here
+        assert row["survival"] == 1.0
     out = tmp_path / "t"
     table = list(csv.DictReader((out / "stress_commands.csv").read_text().splitlines()))
     assert [float(row["measured_forward_m_s"]) for row in table] == [row["measured_forward_m_s"] for row in rows]
