@@ -127,9 +127,9 @@ def commands_table(result: dict[str, Any]) -> Table:
     """A line for each command."""
     table = Table(
         title=f"{result['robot']} under commands",
-        caption="measured from an episode's second second on, mean ± standard error; commanded → measured",
+        caption="commanded → measured after the first second, mean ± standard error",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1),
+        padding=0,
     )
     for title in (*map(unit_of, COMMANDED), "return", "survives"):
         table.add_column(title, justify="right")
@@ -138,7 +138,7 @@ def commands_table(result: dict[str, Any]) -> Table:
         for name in COMMANDED:
             measured, error = row[f"measured_{name}"], row[f"measured_{name}_error"]
             found = "-" if measured is None else f"{measured:.2f}" + ("" if error is None else f" ± {error:.2f}")
-            cells.append(f"{row[name]:.2f} → {found}")
+            cells.append(f"{row[name]:.2f} → {found}".replace("-0.00", "0.00"))
         table.add_row(*cells, f"{row['return']:.2f}", f"{row['survival']:.0%}")
     return table
 
