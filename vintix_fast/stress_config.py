@@ -66,8 +66,9 @@ class StressConfig(RunConfig):
 
     def commands(self) -> list[tuple[float, float, float]]:
         """Of a task whose commands are ranges: five values of each, with the others in their middle."""
-        centre, made = self.task.command, []
+        made = []
         for axis, spread in enumerate(self.task.command_spread):
             for share in (-1.0, -0.5, 0.0, 0.5, 1.0) if spread else ():
-                made.append(tuple(c + share * spread * (i == axis) for i, c in enumerate(centre)))
+                forward, lateral, yaw = (c + share * spread * (i == axis) for i, c in enumerate(self.task.command))
+                made.append((forward, lateral, yaw))
         return list(dict.fromkeys(made))
