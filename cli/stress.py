@@ -22,26 +22,29 @@ Folder = Annotated[
 @reports_errors
 @takes(StressConfig, but=("vintix_path",))
 def stress(
-    model: Annotated[Path, Argument(help="checkpoint directory, or builtin:<name>")],
+    model: Annotated[Path, Argument(help="checkpoint directory, builtin:<name>, or an expert's directory")],
     output_dir: Folder = None,
     json: Json = False,
     **options: Any,
 ) -> None:
     """Measure a model under payloads, weak motors, damage, low friction, pushes, noise and latency.
 
-    Each world's returns, survival and speed, by episode number and by second of context. --resume goes on.
+    Each world's returns, survival and speed, by episode number and by second of context; where --task has ranges of
+    commands, measured speeds over commanded ones. --resume goes on.
     """
     if output_dir is None:
         name = f"{Path(options['robot_type']).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         output_dir = Path("stress") / name
     config = StressConfig.from_options(vintix_path=model, output_dir=output_dir, **options)
 
-    from vintix_fast.report.stress_table import terminal_table
+    from vintix_fast.report.stress_table import commands_table, terminal_table
     from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.stress import stress as run
 
     result = run(config, progress=ConsoleProgress(console))
     console.print(terminal_table(result))
+    if result.get("commands"):
+        console.print(commands_table(result))
     show(console, f"Table: {output_dir / 'stress.json'}, {output_dir / 'stress.csv'}, {output_dir / 'stress.png'}")
     if json:
         print_json(result)

@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 from vintix_fast import stress as stress_module
 from vintix_fast.cli import app
+from vintix_fast.policy.expert import ExpertPolicy, expert_network
 from vintix_fast.policy.policy import Actor
 from vintix_fast.service.errors import Interrupted, UsageError
+from vintix_fast.service.files import save_tensors, write_json
 from vintix_fast.stress import Forgetful, stress
 from vintix_fast.stress_config import STANDARD, StressConfig
+from vintix_fast.world.privileged import Privileged
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.variation import Variation
 
@@ -159,3 +162,95 @@ def test_the_command(tmp_path, tiny_checkpoint, monkeypatch):
     (folder,) = (tmp_path / "stress").iterdir()
     assert folder.name.startswith("go2-") and len(made["worlds"]) == 4
     assert Variation.parse(made["worlds"][1]["vary"]) == Variation.parse("payload_kg=5")
+
+
+# -- commands, and experts ---------------------------------------------------------------------------------------------
+
+
+RANGES = "[command]\nforward_m_s = [0.0, 1.0]\nyaw_rad_s = [-0.4, 0.4]\nresample_s = 1.0\n"
+
+
+def test_ranges_of_commands_give_a_table_of_measured_speeds(tmp_path, tiny_checkpoint):
+    class Obeying(FakeSimulator):
+        """Half as fast as commanded, turning as commanded; env 0 a little slower; none before it has settled."""
+
+        def _move(self, target):
+            super()._move(target)
+            moving = 100.0 if int(self.age.max()) <= 50 else 0.5 * command[0] - torch.tensor([0.03, 0.0, 0.0])
+            self.lin = torch.stack([moving + torch.zeros(3), torch.full((3,), 0.25), torch.zeros(3)], dim=1)
+            self.ang = torch.tensor([[0.0, 0.0, command[2]]] * 3)
+
+    (tmp_path / "task.toml").write_text(RANGES)
+    options = config(tiny_checkpoint, tmp_path / "t", worlds=";", task=tmp_path / "task.toml")
+    simulator, command = Obeying(load_robot("go2"), 3, fall_after=(999,) * 3), (0.0, 0.0, 0.0)
+    measure = stress_module.measure_command
+
+    def told(task, *rest):
+        nonlocal command
+        command = task.config.command
+        return measure(task, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stress_module, "measure_command", told)
+        result = stress(options, simulator=simulator)
+    rows = result["commands"]
+    asked = [(row["forward_m_s"], row["lateral_m_s"], row["yaw_rad_s"]) for row in rows]
+    wanted = [(x, 0, 0) for x in (0, 0.25, 0.5, 0.75, 1)] + [(0.5, 0, y) for y in (-0.4, -0.2, 0.2, 0.4)]
+    np.testing.assert_allclose(asked, wanted)
+    for row in rows:
+        assert row["measured_forward_m_s"] == pytest.approx(0.5 * row["forward_m_s"] - 0.01, abs=1e-5)
+        assert row["measured_forward_m_s_error"] == pytest.approx(np.std([0.03, 0, 0]) / 2**0.5, abs=1e-5)
+        assert row["measured_lateral_m_s"] == pytest.approx(0.25, abs=1e-5)
+        assert row["measured_yaw_rad_s"] == pytest.approx(row["yaw_rad_s"], abs=1e-5)
+        assert row["survival"] == 1.0
+    out = tmp_path / "t"
+    table = list(csv.DictReader((out / "stress_commands.csv").read_text().splitlines()))
+    assert [float(row["measured_forward_m_s"]) for row in table] == [row["measured_forward_m_s"] for row in rows]
+    assert (out / "stress_commands.png").read_bytes().startswith(b"\x89PNG")
+    # What is there is not measured again.
+    again = stress(
+        config(tiny_checkpoint, out, worlds=";", task=tmp_path / "task.toml", resume=True), simulator=simulator
+    )
+    assert again["commands"] == rows
+
+
+def test_one_command_gives_no_such_table(tmp_path, tiny_checkpoint):
+    result = stress(config(tiny_checkpoint, tmp_path / "t", worlds=";"), simulator=fake())
+    assert "commands" not in result and not list((tmp_path / "t").glob("stress_commands*"))
+
+
+def test_an_expert_is_measured_as_it_is_told_of_each_world(tmp_path, monkeypatch):
+    told, expert = [], tmp_path / "expert"
+    write_expert(expert, "payload_kg=0:5, motor.any_leg=0.5:1")
+    act = ExpertPolicy.act
+
+    def watched(self, observation, step_num):
+        told.append(self._told())
+        return act(self, observation, step_num)
+
+    monkeypatch.setattr(ExpertPolicy, "act", watched)
+    stress(config(expert, tmp_path / "t", worlds="payload_kg=5; motor.RL=0.5"), simulator=fake())
+    values = torch.unique_consecutive(torch.cat(told), dim=0)  # of three worlds
+    assert values[:, 0].tolist() == [-1.0, 1.0, -1.0]
+    assert values[:, 1:].tolist() == [[1.0] * 12, [1.0] * 12, [1.0] * 9 + [-1.0] * 3]
+    for option, value in (("forget_s", 1.0), ("context_len", 5)):
+        with pytest.raises(UsageError, match="has no effect: .*expert is an expert"):
+            stress(config(expert, tmp_path / "u", **{option: value}), simulator=fake())
+    with pytest.raises(UsageError, match="MODEL .* is an expert of go2, not of go1"):
+        stress(config(expert, tmp_path / "u", robot_type="go1"), simulator=fake())
+
+
+def test_an_expert_that_must_know_the_bases_mass_is_refused_where_a_world_does_not_say_it(tmp_path):
+    write_expert(tmp_path / "expert", "base_mass_kg=5:9")
+    with pytest.raises(UsageError, match="trained with base_mass_kg varied.*give it in --vary"):
+        stress(config(tmp_path / "expert", tmp_path / "t", worlds="payload_kg=5"), simulator=fake())
+    assert not (tmp_path / "t").exists()
+
+
+def write_expert(path, told):
+    path.mkdir()
+    inputs = Privileged(Variation.parse(told), ACTIONS).size
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        save_tensors(path / "expert.pth", expert_network([8], told=inputs).state_dict())
+    write_json(path / "expert.json", {"robot": "go2", "hidden_dims": [8], "told": told})

@@ -1,14 +1,16 @@
-"""What a model does in worlds that differ from the one it was trained in: one row of numbers for each.
+"""What a model does in worlds that differ from the one it was trained in, and under commands: a row of numbers each.
 
 Every row runs the same episodes from the same starts, several in a row in one context.  A row is kept as soon as it is
-measured, so that an interrupted table goes on where it stopped.  How a table is drawn is `report/stress_table.py`'s.
+measured, so that an interrupted table goes on where it stopped.  How a table is drawn is `report/stress_table.py`'s,
+what is measured in a step `stress_meter.py`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,29 +18,29 @@ import numpy as np
 import torch
 
 from vintix_fast.evaluation import check_context_len, task_for
-from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.model import load_checkpoint
 from vintix_fast.outdir import ANEW, RunDirectory
 from vintix_fast.policy import Actor, cache_bytes, make_policy
-from vintix_fast.report.stress_table import write_table
+from vintix_fast.policy.expert import CARD_FILE, ExpertPolicy, load_expert, told_of, trained_in
+from vintix_fast.report.stress_table import COMMANDED, write_table
 from vintix_fast.rollout import collect
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import Interrupted
+from vintix_fast.service.errors import Interrupted, UsageError
 from vintix_fast.service.files import read_json, versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
 from vintix_fast.stress_config import StressConfig
+from vintix_fast.stress_meter import SECONDS, Meter, SpeedMeter, mean_and_error, rates
 from vintix_fast.world.drawn import check_joints
+from vintix_fast.world.privileged import Privileged
+from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import DT_S, Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
 from vintix_fast.world.variation import Variation
 
-TABLE_FILE, FILES = "stress.json", ("stress.json", "stress.csv", "stress_seconds.csv", "stress.png")
-SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, math.inf)
-"""Where the context's age is cut."""
-SLOWEST = 0.05
-"""Commands below are no speed to compare with."""
+TABLE_FILE = "stress.json"
+FILES = (TABLE_FILE, "stress.csv", "stress_seconds.csv", "stress.png", "stress_commands.csv", "stress_commands.png")
 
 
 class Forgetful(Actor):
@@ -74,73 +76,6 @@ class Forgetful(Actor):
         self._actor.observe(action, reward)
 
 
-class Meter:
-    """Takes what a rollout writes, and adds speeds: by episode's number and by the context's age.
-
-    Args:
-        task: whose simulator and commands are read as each step arrives.
-        episodes: numbers of episodes, at most.
-    """
-
-    def __init__(self, task: WalkingTask, episodes: int) -> None:
-        self._task = task
-        shape = task.num_envs
-        # Sums of reward, steps, and what each has of (speed, yaw rate) over the commanded one; with falls at the end.
-        self.by_second = np.zeros((shape, len(SECONDS) - 1, 5))
-        self.by_episode = np.zeros((shape, episodes, 5))
-        self._age, self._number = np.zeros(shape, int), np.zeros(shape, int)
-        self._envs = np.arange(shape)
-
-    def append(self, arrays: dict[str, np.ndarray], active: np.ndarray) -> None:
-        done = (arrays["terminated"] | arrays["truncated"]).astype(bool)
-        ratio = self._ratios()
-        speed_counts = active & ~done  # the state of an episode that is over is gone
-        row = np.zeros((len(active), 5))
-        row[:, 0], row[:, 1] = arrays["reward"], 1.0
-        row[:, 2:4] = np.where(speed_counts[:, None], ratio, 0.0)
-        row[:, 4] = speed_counts
-        row *= active[:, None]
-        cut = np.searchsorted(SECONDS, self._age * DT_S, side="right") - 1
-        self.by_second[self._envs, cut] += row
-        number = np.minimum(self._number, self.by_episode.shape[1] - 1)
-        self.by_episode[self._envs, number] += row
-        self._age += active
-        self._number += active & done
-
-    def _ratios(self) -> np.ndarray:
-        """[N, 2]: speed along the command over its speed, yaw rate over the commanded; NaN where none is asked for."""
-        state, command = self._task.simulator.state(), self._task.command
-        velocity = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, :2]
-        yaw = rotate_into_body(state.base_quat, state.base_ang_vel_rad_s)[:, 2]
-        asked = command[:, :2].norm(dim=1)
-        speed = (velocity * command[:, :2]).sum(dim=1) / asked.square()
-        speed = torch.where(asked >= SLOWEST, speed, torch.nan)
-        turning = torch.where(command[:, 2].abs() >= SLOWEST, yaw / command[:, 2], torch.nan)
-        return torch.stack([speed, turning], dim=1).cpu().numpy()
-
-
-def _mean(values: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean over environments and its standard error; None where there is none."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None, None
-    return float(values.mean()), float(values.std() / math.sqrt(len(values) - 1)) if len(values) > 1 else None
-
-
-def _rates(sums: np.ndarray) -> dict[str, Any]:
-    """Of sums [N, 5] as `Meter` has them: reward in a second, and what part of the commanded speeds."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        parts = {
-            "reward_per_s": sums[:, 0] / (sums[:, 1] * DT_S),
-            "speed_ratio": sums[:, 2] / sums[:, 4],
-            "yaw_ratio": sums[:, 3] / sums[:, 4],
-        }
-    found: dict[str, Any] = {"environments": int((sums[:, 1] > 0).sum())}
-    for name, values in parts.items():
-        found[name], found[f"{name}_error"] = _mean(values)
-    return found
-
-
 def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progress: Progress) -> dict[str, Any]:
     """One row: all episodes in one world."""
     meter, total = Meter(task, config.episodes_per_env), config.num_envs * config.episodes_per_env
@@ -152,19 +87,19 @@ def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progre
         per_env = [[e for e in episodes if e.env == env] for env in range(task.num_envs)]
         returns = np.array([np.mean([e.return_ for e in own]) for own in per_env])
         survived = np.array([np.mean([not e.terminated for e in own]) for own in per_env])
-        mean, error = _mean(returns)
-        alive, alive_error = _mean(survived)
+        mean, error = mean_and_error(returns)
+        alive, alive_error = mean_and_error(survived)
         lengths = float(np.mean([e.length for e in episodes]))
-        rates = _rates(sums)
+        found = rates(sums)
         return {
             "return": mean, "return_error": error, "survival": alive, "survival_error": alive_error, "length": lengths,
-            **{k: v for k, v in rates.items() if k != "environments"},
+            **{k: v for k, v in found.items() if k != "environments"},
         }  # fmt: skip
 
     numbers = range(config.episodes_per_env)
     cuts = zip(SECONDS[:-1], SECONDS[1:], strict=True)
     seconds = [
-        {"from_s": low, "to_s": None if math.isinf(high) else high, **_rates(meter.by_second[:, i])}
+        {"from_s": low, "to_s": None if math.isinf(high) else high, **rates(meter.by_second[:, i])}
         for i, (low, high) in enumerate(cuts)
     ]
     return {
@@ -179,10 +114,30 @@ def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progre
     }
 
 
+def measure_command(task: WalkingTask, policy: Actor, config: StressConfig, progress: Progress) -> dict[str, Any]:
+    """One row: all episodes under one command, which is the task's."""
+    meter, total = SpeedMeter(task), config.num_envs * config.episodes_per_env
+    found = collect(
+        task, policy, total, seed=config.seed, random_starts=True, writer=meter, on_step=progress.on_rollout_step
+    )
+    per_env = [[e for e in found.episodes if e.env == env] for env in range(task.num_envs)]
+    measured: dict[str, np.ndarray] = {
+        "return": np.array([np.mean([e.return_ for e in own]) for own in per_env]),
+        "survival": np.array([np.mean([not e.terminated for e in own]) for own in per_env]),
+        **{f"measured_{name}": meter.mean[:, i] for i, name in enumerate(COMMANDED)},
+    }
+    row: dict[str, Any] = dict(zip(COMMANDED, task.config.command, strict=True))
+    for name, values in measured.items():
+        row[name], row[f"{name}_error"] = mean_and_error(values)
+    return row
+
+
 def stress(
     config: StressConfig, *, simulator: Simulation | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Measure a checkpoint in each world, and leave the table in ``config.output_dir``; see `FILES`.
+    """Measure a checkpoint, or an expert, in each world, and leave the table in ``config.output_dir``; see `FILES`.
+
+    Where the task's commands are ranges, it is also measured under commands within them, in the plain world.
 
     Args:
         config: see `StressConfig`.
@@ -204,9 +159,7 @@ def stress(
     variations = config.variations(robot.joints_of_a_leg[-1])
     for variation in variations:
         check_joints(variation, robot)
-    model = load_checkpoint(config.vintix_path, config.engine.device, config.token_order, progress.say)
-    task_name, context_len = task_for(model, robot), check_context_len(config.context_len, model)
-    check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
+    actor = _actor(config, robot, variations, progress)
     with directory, stop_on_interrupt(progress.say):
         if simulator is None:
             every = Variation(tuple({entry.key: entry for v in variations for entry in _needed(v)}.values()))
@@ -214,28 +167,83 @@ def stress(
             simulator = Simulator(robot, config.num_envs, config.engine.device, progress.say, *varied)
         check_interrupt()
         directory.begin()
-        table = directory.path / TABLE_FILE
-        rows = read_json(table, ANEW, {"worlds": list})["worlds"] if config.resume and table.is_file() else []
-        done = {row.get("vary") for row in rows if isinstance(row, dict)}
-        policy = make_policy(model, task_name, config.num_envs, context_len, **config.engine.policy_options)
-        actor = Forgetful(policy, max(1, round(config.forget_s / DT_S))) if config.forget_s else policy
+        table = _Table(config, directory)
         with _told_how_to_go_on():
             for variation in variations:
-                if str(variation) in done:
-                    continue
-                world = replace(config.task, vary=variation)
-                task = WalkingTask(simulator, robot, config.max_steps, task_config=world)
-                what = f"{robot.name}: {variation or 'plain world'}"
-                with progress.rollout(what, config.num_envs * config.episodes_per_env, config.max_steps):
-                    rows.append(measure_world(task, actor, config, progress))
-                error = rows[-1]["return_error"] or 0.0
-                told = f"return {rows[-1]['return']:.2f} ± {error:.2f}, survives {rows[-1]['survival']:.0%}"
-                progress.say(f"{variation or 'plain world'}: {told}")
-                found = {"robot": robot.name, "model": str(config.vintix_path), "worlds": rows}
-                write_json(table, found | {"options": config.to_json(), "versions": versions()})
-        result = read_json(table, ANEW, {"worlds": list})
+                name = str(variation or "plain world")
+                world = WalkingTask(
+                    simulator, robot, config.max_steps, task_config=replace(config.task, vary=variation)
+                )
+                table.add("worlds", {"vary": str(variation)}, name, measure_world, world, actor, progress)
+            for command in config.commands():
+                asked = replace(config.task, command=command, command_spread=(0.0, 0.0, 0.0), resample_s=None)
+                name = "commanded {:.2f} and {:.2f} m/s, {:.2f} rad/s".format(*command)
+                world = WalkingTask(simulator, robot, config.max_steps, task_config=asked)
+                about = dict(zip(COMMANDED, command, strict=True))
+                table.add("commands", about, name, measure_command, world, actor, progress)
+        result = read_json(table.path, ANEW, {"worlds": list})
         write_table(directory.path, result)
     return result
+
+
+class _Table:
+    """stress.json as it grows; it goes on from a stopped one's rows."""
+
+    def __init__(self, config: StressConfig, directory: RunDirectory) -> None:
+        self._config, self.path = config, directory.path / TABLE_FILE
+        self._content: dict[str, Any] = {"robot": directory.robot.name, "model": str(config.vintix_path), "worlds": []}
+        if config.resume and self.path.is_file():
+            found = read_json(self.path, ANEW, {"worlds": list})
+            self._content |= {part: found[part] for part in ("worlds", "commands") if part in found}
+
+    def add(
+        self,
+        part: str,
+        about: dict[str, Any],
+        name: str,
+        measure: Callable[[WalkingTask, Actor, StressConfig, Progress], dict[str, Any]],
+        task: WalkingTask,
+        actor: Callable[[WalkingTask], Actor],
+        progress: Progress,
+    ) -> None:
+        """Measure a row, unless there is one of what it is ``about``."""
+        config, rows = self._config, self._content.setdefault(part, [])
+        if any(isinstance(row, dict) and row.items() >= about.items() for row in rows):
+            return
+        what = f"{task.robot.name}: {name}"
+        with progress.rollout(what, config.num_envs * config.episodes_per_env, config.max_steps):
+            row = measure(task, actor(task), config, progress)
+        rows.append(row)
+        progress.say(
+            f"{name}: return {row['return']:.2f} ± {row['return_error'] or 0.0:.2f}, survives {row['survival']:.0%}"
+        )
+        write_json(self.path, self._content | {"options": config.to_json(), "versions": versions()})
+
+
+def _actor(
+    config: StressConfig, robot: Robot, variations: list[Variation], progress: Progress
+) -> Callable[[WalkingTask], Actor]:
+    """Who acts in a task: a model, the same in all of them, or an expert, which is told of each."""
+    if (config.vintix_path / CARD_FILE).is_file():
+        for name, value in {"--context-len": config.context_len, "--forget-s": config.forget_s}.items():
+            if value is not None:
+                raise UsageError(f"{name} {value} has no effect: {config.vintix_path} is an expert, without a context")
+        network, card = load_expert(config.vintix_path, robot, "MODEL")
+        trained = trained_in(card)
+        for variation in variations:
+            Privileged(trained, robot.layout.num_joints).check(variation)
+        return lambda task: ExpertPolicy(network, task.num_envs, task.device, told_of(trained, task))
+    engine = config.engine
+    model = load_checkpoint(config.vintix_path, engine.device, config.token_order, progress.say)
+    task_name, context_len = task_for(model, robot), check_context_len(config.context_len, model)
+    check_memory(config.num_envs, cache_bytes(model, context_len, **engine.policy_options), engine.device)
+
+    @functools.cache
+    def only() -> Actor:
+        policy = make_policy(model, task_name, config.num_envs, context_len, **engine.policy_options)
+        return Forgetful(policy, max(1, round(config.forget_s / DT_S))) if config.forget_s else policy
+
+    return lambda task: only()
 
 
 def _needed(variation: Variation) -> list[Any]:

@@ -31,7 +31,9 @@ class StressConfig(RunConfig):
 
     command = "stress"
 
-    vintix_path: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, or builtin:<name>")
+    vintix_path: Path = checkpoint_option(
+        MISSING, MAIN, "checkpoint directory, builtin:<name>, or an expert's directory"
+    )
     robot_type: str = option(MISSING, MAIN, ROBOTS, short="-r")
     output_dir: Path = option(MISSING, MAIN, "where the table goes", may_change=True)
     worlds: str | None = option(
@@ -61,3 +63,12 @@ class StressConfig(RunConfig):
         """The worlds, the plain one first; ``lowest_joint`` is what the robot's legs call theirs."""
         texts = self.worlds.split(";") if self.worlds else [text.format(last=lowest_joint) for text in STANDARD]
         return list(dict.fromkeys([Variation(), *map(Variation.parse, texts)]))
+
+    def commands(self) -> list[tuple[float, float, float]]:
+        """Of a task whose commands are ranges: five values of each, with the others in their middle."""
+        made = []
+        for axis, spread in enumerate(self.task.command_spread):
+            for share in (-1.0, -0.5, 0.0, 0.5, 1.0) if spread else ():
+                forward, lateral, yaw = (c + share * spread * (i == axis) for i, c in enumerate(self.task.command))
+                made.append((forward, lateral, yaw))
+        return list(dict.fromkeys(made))

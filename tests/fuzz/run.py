@@ -223,8 +223,9 @@ def make_corpus(corpus: Path) -> None:
     episode = {"env": 0, "number": 0, "return_": 1.0, "length": 5, "terminated": True, "failed": False}
     begun.collection_file(0).write_text(json.dumps({"collection": {"mean_return": 1.0}, "episodes": [episode] * 3}))
 
-    torch.save(expert_network([8, 4]).state_dict(), corpus / "expert/expert.pth")
-    (corpus / "expert/expert.json").write_text(json.dumps({"robot": "go2", "hidden_dims": [8, 4]}))
+    torch.save(expert_network([8, 4], told=1).state_dict(), corpus / "expert/expert.pth")
+    told = {"robot": "go2", "hidden_dims": [8, 4], "told": "payload_kg=0:5"}
+    (corpus / "expert/expert.json").write_text(json.dumps(told))
     (corpus / "statistics/stats.json").write_text(json.dumps({"obs_mean": [0.5] * 33, "obs_std": [1.5] * 33}))
     text = 'steps = 100\nlr = 1e-3\nseed = 3\ndevice = "cpu"\n\n[model]\ntransformer_depth = 2\nhidden_dim = 256\n'
     (corpus / "options/options.toml").write_text(text)

@@ -156,6 +156,51 @@ def test_the_stored_clean_action_is_the_experts_on_what_was_observed_and_execute
         np.testing.assert_allclose(history.extras["mean_action"], clean, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def told_expert(tmp_path_factory):
+    """An expert of go2, made by hand, that is told a payload and a leg's strength; not to be written to."""
+    out, told = tmp_path_factory.mktemp("told") / "go2", "payload_kg=0:5, motor.any_leg=0.5:1"
+    out.mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        save_tensors(out / "expert.pth", expert_network([8], told=1 + ACTIONS).state_dict())
+    write_json(out / "expert.json", {"robot": "go2", "hidden_dims": [8], "told": told})
+    return out
+
+
+def test_an_expert_that_is_told_of_its_world_shows_what_it_would_do_there(tmp_path, told_expert):
+    """The history's observation does not hold the values; they are recorded beside it."""
+    out = tmp_path / "histories"
+    run(out, told_expert, vary="payload_kg=0:5, motor.FR=0.5, redraw_episodes=2", fall_after=(5, 6, 7))
+    network, _ = load_expert(told_expert)
+    worlds = []
+    for env, history in enumerate(histories(out)):
+        with h5py.File(out / f"trajectories_env_{env:04d}.h5") as file:
+            assert json.loads(file.attrs["variation"]) == ["payload_kg", "motor.FR"]
+            (values,) = (group["variation"][:] for group in file.values())
+        assert history.observation.shape[1] == OBSERVATIONS and (values[:, 1] == 0.5).all()
+        previous = np.zeros_like(history.action)
+        previous[1:] = history.action[:-1]
+        previous[history.step_num == 0] = 0.0
+        told = np.ones((STEPS, 1 + ACTIONS), np.float32)
+        told[:, 0] = values[:, 0] / 2.5 - 1.0
+        told[:, 1:4] = -1.0  # the leg FR
+        with torch.inference_mode():
+            clean = network(torch.from_numpy(np.concatenate([history.observation, previous, told], axis=1)))
+        np.testing.assert_allclose(history.extras["mean_action"], clean, atol=1e-5)
+        # Two episodes in each world.
+        begun = values[history.step_num == 0, 0]
+        assert len(begun) > 4 and (begun[0:4:2] == begun[1:4:2]).all() and begun[0] != begun[2]
+        worlds.append(begun[0])
+    assert len(set(worlds)) == 3
+
+
+def test_an_expert_that_is_told_of_its_world_walks_in_the_plain_one_too(tmp_path, told_expert):
+    run(tmp_path / "histories", told_expert)
+    with h5py.File(tmp_path / "histories/trajectories_env_0000.h5") as file:
+        assert "variation" not in file.attrs
+
+
 def test_the_executed_actions_go_from_noise_to_the_expert(finished):
     lowest, highest = load_robot("go2").joint_range_rad.T
     for history in histories(finished[0]):

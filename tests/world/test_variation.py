@@ -38,6 +38,8 @@ def task_of(robot, text, num_envs=3, seed=1, **options):
 
 
 def test_a_variation_is_spelt_as_it_is_read():
+    within = "payload_kg=0:5, redraw_s=2.5"
+    assert Variation.parse(within).redraw_s == 2.5 and str(Variation.parse(within)) == within
     text = "payload_kg=0:5, motor.FR=0.7:1, locked.any_calf=0.25, redraw_episodes=4"
     made = Variation.parse(text)
     assert made.entries[0] == Varied("payload_kg", "", 0.0, 5.0) and made.redraw_episodes == 4
@@ -76,6 +78,9 @@ def test_a_task_keeps_what_varies_in_its_record():
         ("locked.FR_calf=0:1", "a share of episodes is one number"),
         ("latency_steps=0.5", "must be a whole number"),
         ("payload_kg=5, redraw_episodes=0", "has no effect, since nothing is drawn"),
+        ("payload_kg=5, redraw_s=2", "redraw_s=2 has no effect, since nothing is drawn"),
+        ("payload_kg=0:5, redraw_s=0", "must be a time above 0"),
+        ("payload_kg=0:5, redraw_s=2, redraw_episodes=2", "draws within each episode; leave redraw_episodes out"),
         ("payload_kg=0:5, redraw_episodes=1.5", "redraw_episodes is not known|whole number"),
     ],
 )
@@ -127,6 +132,24 @@ def test_how_often_values_are_drawn_anew(go2, redraw, changes):
         made.draw(torch.ones(2, dtype=torch.bool))
         seen.append(int(not torch.equal(before, made.values)))
     assert seen == changes and made.changes == bool(redraw)
+
+
+def test_values_can_be_drawn_anew_within_an_episode(go2):
+    """After each 0.06 s of an episode, and at its end; the robot gets its body at once."""
+    simulator, task, _ = task_of(go2, "payload_kg=0:5, redraw_s=0.06", num_envs=2, fall_after=(5, 50))
+    seen = []
+    for _ in range(8):
+        seen.append(task.drawn.values[:, 0].tolist())
+        task.step(torch.zeros(2, ACTIONS))
+        torch.testing.assert_close(task.drawn.values[:, 0], simulator.bodies[-1][1].payload[:, 0])
+    changes = [[i for i in range(1, 8) if seen[i][env] != seen[i - 1][env]] for env in range(2)]
+    assert changes == [[3, 5], [3, 6]]
+    assert [body[0].tolist() for body in simulator.bodies[1:]] == [
+        [True, True],
+        [True, False],
+        [False, True],
+        [True, False],
+    ]
 
 
 def test_factors_reach_their_joints_and_are_multiplied(go2):

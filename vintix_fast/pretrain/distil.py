@@ -18,7 +18,7 @@ from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import open_writer
 from vintix_fast.data.schema import DEMONSTRATOR
 from vintix_fast.outdir import OPTIONS_FILE, RunDirectory
-from vintix_fast.policy.expert import ExpertPolicy, load_expert
+from vintix_fast.policy.expert import ExpertPolicy, load_expert, told_of, trained_in
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.rollout import collect
 from vintix_fast.service.device import check_device
@@ -128,7 +128,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     with directory, stop_on_interrupt(progress.say):
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
-        policy = ExpertPolicy(network, config.num_envs, config.device)
+        policy = ExpertPolicy(network, config.num_envs, config.device, told_of(trained_in(expert), task))
         check_interrupt()
         directory.begin()
         # A round that is all there is passed over, so that a resumed run goes on where it stopped.

@@ -1,6 +1,7 @@
 """Train an expert on one robot with PPO (rsl-rl-lib), on the walking task with the last action in the observation.
 
-All of PPO is the library's; here are its settings, the task in the form that it wants, and the files.
+Where worlds differ it is told how, see `Privileged`.  All of PPO is the library's; here are its settings, the task in
+the form that it wants, and the files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,22 @@ from tensordict import TensorDict
 
 from vintix_fast.evaluation import Evaluation, measure
 from vintix_fast.outdir import RunDirectory
-from vintix_fast.policy.expert import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, expert_observation
+from vintix_fast.policy.expert import (
+    CARD_FILE,
+    TOLD,
+    WEIGHTS_FILE,
+    ExpertPolicy,
+    expert_network,
+    expert_observation,
+    told_of,
+)
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.progress import Progress
+from vintix_fast.world.privileged import Privileged
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import WalkingTask
 
@@ -33,12 +43,13 @@ ANEW = "--overwrite begins the expert anew"
 
 
 class ExpertTask(VecEnv):
-    """`WalkingTask` as rsl_rl sees it: observation [N, O + J], time-outs told apart from falls."""
+    """`WalkingTask` as rsl_rl sees it: the expert's observation, time-outs told apart from falls."""
 
     def __init__(self, task: WalkingTask, seed: int) -> None:
         self.num_envs, self.num_actions, self.max_episode_length = task.num_envs, task.layout.num_joints, task.max_steps
         self.device, self._task = task.device, task
         self.cfg: dict[str, Any] = {}
+        self._told = told_of(task.config.vary, task)
         self._last_action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         self._observation = task.reset(seed, random_starts=True)
 
@@ -52,7 +63,8 @@ class ExpertTask(VecEnv):
         self._task.step_num.copy_(value)
 
     def get_observations(self) -> TensorDict:
-        policy = expert_observation(self._observation, self._last_action)
+        told = None if self._told is None else self._told()
+        policy = expert_observation(self._observation, self._last_action, told)
         return TensorDict({"policy": policy}, batch_size=[self.num_envs])
 
     def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
@@ -161,10 +173,11 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
         try:
             runner = _train(config, directory.path, state, task, progress)
             # The actor's own layers, without its noise, are the expert.
-            network = expert_network(config.hidden_dims, task.layout)
+            told = Privileged(config.task.vary, task.layout.num_joints).size
+            network = expert_network(config.hidden_dims, task.layout, told)
             actor = runner.alg.get_policy().state_dict()
             network.load_state_dict({k.removeprefix("mlp."): v for k, v in actor.items() if k.startswith("mlp.")})
-            policy = ExpertPolicy(network, config.num_envs, task.device)
+            policy = ExpertPolicy(network, config.num_envs, task.device, told_of(config.task.vary, task))
             # The library steps the task in inference mode, whose tensors can be written to in that mode only.
             what = progress.rollout("evaluating", config.eval_episodes, config.max_steps_per_episode)
             with torch.inference_mode(), what:
@@ -176,6 +189,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     card = {
         "robot": robot.name,
         "hidden_dims": list(config.hidden_dims),
+        **({TOLD: str(config.task.vary)} if told else {}),
         "iterations": runner.iterations,
         "env_steps": runner.iterations * config.num_envs * config.steps_per_iteration,
         "train_seconds": runner.seconds,

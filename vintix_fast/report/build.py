@@ -29,8 +29,8 @@ from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation
 
 FOLDER = "report"
-STRESS = Path("stress") / "stress.png"
-"""Where `stress --output-dir OUT/stress` leaves its picture of a run's model."""
+STRESS = {name: Path("stress") / f"{name}.png" for name in ("stress", "stress_commands")}
+"""Where `stress --output-dir OUT/stress` leaves its pictures of a run's model."""
 SEED = 5
 """Of the starts: the same for every report, so that reports can be compared."""
 
@@ -83,8 +83,7 @@ def build_report(
 
     # First what needs nothing but the run's numbers, then the rollouts, then what is drawn of them.
     pngs = _plot_numbers(run, expert, folder, skipped)
-    if (out / STRESS).is_file():
-        pngs["stress"] = out / STRESS
+    pngs |= {name: out / path for name, path in STRESS.items() if (out / path).is_file()}
     recordings, videos = {}, {}
     if robot is not None and rollout:
         recordings = _record(run, robot, simulator, progress, skipped)

@@ -1,4 +1,4 @@
-"""A table of `stress` as two CSV files and a picture; and for a terminal.  Knows nothing about how it was measured."""
+"""A table of `stress` as CSV files and pictures; and for a terminal.  Knows nothing about how it was measured."""
 
 from __future__ import annotations
 
@@ -20,19 +20,30 @@ NUMBERS = (
 )
 SECONDS_NUMBERS = ("from_s", "to_s", "environments", *NUMBERS[5:])
 PLAIN = "plain"
+COMMANDED = ("forward_m_s", "lateral_m_s", "yaw_rad_s")
+COMMANDS_NUMBERS = (
+    *COMMANDED,
+    *(f"measured_{name}{end}" for name in COMMANDED for end in ("", "_error")),
+    *("return", "return_error", "survival", "survival_error"),
+)
 
 
 def write_table(folder: Path, result: dict[str, Any]) -> None:
-    """Write stress.csv, stress_seconds.csv and stress.png of what stress.json says."""
+    """Write stress.csv, stress_seconds.csv and stress.png of what stress.json says.
+
+    Where it says what came of commands, stress_commands.csv and stress_commands.png too.
+    """
     episodes = [
         {"world": row["vary"] or PLAIN, "episode": part.get("episode", "all"), **part}
         for row in result["worlds"]
         for part in (row, *row["by_episode"])
     ]
     seconds = [{"world": row["vary"] or PLAIN, **part} for row in result["worlds"] for part in row["by_second"]]
+    commands = result.get("commands", [])
     for name, rows, columns in (
         ("stress.csv", episodes, ("world", "episode", *NUMBERS)),
         ("stress_seconds.csv", seconds, ("world", *SECONDS_NUMBERS)),
+        *((("stress_commands.csv", commands, COMMANDS_NUMBERS),) if commands else ()),
     ):
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
@@ -40,6 +51,8 @@ def write_table(folder: Path, result: dict[str, Any]) -> None:
         writer.writerows(rows)
         write_text(folder / name, text.getvalue())
     plot_table(folder / "stress.png", result)
+    if commands:
+        plot_commands(folder / "stress_commands.png", result)
 
 
 def plot_table(path: Path, result: dict[str, Any]) -> None:
@@ -78,6 +91,56 @@ def plot_table(path: Path, result: dict[str, Any]) -> None:
     right.set_xlabel("seconds of context; reward in a second")
     figure.suptitle(f"{result['robot']}, {Path(result['model']).name}")
     save_figure(figure, path)
+
+
+def plot_commands(path: Path, result: dict[str, Any]) -> None:
+    """For each part of the command that varies, measured over commanded."""
+    rows = result["commands"]
+    middle = {name: np.median([row[name] for row in rows]) for name in COMMANDED}
+    varied = [name for name in COMMANDED if len({row[name] for row in rows}) > 1]
+    figure, axes = new_figure(1, len(varied), (4 * len(varied), 4), squeeze=False)
+    for axis, name in zip(axes[0], varied, strict=True):
+        # The others in their middle, so that one thing is seen at a time.
+        own = sorted(
+            (row for row in rows if all(row[other] == middle[other] for other in COMMANDED if other != name)),
+            key=lambda row: row[name],
+        )
+        own = [row for row in own if row[f"measured_{name}"] is not None]
+        asked = [row[name] for row in own]
+        axis.plot(asked, asked, color="0.6", linestyle="--", label="as commanded")
+        axis.errorbar(
+            asked, [row[f"measured_{name}"] for row in own], [row[f"measured_{name}_error"] or 0.0 for row in own],
+            marker="o", color="#0072b2", capsize=3, label="measured",
+        )  # fmt: skip
+        axis.set_xlabel(f"commanded {unit_of(name)}")
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(f"{result['robot']}, {Path(result['model']).name}: measured speeds, mean and standard error")
+    save_figure(figure, path)
+
+
+def unit_of(name: str) -> str:
+    return name.replace("_m_s", " m/s").replace("_rad_s", " rad/s")
+
+
+def commands_table(result: dict[str, Any]) -> Table:
+    """A line for each command."""
+    table = Table(
+        title=f"{result['robot']} under commands",
+        caption="commanded → measured after the first second, mean ± standard error",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    for title in (*map(unit_of, COMMANDED), "return", "survives"):
+        table.add_column(title, justify="right")
+    for row in result["commands"]:
+        cells = []
+        for name in COMMANDED:
+            measured, error = row[f"measured_{name}"], row[f"measured_{name}_error"]
+            found = "-" if measured is None else f"{measured:.2f}" + ("" if error is None else f" ± {error:.2f}")
+            cells.append(f"{row[name]:.2f} → {found}".replace("-0.00", "0.00"))
+        table.add_row(*cells, f"{row['return']:.2f}", f"{row['survival']:.0%}")
+    return table
 
 
 def terminal_table(result: dict[str, Any]) -> Table:

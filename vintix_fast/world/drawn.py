@@ -95,6 +95,21 @@ class Drawn:
                 drawn[:, which] = torch.floor(share[:, which] * len(masks)).clamp(max=len(masks) - 1)
         torch.where(mask[:, None], drawn, self.values, out=self.values)
 
+    def again(self, step_num: torch.Tensor, dt_s: float) -> torch.Tensor | None:
+        """New values within episodes where their time has come; where that is, bool [N], None where nowhere.
+
+        Args:
+            step_num: [N], steps done in the running episodes.
+            dt_s: time of a step.
+        """
+        if self.variation.redraw_s is None:
+            return None
+        mask = (step_num > 0) & (step_num % max(1, round(self.variation.redraw_s / dt_s)) == 0)
+        if not mask.any():
+            return None
+        self.draw(mask)
+        return mask
+
     def value(self, name: str) -> torch.Tensor | None:
         """[N], of what is no joint's; None where it does not vary."""
         return next((self.values[:, value] for entry, _, value, _ in self._of if entry.name == name), None)

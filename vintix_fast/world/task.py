@@ -254,6 +254,8 @@ class WalkingTask:
         done = result.done
         if self._masked or done.any():
             self._restart(done, result.observation, result.standardised)
+        if self.drawn is not None and (other := self.drawn.again(self.step_num, DT_S)) is not None:
+            self.simulator.vary(other, self.drawn.physics())
         if self._commands is not None and (again := self._commands.again(self.step_num)) is not None:
             self._kernel.observe(self.simulator.state(), again, result.observation, result.standardised)
         self._blur(result.observation, result.standardised)

@@ -29,22 +29,26 @@ class Kind:
     whole: bool = False
     needs: str | None = None
     """Without effect unless this varies too."""
+    own: float | None = 0.0
+    """Of a robot in which it does not vary; None where that is the robot file's affair."""
 
 
+PUSH_EVERY_S = 2.0
+"""Where nobody says."""
 KINDS = {
     "payload_kg": Kind(0.0, 100.0, "mass that is fixed to the base"),
     "payload_x_m": Kind(-2.0, 2.0, "its place, from the base link's origin, forward", needs="payload_kg"),
     "payload_y_m": Kind(-2.0, 2.0, "to the left", needs="payload_kg"),
     "payload_z_m": Kind(-2.0, 2.0, "upwards", needs="payload_kg"),
-    "base_mass_kg": Kind(0.01, 500.0, "mass of the base link, instead of its own"),
+    "base_mass_kg": Kind(0.01, 500.0, "mass of the base link, instead of its own", own=None),
     "com_x_m": Kind(-1.0, 1.0, "how far the base's centre of mass is moved forward"),
     "com_y_m": Kind(-1.0, 1.0, "to the left"),
     "com_z_m": Kind(-1.0, 1.0, "upwards"),
-    "friction": Kind(0.01, 5.0, "coefficient between the robot and the ground"),
-    "motor": Kind(0.0, 10.0, "strength: torques and their limits times this", of_joints=True),
-    "kp": Kind(0.0, 10.0, "position gain times this", of_joints=True),
-    "kd": Kind(0.0, 10.0, "speed gain times this", of_joints=True),
-    "joint_range": Kind(0.001, 1.0, "range of motion around the default pose, of the whole", of_joints=True),
+    "friction": Kind(0.01, 5.0, "coefficient between the robot and the ground", own=1.0),
+    "motor": Kind(0.0, 10.0, "strength: torques and their limits times this", of_joints=True, own=1.0),
+    "kp": Kind(0.0, 10.0, "position gain times this", of_joints=True, own=1.0),
+    "kd": Kind(0.0, 10.0, "speed gain times this", of_joints=True, own=1.0),
+    "joint_range": Kind(0.001, 1.0, "range of motion around the default pose, of the whole", of_joints=True, own=1.0),
     "locked": Kind(0.0, 1.0, "share of episodes in which the joint is stuck at its default", True, chance=True),
     "limp": Kind(0.0, 1.0, "share of episodes in which the joint has no torque", True, chance=True),
     "latency_steps": Kind(0, 50, "further steps until an action is executed", whole=True),
@@ -53,12 +57,10 @@ KINDS = {
     "noise_gyro_rad_s": Kind(0.0, 100.0, "of the sensed turning of the base"),
     "noise_gravity": Kind(0.0, 10.0, "of the sensed direction of gravity, a unit vector"),
     "push_m_s": Kind(0.0, 10.0, "sideways jump of the base's speed, in a random direction"),
-    "push_every_s": Kind(0.02, 1000.0, "time from push to push", needs="push_m_s"),
+    "push_every_s": Kind(0.02, 1000.0, "time from push to push", needs="push_m_s", own=PUSH_EVERY_S),
 }
 """By the names that users give them."""
-PUSH_EVERY_S = 2.0
-"""Where nobody says."""
-REDRAW = "redraw_episodes"
+REDRAW, REDRAW_S = "redraw_episodes", "redraw_s"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Varied:
 class Variation:
     """What varies, and how often it is drawn: anew after ``redraw_episodes`` episodes of an environment; 0: never.
 
-    False where nothing varies.
+    Within an episode too, after each ``redraw_s`` seconds of it; None: never.  False where nothing varies.
 
     Raises:
         UsageError: a name that nothing has, a value that cannot be, or one without effect.
@@ -99,6 +101,7 @@ class Variation:
 
     entries: tuple[Varied, ...] = ()
     redraw_episodes: int = 1
+    redraw_s: float | None = None
 
     def __post_init__(self) -> None:
         keys = [entry.key for entry in self.entries]
@@ -113,12 +116,20 @@ class Variation:
             raise UsageError(f"--vary {REDRAW}={self.redraw_episodes} must be a whole number from 0 on")
         if self.redraw_episodes != 1 and not any(entry.drawn for entry in self.entries):
             raise UsageError(f"--vary {REDRAW}={self.redraw_episodes} has no effect, since nothing is drawn; leave it")
+        if self.redraw_s is not None:
+            if not 0.0 < self.redraw_s < math.inf:
+                raise UsageError(f"--vary {REDRAW_S}={self.redraw_s} must be a time above 0")
+            if self.redraw_episodes != 1:
+                raise UsageError(f"--vary {REDRAW_S} draws within each episode; leave {REDRAW} out")
+            if not any(entry.drawn for entry in self.entries):
+                raise UsageError(f"--vary {REDRAW_S}={self.redraw_s:g} has no effect, since nothing is drawn; leave it")
 
     def __bool__(self) -> bool:
         return bool(self.entries)
 
     def __str__(self) -> str:
         redraw = [f"{REDRAW}={self.redraw_episodes}"] if self.redraw_episodes != 1 else []
+        redraw += [f"{REDRAW_S}={self.redraw_s:.12g}"] if self.redraw_s is not None else []
         return ", ".join([*map(str, self.entries), *redraw])
 
     def to_json(self) -> str:
@@ -151,7 +162,7 @@ class Variation:
 
     @classmethod
     def _of(cls, pairs: list[tuple[str, Any]]) -> Self:
-        entries, redraw = [], 1
+        entries, redraw, redraw_s = [], 1, None
         for key, value in pairs:
             span = value if isinstance(value, list) else [value]
             if len(span) not in (1, 2) or not all(map(_is_number, span)):
@@ -159,11 +170,13 @@ class Variation:
             name, _, where = key.partition(".")
             if key == REDRAW and len(span) == 1 and float(span[0]).is_integer():
                 redraw = int(span[0])
+            elif key == REDRAW_S and len(span) == 1:
+                redraw_s = float(span[0])
             elif name not in KINDS:
-                raise UsageError(f"--vary {key} is not known; known are {', '.join([*KINDS, REDRAW])}")
+                raise UsageError(f"--vary {key} is not known; known are {', '.join([*KINDS, REDRAW, REDRAW_S])}")
             else:
                 entries.append(Varied(name, where, float(span[0]), float(span[-1])))
-        return cls(tuple(entries), redraw)
+        return cls(tuple(entries), redraw, redraw_s)
 
 
 NO_VARIATION = Variation()
