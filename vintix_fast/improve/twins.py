@@ -7,6 +7,7 @@ what is fitted.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,20 +74,25 @@ class _NormElu(torch.autograd.Function):
     def forward(ctx, x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(x, bias, gain, shift)
         out = torch.empty_like(x)
-        _core.norm_elu(_bits(x), *(p.detach().numpy() for p in (bias, gain, shift)), NORM_EPS, _bits(out))
+        _core.norm_elu(_bits(x), _floats(bias), _floats(gain), _floats(shift), NORM_EPS, _bits(out))
         return out
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
-        x, *parameters = ctx.saved_tensors
-        grad_x, grads = torch.empty_like(x), [torch.empty_like(p) for p in parameters]
+        x, bias, gain, shift = ctx.saved_tensors
+        grad_x, grad_bias, grad_gain, grad_shift = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
         _core.norm_elu_backward(
-            _bits(x), *(p.detach().numpy() for p in parameters), NORM_EPS, _bits(grad_out.contiguous()), _bits(grad_x),
-            *(g.numpy() for g in grads),
+            _bits(x), _floats(bias), _floats(gain), _floats(shift), NORM_EPS, _bits(grad_out.contiguous()),
+            _bits(grad_x), _floats(grad_bias), _floats(grad_gain), _floats(grad_shift),
         )  # fmt: skip
-        return grad_x, *grads
+        return grad_x, grad_bias, grad_gain, grad_shift
 
 
-def _bits(tensor: Tensor):
+def _floats(tensor: Tensor) -> np.ndarray:
+    """The same memory as the core takes float32."""
+    return tensor.detach().numpy()
+
+
+def _bits(tensor: Tensor) -> np.ndarray:
     """The same memory as the core takes bfloat16."""
     return tensor.detach().view(torch.uint16).numpy()
