@@ -26,7 +26,8 @@ from adaptation_tables import markdown, write_csv
 from rich.console import Console
 
 from vintix_fast.adaptation import adapt
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import evaluate
 from vintix_fast.policy.expert import WEIGHTS_FILE
 from vintix_fast.rundir import Run

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from vintix_fast.config import EvalConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.options import Entry, Options, entries, without_effect
 from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError, VintixFastError, cause

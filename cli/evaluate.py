@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
-from vintix_fast.config import EvalConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.run_config import MAIN
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError

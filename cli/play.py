@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typer import Argument
 
 from vintix_fast.cli.common import console, reports_errors, takes
-from vintix_fast.config import PlayConfig
+from vintix_fast.play.config import PlayConfig
 
 
 @reports_errors

@@ -9,7 +9,8 @@ from fakes import FakeSimulator, Listener, save_tiny, tiny_model
 from runs import read_rows, run_small
 
 from vintix_fast.audition import TRIAL_STEPS, candidates, hold_audition
-from vintix_fast.config import AdaptConfig, EngineConfig, EvalConfig
+from vintix_fast.config import AdaptConfig, EngineConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import evaluate
 from vintix_fast.model import load_checkpoint
 from vintix_fast.service.errors import InputFileError, UsageError

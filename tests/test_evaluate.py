@@ -13,7 +13,7 @@ from rich.console import Console
 from runs import ENGINE_OPTIONS, spy_on_policies
 
 from vintix_fast import evaluation
-from vintix_fast.config import EvalConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import Evaluation
 from vintix_fast.rollout import Episode, standard_error
 from vintix_fast.service.console import evaluation_table

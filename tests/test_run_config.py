@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vintix_fast.benchmarks.config import BenchConfig
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError
 

@@ -11,8 +11,9 @@ from runs import assert_same_run, read_rows, run_small, small_config
 
 from vintix_fast import evaluation
 from vintix_fast.adaptation import adapt
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.improve.critic import Critic
 from vintix_fast.improve.transitions import states, transitions
 from vintix_fast.pretrain.config import DistilConfig, ExpertConfig

@@ -21,8 +21,9 @@ from vintix_fast.service.threads import unbind_threads
 
 if TYPE_CHECKING:
     from vintix_fast.adaptation import adapt
-    from vintix_fast.config import AdaptConfig, EvalConfig
+    from vintix_fast.config import AdaptConfig
     from vintix_fast.data import read_trajectories
+    from vintix_fast.eval_config import EvalConfig
     from vintix_fast.evaluation import evaluate
     from vintix_fast.model import load_checkpoint as load_model
 
@@ -33,7 +34,7 @@ ensure_home()  # before anything imports a library that looks for a home folder
 unbind_threads()  # before anything imports torch
 register_walk()
 
-_LIVE_IN = {"AdaptConfig": "config", "EvalConfig": "config", "adapt": "adaptation", "evaluate": "evaluation"}
+_LIVE_IN = {"AdaptConfig": "config", "EvalConfig": "eval_config", "adapt": "adaptation", "evaluate": "evaluation"}
 _LIVE_IN |= {"load_model": "model", "read_trajectories": "data"}
 
 

@@ -302,8 +302,8 @@ class AdaptConfig(RunConfig):
         own = self.robot_type.lower() not in TUNED and self.group == "own"
         if self.reference_robot is None:
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
-        _check_audition(self, "group", "init_map")
-        _check_simulator(self)
+        check_audition(self, "group", "init_map")
+        check_simulator(self)
         window, context = self.finetune.window_len, self.context_len
         improver, noise = self.improve.improver, self.collect.noise
         if window is not None and window > context:
@@ -342,99 +342,12 @@ class AdaptConfig(RunConfig):
         return self.num_envs or min(-(-self.collect.episodes_per_loop // 2), most)
 
 
-@dataclass(frozen=True)
-class EvalConfig(Options):
-    """One evaluation: ``episodes_per_env`` episodes in each of ``num_envs`` environments, no exploration noise.
-
-    UsageError where a value is out of range, or has no effect beside the others.
-    """
-
-    vintix_path: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, or builtin:<name>")
-    robot_type: str = option(MISSING, MAIN, ROBOTS, short="-r")
-    reference_robot: str | None = option(
-        None, MAIN, "evaluate a copy of its adapter on a robot that the checkpoint has not seen"
-    )
-    init_map: str = init_map_option(
-        MAIN, "convert, kinematic or none: how that copy is made, as in adapt", only_with={"reference_robot": GIVEN}
-    )
-    num_envs: int = option(100, MAIN, "environments side by side", least=1, most=MAX_ENVS)
-    max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
-    episodes_per_env: int = option(
-        1, EPISODES, "successive episodes in each environment; the context is carried over them",
-        least=1, also="max-episodes",
-    )  # fmt: skip
-    context_len: int | None = option(None, EPISODES, CONTEXT, least=1, shown="what the model was made for")
-    random_starts: bool = option(
-        True, EPISODES,
-        "start level and in the default pose, in one environment, instead of moved by up to 0.1 rad, 5 degrees and "
-        "0.1 m",
-        flag="--fixed-starts",
-    )  # fmt: skip
-    """False: every environment would run the same episode, so one environment runs it."""
-    base_mass: float | None = option(None, EPISODES, "mass of the base link in kg", least=0.01, shown="the robot's own")
-    seed: int = seed_option(EPISODES, "seed of the random starts", only_with={"random_starts": GIVEN})
-    simulator: str = simulator_option(ENGINE)
-    engine: EngineConfig = EngineConfig()
-    token_order: str | None = token_order_option()
-    output_dir: Path | None = option(
-        None, RUN, "for eval.json and eval.csv", shown="eval/<robot>-<date and time>", also="output"
-    )
-    """None: nothing is written; the command makes up a name."""
-    record: Path | None = option(None, RUN, "an .mp4 file for a video of the first six seconds")
-    task: TaskConfig = task_option(MAIN)
-    vary: Variation | None = vary_option(MAIN)
-    overwrite: bool = option(
-        False, RUN, "replace an earlier evaluation there", flag="--overwrite", only_with={"output_dir": GIVEN}
-    )
-
-    def _check(self) -> None:
-        check_world(self)
-        if not self.random_starts:
-            if self.num_envs not in (1, entries(EvalConfig)["num_envs"].default):
-                raise UsageError(
-                    f"--num-envs {self.num_envs} has no effect with --fixed-starts, which make all environments run "
-                    "the same episode; leave one of the two out"
-                )
-            object.__setattr__(self, "num_envs", 1)
-        _check_film(self.record)
-        if self.base_mass is not None and any(entry.name == "base_mass_kg" for entry in self.task.vary.entries):
-            raise UsageError(
-                f"--base-mass {self.base_mass:g} has no effect where base_mass_kg varies; leave one of the two out"
-            )
-        _check_audition(self, "init_map")
-        _check_simulator(self)
-
-
-@dataclass(frozen=True)
-class PlayConfig(Options):
-    """One robot in a page of the browser; UsageError where a value is out of range."""
-
-    model: Path | None = checkpoint_option(None, MAIN, "checkpoint directory, builtin:<name>, or a run of adapt")
-    robot_type: str | None = option(None, MAIN, ROBOTS, short="-r", shown="the run's")
-    policy: str | None = option(
-        None, MAIN, "what walks first: a model of the run (initial, loop_01, ...), zero, random, or another checkpoint",
-        shown="the run's best, or the model",
-    )  # fmt: skip
-    simulator: str = simulator_option(MAIN, "mujoco")
-    max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
-    seed: int = seed_option(MAIN, "seed of the random starts")
-    host: str = option("127.0.0.1", MAIN, "where to listen; 0.0.0.0 lets other machines see the page")
-    port: int = option(8080, MAIN, "where to listen; the next free one where this is taken", least=1, most=65535)
-    seconds: float | None = option(None, MAIN, "stop after so many simulated seconds", least=0.02, shown="Ctrl-C")
-    record: Path | None = option(None, MAIN, "an .mp4 file for a video of it all, drawn at the end")
-
-    def _check(self) -> None:
-        _check_film(self.record)
-        if self.model is None and self.policy is None:
-            raise UsageError("nothing to watch; give a checkpoint or a run of adapt, or --policy zero or random")
-
-
-def _check_film(path: Path | None) -> None:
+def check_film(path: Path | None) -> None:
     if path is not None and path.suffix.lower() != ".mp4":
         raise UsageError(f"--record is {path}; it must be an .mp4 file")
 
 
-def _check_simulator(config: AdaptConfig | EvalConfig) -> None:
+def check_simulator(config: Any) -> None:
     if config.simulator != "mujoco":
         return
     if config.task.vary:
@@ -448,7 +361,7 @@ def _check_simulator(config: AdaptConfig | EvalConfig) -> None:
         )
 
 
-def _check_audition(config: AdaptConfig | EvalConfig, *decided: str) -> None:
+def check_audition(config: Any, *decided: str) -> None:
     """Refuse options that an audition decides."""
     for name in decided if config.reference_robot == AUDITION else ():
         value, entry = getattr(config, name), entries(type(config))[name]

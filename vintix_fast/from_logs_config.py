@@ -15,7 +15,6 @@ from vintix_fast.config import (
     token_order_option,
 )
 from vintix_fast.options import option
-from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.run_config import MAIN, ROBOTS, RunConfig, device_option, seed_option
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_json
@@ -93,6 +92,8 @@ class FromLogsConfig(RunConfig):
 
 def _begun(path: Path) -> dict[str, Any] | None:
     """The options of the run in a directory, or None where there is none."""
+    from vintix_fast.outdir import OPTIONS_FILE  # which imports numpy, and --help must not
+
     try:
         found = read_json(path / OPTIONS_FILE, "begin another run", {"options": dict, "command": str})
     except InputFileError:

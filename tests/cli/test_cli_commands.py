@@ -17,7 +17,8 @@ from rich.console import Console
 import vintix_fast
 from vintix_fast.adaptation import AdaptResult
 from vintix_fast.cli import main
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import Evaluation
 from vintix_fast.rollout import Episode
 from vintix_fast.rundir import Run

@@ -14,7 +14,7 @@ from stick_robot import stick_mjcf
 from typer.testing import CliRunner
 
 from vintix_fast.cli import app
-from vintix_fast.config import PlayConfig
+from vintix_fast.play.config import PlayConfig
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.page import Page, _known
 from vintix_fast.play.play import play

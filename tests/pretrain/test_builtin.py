@@ -7,7 +7,8 @@ import pytest
 import torch
 from fakes import ACTIONS, OBSERVATIONS, save_tiny, tiny_model
 
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.model import load_checkpoint, save_checkpoint
 from vintix_fast.service.bundled import bundled_checkpoints, checkpoint_path
 from vintix_fast.service.errors import UsageError

@@ -196,7 +196,7 @@ def test_a_run_in_mujoco_says_so_and_one_in_genesis_is_as_before(tmp_path, tiny_
 WITHOUT_GENESIS = """
 import sys
 from vintix_fast import evaluation
-from vintix_fast.config import EvalConfig
+from vintix_fast.eval_config import EvalConfig
 config = EvalConfig.from_options(vintix_path=sys.argv[1], robot_type="go2", simulator="mujoco", num_envs=2, max_steps=5)
 found = evaluation.evaluate(config)
 assert found.lengths == [5, 5], found.lengths

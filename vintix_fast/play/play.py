@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vintix_fast.config import PlayConfig
 from vintix_fast.evaluation import check_context_len, task_for
 from vintix_fast.model import load_checkpoint
 from vintix_fast.outdir import OPTIONS_FILE
+from vintix_fast.play.config import PlayConfig
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.page import Page, import_viser
 from vintix_fast.play.walk import STEADY, Walk

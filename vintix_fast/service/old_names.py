@@ -23,7 +23,10 @@ MODULES = {
     "vintix_fast.sim": "vintix_fast.world.simulator",
 }
 NAMES = {
-    "vintix_fast.config": {"bundled_checkpoints": "vintix_fast.service.bundled"},
+    "vintix_fast.config": {
+        "EvalConfig": "vintix_fast.eval_config",
+        "bundled_checkpoints": "vintix_fast.service.bundled",
+    },
     "vintix_fast.rollout": {"make_policy": "vintix_fast.policy"},
 }
 """Module -> what it held -> where that is."""

@@ -9,7 +9,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.config import AdaptConfig, EvalConfig
+from vintix_fast.config import AdaptConfig
+from vintix_fast.eval_config import EvalConfig
 from vintix_fast.options import entries, option
 from vintix_fast.run_config import MAIN, RunConfig
 from vintix_fast.service.errors import UsageError
