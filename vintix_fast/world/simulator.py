@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import platform
 import sys
 import time
 import weakref
@@ -96,8 +97,20 @@ def start_genesis(device: torch.device) -> Any:
     except Exception as error:  # a library that is missing, of another version, or led astray by the environment
         raise VintixFastError(f"Genesis cannot be imported: {said(error)}") from error
     if not _genesis_started():
-        gs.init(backend=gs.cpu if device.type == "cpu" else gs.cuda, logging_level="error", precision="32")
+        with _processor_unasked():
+            gs.init(backend=gs.cpu if device.type == "cpu" else gs.cuda, logging_level="error", precision="32")
     return gs
+
+
+@contextlib.contextmanager
+def _processor_unasked() -> Iterator[None]:
+    """Genesis asks for the processor's name, for a message that is not shown here; the answer takes a second."""
+    asked = importlib.import_module("cpuinfo")
+    ask, asked.get_cpu_info = asked.get_cpu_info, lambda: {"brand_raw": platform.machine()}
+    try:
+        yield
+    finally:
+        asked.get_cpu_info = ask
 
 
 @contextlib.contextmanager
