@@ -51,7 +51,7 @@ ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_s
 """A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
 PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition", "practice")
 START_STEPS, STARTS = 25, 8
-"""Beside its episodes a collection has so many starts of each environment, of so many steps: half a second."""
+"""Beside its episodes a collection may have so many starts of each environment, of so many steps: half a second."""
 LONG = 10
 """Episodes so many times longer than these starts have few of them."""
 
@@ -270,16 +270,15 @@ class Adaptation:
         return joined([practice.histories for practice in practised] + [collection.histories]), metrics
 
     def _practise_starts(self, index: int, policy: Actor, sigma: torch.Tensor, writer: StepWriter) -> list[Collection]:
-        """Only how episodes begin, from a cold context, many times.
+        """Only how episodes begin, from a cold context, many times, of a robot that walks and still falls now and then.
 
-        A robot that walks falls, if at all, mostly as it is put down, and of that long episodes tell little.  One whose
-        episodes are short has starts enough.
+        Where it does it is mostly as it is put down, and of that long episodes tell little.  One whose episodes are
+        short has starts enough, and one that never falls learns nothing of them.
         """
         config, task = self.config, self.task
-        if not config.collect.random_starts or config.improve.improver == "clone":
-            return []
         evaluated = next((row for row in self.run.rows if row["loop"] == self.run.current_loop), {})
-        if evaluated.get("eval_length", task.max_steps) < LONG * START_STEPS:
+        falls_now_and_then = LONG * START_STEPS <= evaluated.get("eval_length", 0) < task.max_steps
+        if not falls_now_and_then or not config.collect.random_starts or config.improve.improver == "clone":
             return []
         short = WalkingTask(task.simulator, task.robot, START_STEPS, task_config=config.task)
         practised = []
