@@ -125,7 +125,7 @@ class CriticConfig(Options):
     """How the critic is fitted."""
 
     updates: int = option(
-        1000, LEARNING, "critic updates in a loop",
+        2000, LEARNING, "critic updates in a loop",
         name="critic_updates", least=1, only_with={"improver": ("critic",)},
     )  # fmt: skip
     batch_size: int = 256
