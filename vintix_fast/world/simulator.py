@@ -105,7 +105,7 @@ def start_genesis(device: torch.device) -> Any:
 @contextlib.contextmanager
 def _processor_unasked() -> Iterator[None]:
     """Genesis asks for the processor's name, for a message that is not shown here; the answer takes a second."""
-    asked = importlib.import_module("cpuinfo")
+    asked: Any = importlib.import_module("cpuinfo")
     ask, asked.get_cpu_info = asked.get_cpu_info, lambda: {"brand_raw": platform.machine()}
     try:
         yield
