@@ -22,7 +22,7 @@ from runs import (
     tree,
 )
 
-from vintix_fast import adaptation
+from vintix_fast import adaptation, learning
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import IMPROVERS, AdaptConfig
 from vintix_fast.data import read_trajectories
@@ -305,7 +305,7 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
     script_evaluations(monkeypatch, [5.0, 4.0, 4.0, 4.0, 6.0, 7.0])
     used, learnt = [], []
 
-    class Spy(adaptation.Windows):
+    class Spy(learning.Windows):
         def __init__(self, histories, *rest, **options):
             used.append(np.concatenate([h.reward for h in histories]))
             super().__init__(histories, *rest, **options)

@@ -68,7 +68,7 @@ def test_topk_weighs_the_best_episodes_and_nothing_else():
 def test_a_loop_of_adapt_trains_the_group_towards_some_steps_more_than_others(
     tmp_path, tiny_checkpoint, monkeypatch, name
 ):
-    weights, module = [], importlib.import_module("vintix_fast.adaptation")
+    weights, module = [], importlib.import_module("vintix_fast.learning")
 
     class Spy(module.Windows):
         def __init__(self, histories, targets, *rest, **options):
