@@ -7,12 +7,12 @@ what is fitted.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vintix_fast import _core
+from vintix_fast.train.compiled import compiled_here, core_array
 
 NETWORKS = 2
 NORM_EPS = 1e-5
@@ -31,7 +31,7 @@ class TwinQ(nn.Module):
     def __init__(self, state_dim: int, action_dim: int, hidden: int, bf16: bool = False) -> None:
         super().__init__()
         self._bf16 = bf16
-        self._compiled = bf16 and _core.cpu_features()["bfloat16_kernels"] and hidden % _core.NORM_ELU_COLUMNS == 0
+        self._compiled = bf16 and compiled_here() and hidden % _core.NORM_ELU_COLUMNS == 0
         self.hidden_layers = nn.ModuleList([_Layer(state_dim + action_dim, hidden), _Layer(hidden, hidden)])
         self.weight, self.bias = _uniform(hidden, hidden, 1), _uniform(hidden, 1, 1)
 
@@ -74,7 +74,7 @@ class _NormElu(torch.autograd.Function):
     def forward(ctx, x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(x, bias, gain, shift)
         out = torch.empty_like(x)
-        _core.norm_elu(_bits(x), _floats(bias), _floats(gain), _floats(shift), NORM_EPS, _bits(out))
+        _core.norm_elu(core_array(x), core_array(bias), core_array(gain), core_array(shift), NORM_EPS, core_array(out))
         return out
 
     @staticmethod
@@ -82,17 +82,7 @@ class _NormElu(torch.autograd.Function):
         x, bias, gain, shift = ctx.saved_tensors
         grad_x, grad_bias, grad_gain, grad_shift = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
         _core.norm_elu_backward(
-            _bits(x), _floats(bias), _floats(gain), _floats(shift), NORM_EPS, _bits(grad_out.contiguous()),
-            _bits(grad_x), _floats(grad_bias), _floats(grad_gain), _floats(grad_shift),
+            core_array(x), core_array(bias), core_array(gain), core_array(shift), NORM_EPS,
+            core_array(grad_out.contiguous()), core_array(grad_x), core_array(grad_bias), core_array(grad_gain), core_array(grad_shift),
         )  # fmt: skip
         return grad_x, grad_bias, grad_gain, grad_shift
-
-
-def _floats(tensor: Tensor) -> np.ndarray:
-    """The same memory as the core takes float32."""
-    return tensor.detach().numpy()
-
-
-def _bits(tensor: Tensor) -> np.ndarray:
-    """The same memory as the core takes bfloat16."""
-    return tensor.detach().view(torch.uint16).numpy()

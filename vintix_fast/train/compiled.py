@@ -29,13 +29,14 @@ TILE = 64
 """Queries, and keys, of which the core's attention keeps the weights together; see csrc/causal_attention.hpp."""
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def core_array(tensor: Tensor) -> np.ndarray:
     """The same memory as the core takes it; bfloat16, which numpy lacks, as its bits."""
     tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype in (torch.bfloat16, torch.int16) else tensor).numpy()
 
 
-def _compiled_here() -> bool:
+def compiled_here() -> bool:
+    """Whether processor and compiler know what the core's bfloat16 kernels are written in."""
     return _core.cpu_features()["bfloat16_kernels"]
 
 
@@ -44,7 +45,7 @@ def _compiled_here() -> bool:
 
 def fits_attention(head_dim: int, score_bound: float) -> bool:
     """Whether `causal_attention` runs here, for heads of this size with scores (before ALiBi) within this bound."""
-    return _compiled_here() and head_dim % 32 == 0 and score_bound <= LARGEST_SCORE
+    return compiled_here() and head_dim % 32 == 0 and score_bound <= LARGEST_SCORE
 
 
 def causal_attention(
@@ -89,7 +90,7 @@ def _attention(
     sums = torch.empty(n, heads, t)
     stops = torch.empty(n, heads, task.tiles, dtype=torch.int32)
     weights = _memory(task.weights_size if keep else 0)
-    task.forward(_array(out), _array(sums), _array(stops), _array(weights) if keep else None)
+    task.forward(core_array(out), core_array(sums), core_array(stops), core_array(weights) if keep else None)
     return out, sums, stops, weights
 
 
@@ -97,7 +98,7 @@ def _attention_task(
     qkv: Tensor, slopes: Tensor, norms: list[Tensor], first: Tensor | None, eps: float, dropped_mass: float
 ) -> _core.CausalAttention:
     return _core.CausalAttention(
-        *map(_array, (qkv, slopes, *norms)), first=None if first is None else _array(first), norm_eps=eps,
+        *map(core_array, (qkv, slopes, *norms)), first=None if first is None else core_array(first), norm_eps=eps,
         dropped_mass=dropped_mass, threads=torch.get_num_threads(),
     )  # fmt: skip
 
@@ -139,7 +140,7 @@ def _attention_backward(
 ) -> Tensor:  # fmt: skip
     grad_qkv = torch.empty_like(qkv)
     task = _attention_task(qkv, slopes, norms, first, eps, dropped_mass)
-    task.backward(*map(_array, (out, sums, stops, weights, grad_out.contiguous(), grad_qkv)))
+    task.backward(*map(core_array, (out, sums, stops, weights, grad_out.contiguous(), grad_qkv)))
     return grad_qkv
 
 
@@ -178,7 +179,7 @@ def _layers(decoder: nn.Sequential) -> tuple[list[nn.Linear], list[float]]:
 def fits_decoder(decoder: nn.Sequential) -> bool:
     """Whether `DecoderLoss` runs here, for a decoder of this structure on this device."""
     linear, slopes = _layers(decoder)
-    if not _compiled_here() or len(linear) < 2 or len(decoder) != len(linear) + len(slopes):
+    if not compiled_here() or len(linear) < 2 or len(decoder) != len(linear) + len(slopes):
         return False
     width = linear[0].in_features
     return (
@@ -257,15 +258,15 @@ def _decoder_loss(
     actions, width = parameters[-2].shape
     with _one_call:
         loss = _core_for(len(parameters) // 2 - 1, width, actions, slope).run(
-            rows=_array(torch.arange(len(hidden)) if rows is None else rows),
+            rows=core_array(torch.arange(len(hidden)) if rows is None else rows),
             **{
-                name: _array(tensor.contiguous())
+                name: core_array(tensor.contiguous())
                 for name, tensor in (
                     ("hidden", hidden), ("target", target), ("weight", weight), ("scale", scale), ("shift", shift)
                 )
             },
-            parameters=[*map(_array, parameters)], grads=[*map(_array, grads[1:])],
-            grad_hidden=_array(grads[0]) if grad_hidden else None,
+            parameters=[*map(core_array, parameters)], grads=[*map(core_array, grads[1:])],
+            grad_hidden=core_array(grads[0]) if grad_hidden else None,
         )  # fmt: skip
     return [torch.tensor(loss), *grads]
 
