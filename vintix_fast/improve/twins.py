@@ -83,6 +83,7 @@ class _NormElu(torch.autograd.Function):
         grad_x, grad_bias, grad_gain, grad_shift = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
         _core.norm_elu_backward(
             core_array(x), core_array(bias), core_array(gain), core_array(shift), NORM_EPS,
-            core_array(grad_out.contiguous()), core_array(grad_x), core_array(grad_bias), core_array(grad_gain), core_array(grad_shift),
+            core_array(grad_out.contiguous()), core_array(grad_x), core_array(grad_bias), core_array(grad_gain),
+            core_array(grad_shift),
         )  # fmt: skip
         return grad_x, grad_bias, grad_gain, grad_shift
