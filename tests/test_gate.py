@@ -125,7 +125,7 @@ MOST = 0.02 * 1.2 * SMALL["max_steps_per_episode"]
 
 
 def test_a_robot_that_stays_up_and_gains_little_gets_another_stance(monkeypatch, tmp_path, tiny_checkpoint):
-    some, little = 0.02 * MOST, 0.005 * MOST
+    some, little = 0.03 * MOST, 0.01 * MOST
     found = [0.6 * MOST, 0.6 * MOST + some, 0.6 * MOST + some + little, 0.0, 0.0, 0.0, 0.7 * MOST]
     script_evaluations(monkeypatch, found, length=SMALL["max_steps_per_episode"])
     out = tmp_path / "run"

@@ -47,7 +47,7 @@ WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
-LITTLE = 0.01
+LITTLE = 0.02
 """A loop that gains less than this part of what an episode can give leaves work for a search of stances."""
 ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
 """A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
