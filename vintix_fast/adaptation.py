@@ -211,7 +211,7 @@ class Adaptation:
         if not config.gate.on:
             return model, {}
         still = stands_still(best["eval_return"], best["eval_length"], self.task)
-        if not still and not self._gains_little(best):
+        if not still and not self._could_stand_better(best):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
         if sharing := ", ".join(model.sharing(self.task_name)):
@@ -224,13 +224,14 @@ class Adaptation:
         progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
         return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
 
-    def _gains_little(self, best: dict[str, Any]) -> bool:
-        """Whether the robot stays up, and the last loop brought hardly anything."""
+    def _could_stand_better(self, best: dict[str, Any]) -> bool:
+        """Whether the robot stays up, but walks badly, or the last loop brought hardly anything."""
         done = self.run.rows
-        if len(done) < 2 or best["eval_length"] <= self.task.max_steps / 2:
+        if best["eval_length"] <= self.task.max_steps / 2:
             return False
-        before = max(row["eval_return"] for row in done[:-1] if row["accepted"])
-        return best["eval_return"] - before < LITTLE * self.task.most_reward * self.task.max_steps
+        before = max((row["eval_return"] for row in done[:-1] if row["accepted"]), default=-np.inf)
+        little = LITTLE * self.task.most_reward * self.task.max_steps
+        return not self._walks() or best["eval_return"] - before < little
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""
