@@ -7,10 +7,9 @@ what is measured in a step `stress_meter.py`'s.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,9 +24,9 @@ from vintix_fast.policy.expert import CARD_FILE, ExpertPolicy, load_expert, told
 from vintix_fast.report.stress_table import COMMANDED, write_table
 from vintix_fast.rollout import collect
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import Interrupted, UsageError
+from vintix_fast.service.errors import UsageError
 from vintix_fast.service.files import read_json, versions, write_json
-from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, told_to_resume
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
 from vintix_fast.stress_config import StressConfig
@@ -168,7 +167,7 @@ def stress(
         check_interrupt()
         directory.begin()
         table = _Table(config, directory)
-        with _told_how_to_go_on():
+        with told_to_resume("with the next world"):
             for variation in variations:
                 name = str(variation or "plain world")
                 world = WalkingTask(
@@ -249,11 +248,3 @@ def _actor(
 def _needed(variation: Variation) -> list[Any]:
     """Entries by which a scene is told that bodies differ; what others need is of no interest to it."""
     return [entry for entry in variation.entries if not entry.name.startswith(("payload_x", "payload_y", "payload_z"))]
-
-
-@contextlib.contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as stop:
-        raise Interrupted("stopped; the same command with --resume goes on with the next world") from stop
