@@ -34,6 +34,11 @@ def checked_row(row: Any, where: object, remedy: str) -> dict[str, Any]:
     return row
 
 
+def loop_seconds(row: dict[str, Any]) -> float:
+    """What a loop took by its row: the search for a stance, collecting, training with its critic, the gate."""
+    return sum(row.get(f"{part}_seconds") or 0.0 for part in ("posture", "collect", "train", "eval"))
+
+
 class Run(RunDirectory[Config]):
     """The output directory of `adapt`, and of `improve`, whose collections are a robot's logs.
 
