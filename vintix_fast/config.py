@@ -46,8 +46,8 @@ MAPS = ("convert", "kinematic", "none")
 AUDITION, DEFAULT_REFERENCE = "auto", "go2"
 
 
-def checkpoint_option(default: Any, panel: str, help: str, shown: str = "the bundled checkpoint") -> Any:
-    return option(default, panel, help, convert=checkpoint_path, reads=True, shown=shown)
+def checkpoint_option(default: Any, panel: str, help: str) -> Any:
+    return option(default, panel, help, convert=checkpoint_path, reads=True, shown="the bundled checkpoint")
 
 
 def init_map_option(panel: str, help: str, **how: Any) -> Any:
@@ -343,8 +343,11 @@ class AdaptConfig(RunConfig):
 
 
 def check_film(path: Path | None) -> None:
+    """Refuse what no video can be written to."""
     if path is not None and path.suffix.lower() != ".mp4":
         raise UsageError(f"--record is {path}; it must be an .mp4 file")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UsageError(f"--record {path}: {path.parent} is no directory; make it, or give another path")
 
 
 def check_simulator(config: Any) -> None:
