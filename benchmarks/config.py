@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vintix_fast.config import CONTEXT, EngineConfig, checkpoint_option
+from vintix_fast.acting_config import CONTEXT, EngineConfig, checkpoint_option
 from vintix_fast.options import Options, option
 from vintix_fast.run_config import MAIN, MAX_ENVS
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT

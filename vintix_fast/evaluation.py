@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from vintix_fast.acting_config import AUDITION
 from vintix_fast.audition import candidates, hold_audition
-from vintix_fast.config import AUDITION
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint
 from vintix_fast.model.new_group import add_target, check_sizes, task_of

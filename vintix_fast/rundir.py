@@ -155,6 +155,11 @@ class Run(RunDirectory[Config]):
         return self.best["loop"] if self.best else self.loops_done
 
     @property
+    def current_row(self) -> dict[str, Any]:
+        """That loop's row; empty before there is one."""
+        return next((row for row in self.rows if row["loop"] == self.current_loop), {})
+
+    @property
     def current_dir(self) -> Path:
         """The model that the next loop starts from."""
         return self.model_dir(self.current_loop)
