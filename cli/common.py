@@ -112,8 +112,10 @@ def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
         how |= {"parser": number_or_auto, "metavar": "INTEGER|auto"}
     if entry.name == "device":
         how |= {"parser": device, "metavar": "TEXT"}
+    if made.metavar:
+        how["metavar"] = made.metavar
     if made.read is not None:  # of what is no type that Typer knows; what it means is said by the configuration
-        kind, how["metavar"] = str, made.metavar
+        kind = str
         default = None if default is entry.default else default
     if made.short:
         names = [f"--{entry.name.replace('_', '-')}", made.short]

@@ -6,6 +6,7 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from vintix_fast.service.memory import check_memory
 from vintix_fast.service.metrics import write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
+from vintix_fast.service.wandb_log import wandb_run
 from vintix_fast.train import TrainingStep, check_compiler
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulators import make_simulator
@@ -91,7 +93,7 @@ def adapt(
     cache = cache_bytes(model, config.context_len, **config.engine.policy_options)
     check_memory(config.envs, cache, config.engine.device)
 
-    with run, stop_on_interrupt(progress.say):
+    with run, stop_on_interrupt(progress.say), wandb_run(config, config.wandb) as log:
         # The simulator takes longest to build, so the directory is touched only once it stands.
         with region("compile"):
             simulator = simulator or make_simulator(
@@ -114,9 +116,8 @@ def adapt(
             save_checkpoint(model, run.model_dir(0))
         # From here on whatever stops the run leaves one that can be resumed.
         try:
-            Adaptation(
-                config, run, task, task_name, improver or make_improver(config.improve, config.engine.device), progress
-            ).improve(model)
+            improver = improver or make_improver(config.improve, config.engine.device)
+            Adaptation(config, run, task, task_name, improver, progress, log).improve(model)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
@@ -162,6 +163,7 @@ class Adaptation:
     task_name: str  # the robot's task in the model; its group is what is trained
     improver: Improver
     progress: Progress
+    log: Callable[[dict[str, Any]], None]  # takes each loop's row, see `wandb_run`
 
     def improve(self, model: Vintix) -> None:
         """The loop, until the run has its loops or its target.
@@ -328,6 +330,7 @@ class Adaptation:
         write_curve(run.path / "curve.png", [*run.rows, row])
         run.finish_loop(row, self.improver.state_dict())
         self.progress.on_loop(row)
+        self.log(row)
 
     def _save(self, model: Vintix, path: Path) -> None:
         self.run.check_still_there()

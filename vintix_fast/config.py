@@ -27,6 +27,7 @@ from vintix_fast.run_config import (
     MAIN,
     MAX_ENVS,
     ROBOTS,
+    RUN,
     TIME_LIMIT,
     TUNED,
     RunConfig,
@@ -35,6 +36,7 @@ from vintix_fast.run_config import (
 )
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError
+from vintix_fast.service.extras import need
 from vintix_fast.world.task_config import TaskConfig
 from vintix_fast.world.variation import Variation
 from vintix_fast.world.world_options import check_world, task_option, vary_option
@@ -242,6 +244,9 @@ class AdaptConfig(RunConfig):
     token_order: str | None = token_order_option()
     task: TaskConfig = task_option(MAIN)
     vary: Variation | None = vary_option(MAIN)
+    wandb: str | None = option(
+        None, RUN, "log to this project of Weights & Biases too", metavar="PROJECT", recorded=False, may_change=True
+    )
 
     def _check(self) -> None:
         super()._check()
@@ -251,6 +256,8 @@ class AdaptConfig(RunConfig):
             object.__setattr__(self, "reference_robot", AUDITION if own else DEFAULT_REFERENCE)
         check_audition(self, "group", "init_map")
         check_simulator(self)
+        if self.wandb is not None:
+            need("wandb", "--wandb")
         window, context = self.finetune.window_len, self.context_len
         improver, noise = self.improve.improver, self.collect.noise
         if window is not None and window > context:
