@@ -16,11 +16,7 @@ PARTS = "Parts"
 
 @dataclass(frozen=True)
 class BenchConfig(Options):
-    """What to measure.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
+    """What to measure."""
 
     num_envs: tuple[int, ...] = option(
         (1, 16, 64, 256), MAIN, "numbers of environments to measure, with commas", least=1, most=MAX_ENVS

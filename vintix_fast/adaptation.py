@@ -68,7 +68,6 @@ def adapt(
     """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
 
     Args:
-        config: see `AdaptConfig`.
         simulator: of this robot with ``config.envs`` environments; None builds one.
         improver: the improvement operator; None: the one that ``config`` names.
         progress: told what happens; None for silence.

@@ -127,7 +127,6 @@ def evaluate(
     """Evaluate a checkpoint and, if ``config.output_dir`` is given, write eval.json and eval.csv there.
 
     Args:
-        config: see `EvalConfig`.
         simulator: for this robot and number of environments; None builds one.
         progress: told what happens; None for silence.
 

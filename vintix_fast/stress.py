@@ -133,7 +133,6 @@ def stress(
     Where the task's commands are ranges, it is also measured under commands within them, in the plain world.
 
     Args:
-        config: see `StressConfig`.
         simulator: of this robot with ``config.num_envs`` environments that may differ; None builds one.
         progress: told what happens; None for silence.
 

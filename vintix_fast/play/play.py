@@ -41,7 +41,6 @@ def play(
     """Let a robot walk before the eyes of whoever opens the page, until Ctrl-C or ``config.seconds``.
 
     Args:
-        config: see `PlayConfig`.
         progress: told what happens; None for silence.
         make_page: draws the page.
 

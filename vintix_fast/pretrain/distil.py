@@ -98,7 +98,6 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     Histories are collected in rounds of ``config.num_envs``; a resumed run collects those rounds that lack a file.
 
     Args:
-        config: see `DistilConfig`.
         simulator: of the expert's robot with ``config.num_envs`` environments; None builds one.
         progress: told what happens; None for silence.
 

@@ -148,7 +148,6 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     equal an unbroken one bit for bit.
 
     Args:
-        config: see `ExpertConfig`.
         simulator: of this robot with ``config.num_envs`` environments; None builds one.
         progress: told what happens; None for silence.
 

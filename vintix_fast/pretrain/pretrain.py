@@ -39,7 +39,6 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     """Train a model, from random weights or from a checkpoint's, and leave it in ``config.output_dir/model``.
 
     Args:
-        config: see `PretrainConfig`.
         progress: told what happens; None for silence.
 
     Returns:
