@@ -1,17 +1,19 @@
 """Robots that nobody tuned for: from URDF or MJCF to a walking policy, no file edited by hand.
 
     pip install 'vintix-fast[zoo]'
-    python benchmarks/zoo.py --output-dir runs/zoo
+    python benchmarks/zoo.py --output-dir runs/zoo --experts
 
 does what is not done yet, so that it can be stopped and run again; `--robots` and `--seeds` choose, `--table` prints,
 `--small` tries the script with one short loop.
 It is a sweep: each run is `vintix-fast adapt --robot-type FILE` with the study's options, then 100 episodes from
-randomised starts, and RAY_ADDRESS gives it more machines than this one.
+randomised starts.  `--experts` trains each robot's own expert after that, `vintix-fast expert --robot-type FILE`, 11
+minutes of two cores each, for what PPO reaches.  RAY_ADDRESS gives both more machines than this one.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 from importlib import metadata
@@ -19,13 +21,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vintix_fast.benchmarks.make_checkpoints import SMALL, run
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.service.console import ConsoleProgress
-from vintix_fast.service.errors import VintixFastError
+from vintix_fast.service.errors import UsageError, VintixFastError
 from vintix_fast.service.files import write_text
+from vintix_fast.service.progress import Progress
 from vintix_fast.sweep.config import SweepConfig, Trial
 from vintix_fast.sweep.sweep import sweep
-from vintix_fast.sweep.table import read_trial
+from vintix_fast.sweep.table import read_trial, table
+from vintix_fast.sweep.trials import run_here_or_on_cluster
 
 EXAMPLES = "cmeel.prefix/share/example-robot-data/robots"
 ROBOTS = {
@@ -48,9 +53,12 @@ CORES = float(os.cpu_count() or 1)
 
 
 def describe(robot: str) -> Path:
-    """The robot's URDF or MJCF, where its package has it."""
+    """The robot's URDF or MJCF, where its package has it; UsageError where that is not installed."""
     package, path = ROBOTS[robot]
-    return Path(str(metadata.distribution(package).locate_file(path)))
+    try:
+        return Path(str(metadata.distribution(package).locate_file(path)))
+    except metadata.PackageNotFoundError as error:
+        raise UsageError(f"{robot} needs {package}: pip install 'vintix-fast[zoo]'") from error
 
 
 def study(robots: list[str], seeds: list[int], out: Path, small: bool) -> SweepConfig:
@@ -60,18 +68,50 @@ def study(robots: list[str], seeds: list[int], out: Path, small: bool) -> SweepC
     return SweepConfig(output_dir=out, robots=files, seeds=tuple(seeds), cores=CORES, resume=begun, **options)
 
 
-def table(trials: list[Trial]) -> str:
-    """Markdown: one row a finished run."""
+def train_expert(out: Path, robot: str, small: bool, again: bool, progress: Progress) -> None:
+    """The robot's own PPO expert, and 100 episodes of it; goes on with what a stopped one left."""
+    command = ["expert", "--robot-type", str(describe(robot)), "--output-dir", str(expert_dir(out, robot))]
+    run([*command, *(SMALL.expert if small else ())], expert_dir(out, robot) / "expert.json")
+
+
+def expert_dir(out: Path, robot: str) -> Path:
+    return out / "experts" / robot
+
+
+def means(trials: list[Trial], out: Path) -> str:
+    """Markdown: one row a robot, over its finished runs, with what its expert returns."""
+    head = "| robot | seeds | zero-shot | mean ± standard error | worst | fell | its own expert | share | minutes |"
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    for row in table([read_trial(trial) for trial in trials]):
+        own = [trial for trial in trials if trial.robot == row["robot"]]
+        zero_shot = sum(metrics(trial)[0]["eval_return"] for trial in own) / len(own)
+        found = [read_trial(trial) for trial in own]
+        fell = f"{sum(f['fell'] for f in found)} of {sum(f['episodes'] for f in found)}"
+        error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
+        expert, share = "", ""
+        if (file := expert_dir(out, row["robot"]) / "expert.json").is_file():
+            ceiling = json.loads(file.read_text())["evaluation"]["mean_return"]
+            expert, share = f"{ceiling:.2f}", f"{row['return'] / ceiling:.1%}"
+        lines.append(
+            f"| {row['robot']} | {row['seeds']} | {zero_shot:.2f} | **{row['return']:.2f}**{error} | {row['worst']:.2f} | "
+            f"{fell} | {expert} | {share} | {row['minutes']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def metrics(trial: Trial) -> list[dict]:
+    return [json.loads(line) for line in (trial.adapt.output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def runs(trials: list[Trial]) -> str:
+    """Markdown: one row a run; a loop in brackets was undone."""
     head = "| robot | seed | copy of | zero-shot | after loops 1 to 5 | 100 starts | fell | minutes | steps, all |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for trial in trials:
-        folder = trial.adapt.output_dir
-        if not trial.eval_file.is_file():
-            continue
-        found = read_trial(trial)
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        best = json.loads((folder / "audition.json").read_text())["tried"][0]
-        loops = ", ".join(f"{row['eval_return']:.1f}" for row in rows[1:])
+        found, rows = read_trial(trial), metrics(trial)
+        best = json.loads((trial.adapt.output_dir / "audition.json").read_text())["tried"][0]
+        written = ((f"{row['eval_return']:.1f}", row["accepted"]) for row in rows[1:])
+        loops = ", ".join(text if kept else f"({text})" for text, kept in written)
         lines.append(
             f"| {trial.robot} | {found['seed']} | {best['reference']}, {best['init_map']} | "
             f"{rows[0]['eval_return']:.2f} | {loops} | **{found['return']:.2f}** ± {found['standard_error']:.2f} | "
@@ -85,21 +125,27 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--robots", default=",".join(ROBOTS), help="names with commas")
     parser.add_argument("--seeds", default="5,6,7", help="numbers with commas")
+    parser.add_argument("--experts", action="store_true", help="train the robots' own experts too")
     parser.add_argument("--table", action="store_true", help="print what there is, run nothing")
     parser.add_argument("--small", action="store_true", help="tiny settings, to try the script")
     chosen = parser.parse_args()
     robots, seeds = chosen.robots.split(","), [int(seed) for seed in chosen.seeds.split(",")]
     if unknown := [robot for robot in robots if robot not in ROBOTS]:
         parser.error(f"unknown robots {', '.join(unknown)}; known: {', '.join(ROBOTS)}")
-    config = study(robots, seeds, chosen.output_dir, chosen.small)
+    out, told = chosen.output_dir, ConsoleProgress(Console(stderr=True))
+    try:
+        config = study(robots, seeds, out, chosen.small)
+        if not chosen.table:
+            sweep(config, progress=told)
+            if chosen.experts:
+                ceilings = {robot: functools.partial(train_expert, out, robot, chosen.small) for robot in robots}
+                run_here_or_on_cluster(ceilings, out / "logs", told)
+    except VintixFastError as error:
+        raise SystemExit(f"error: {error}") from error
+    finished = [trial for trial in config.trials() if trial.eval_file.is_file()]
+    written = f"{means(finished, out)}\n{runs(finished)}"
     if not chosen.table:
-        try:
-            sweep(config, progress=ConsoleProgress(Console(stderr=True)))
-        except VintixFastError as error:
-            raise SystemExit(f"error: {error}") from error
-    written = table(list(config.trials()))
-    if not chosen.table:
-        write_text(chosen.output_dir / "zoo.md", written)
+        write_text(out / "zoo.md", written)
     print(written)
 
 

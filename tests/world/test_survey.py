@@ -140,6 +140,10 @@ CROSS = ((0.3, 0.0), (0.0, 0.2), (-0.3, 0.0), (0.0, -0.2))
             lambda at: stick_mjcf(at, knee="-0.5 0.2"),
             "leg0_hip-leg0_swing-leg0_knee cannot be bent.*0.293 m",
         ),
+        "x to the side": (
+            lambda at: _changed(stick_mjcf(at), 'leg0_knee" axis="0 1 0"', 'leg0_knee" axis="1 0 0"'),
+            r"knee 'leg0_knee' turns about \(1.00, 0.00, 0.00\) of link 'torso'.*x points forward",
+        ),
         "corners": (lambda at: stick_mjcf(at, CROSS), "four corners.*x forward"),
         "missing": (lambda at: at / "none.urdf", "no such file"),
         "no links": (lambda at: _urdf(at, "<robot name='x'><link name='a'/></robot>"), "this file has 0"),

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vintix_fast.service.errors import VintixFastError
+from vintix_fast.service.errors import InputFileError, VintixFastError
 from vintix_fast.service.files import write_text
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.stance import Stance, stance_of
@@ -61,6 +61,8 @@ def make_robot(file: Path, output: Path) -> Made:
         picture = output.with_suffix(".png")
         draw_stance(picture, robot, stance)
         draft.replace(output)
+    except InputFileError as error:  # a value out of range, which the file gave
+        raise InputFileError(str(error).replace(str(draft), f"{file}, as {output.name}")) from error
     finally:
         draft.unlink(missing_ok=True)
     return Made(output, picture, stance)

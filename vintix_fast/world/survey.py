@@ -30,6 +30,8 @@ DROP = 0.2
 """How far above its stance a robot starts, in leg lengths: go2's 9 cm."""
 WALKING = 0.96
 """The height that is asked for, of the stance's: seven robots walked at 0.88 to 1.00 of it, untrained."""
+ACROSS = 0.5
+"""Of a knee's axis along the base's y: less is a leg that swings to the side."""
 GUESSED_FOOT_RADIUS_M = 0.02
 
 
@@ -189,7 +191,7 @@ def _find_legs(kinematics: Kinematics) -> tuple[str, list[Leg]]:
 
 
 def _check_reach(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> None:
-    """Each foot must be moved by its knee, and the knee must have a range to bend in."""
+    """Each foot must be moved by its knee, forward, and the knee must have a range to bend in."""
     pose = kinematics.pose({}, base)
     for leg in legs:
         foot, knee = pose.point(leg.tip_body, leg.tip_point), leg.joints[-1]
@@ -198,6 +200,12 @@ def _check_reach(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> None
             raise InputFileError(
                 f"{kinematics.path}: joint {knee!r} does not move its leg's end (lever {arm:.3f} m); it turns like a "
                 "wheel, not like a knee"
+            )
+        axis = pose.axis(knee)
+        if abs(axis[1]) < ACROSS:
+            raise InputFileError(
+                f"{kinematics.path}: knee {knee!r} turns about ({', '.join(f'{part:.2f}' for part in axis)}) of link "
+                f"{base!r}, and a leg swings forward about its y. Turn the base link so that x points forward"
             )
         limits = kinematics.limits(knee)
         if limits is not None and limits[1] - limits[0] < 0.2:
