@@ -97,14 +97,15 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert states[0]["best"] == states[1]["best"] and states[0]["improver"] == states[1]["improver"]
 
 
-def script_evaluations(monkeypatch, returns: list[float]) -> None:
+def script_evaluations(monkeypatch, returns: list[float], length: int = 7) -> None:
     """Evaluations find these mean returns, one after another: of two episodes, so with a standard error of 0.5."""
     left = list(returns)
 
     def measure(task, policy, num_episodes, seed, random_starts, progress):
         mean = left.pop(0)
         episodes = [
-            Episode(env, 0, mean + by, length=7, terminated=True, failed=False) for env, by in ((0, -0.5), (1, 0.5))
+            Episode(env, 0, mean + by, length=length, terminated=True, failed=False)
+            for env, by in ((0, -0.5), (1, 0.5))
         ]
         return Evaluation(task.robot.name, episodes, env_steps=14, seconds=1.0)
 

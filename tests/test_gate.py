@@ -118,3 +118,27 @@ def test_a_run_stops_when_it_reaches_the_target_return(monkeypatch, tmp_path, ti
     # A resumed run may aim higher.
     result = run_small(out, tiny_checkpoint, target_return=7.0, num_improvement_loops=5, resume=True)
     assert [row["eval_return"] for row in result.rows] == [5.0, 6.0, 8.0]
+
+
+MOST = 0.02 * 1.2 * SMALL["max_steps_per_episode"]
+"""Return of an episode without any fault."""
+
+
+def test_a_robot_that_stays_up_and_gains_little_gets_another_stance(monkeypatch, tmp_path, tiny_checkpoint):
+    some, little = 0.03 * MOST, 0.01 * MOST
+    found = [0.6 * MOST, 0.6 * MOST + some, 0.6 * MOST + some + little, 0.0, 0.0, 0.0, 0.7 * MOST]
+    script_evaluations(monkeypatch, found, length=SMALL["max_steps_per_episode"])
+    out = tmp_path / "run"
+    result = run_small(out, tiny_checkpoint, num_improvement_loops=3)
+    assert ["posture" in row for row in result.rows] == [False, False, False, True]
+    last = result.rows[3]
+    assert last["posture_env_steps"] > 0 and "adapter" not in last
+    # Fine-tuning made it worse, whole, half and a quarter: the new stance alone is better.
+    assert last["accepted"] and last["kept_share"] == 0.0
+    assert acted_by(out / "models/loop_03", out / "loop_02/trajectories.h5")
+
+
+def test_one_that_falls_gets_none(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [5.0, 4.0, 4.0, 4.0, 5.0, 5.0, 5.0])
+    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=2)
+    assert not any("posture" in row for row in result.rows)

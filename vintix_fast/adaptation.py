@@ -20,7 +20,7 @@ from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
-from vintix_fast.improve.posture import leave_standing, stands_still
+from vintix_fast.improve.posture import leave_standing, refine_stance, stands_still
 from vintix_fast.learning import Lesson, learn, seed_for
 from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
@@ -45,6 +45,8 @@ WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
+LITTLE = 0.02
+"""A loop that gains less than this part of what an episode can give leaves work for a search of stances."""
 ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
 """A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
 
@@ -176,9 +178,9 @@ class Adaptation:
                 break
             constant = self._fingerprint(model)
             with region("posture"):
-                model, moved = self.leave_standing(loop, model)
-            if moved:
-                replay = {}  # was collected in another stance
+                model, moved = self.move_stance(loop, model)
+            if "adapter" in moved:
+                replay = {}  # was collected with another robot's adapter, or far away
             with region("collect"):
                 replay[loop - 1], collected = self.collect(loop - 1, model)
             before = self._weights(model)
@@ -189,24 +191,38 @@ class Adaptation:
             row = {"loop": loop} | moved | collected | trained
             if self.config.gate.on:
                 with region("gate"):
-                    row |= self.gate(loop, model, before)
+                    row |= self.gate(loop, model, before, (*SHARES, 0.0) if moved else SHARES)
             self._save(model, self.run.model_dir(loop))
             row["weights"] = fingerprint(model)  # of what models/loop_NN holds; `verify` compares
             model, replay = self._finish(loop, row, steps, model, replay)
 
-    def leave_standing(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
-        """The model to collect with, one that moves where ``model`` stands still, and what to record; see `posture`."""
+    def move_stance(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
+        """The model to collect with, in another stance where it stands still or gains little; what to record of it."""
         config, progress = self.config, self.progress
         best = self.run.current_row
-        if not config.gate.on or not stands_still(best["eval_return"], best["eval_length"], self.task):
+        if not config.gate.on:
+            return model, {}
+        still = stands_still(best["eval_return"], best["eval_length"], self.task)
+        if not still and not self._gains_little(best):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
         if sharing := ", ".join(model.sharing(self.task_name)):
-            progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
+            if still:
+                progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
             return model, {}
-        progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
         seed = seed_for(config, loop, "posture")
+        if not still:
+            return model, refine_stance(model, self.task_name, self.task, self._policy, seed, progress)
+        progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
         return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
+
+    def _gains_little(self, best: dict[str, Any]) -> bool:
+        """Whether the robot stays up, and the last loop brought hardly anything."""
+        done = self.run.rows
+        if len(done) < 2 or best["eval_length"] <= self.task.max_steps / 2:
+            return False
+        before = max(row["eval_return"] for row in done[:-1] if row["accepted"])
+        return best["eval_return"] - before < LITTLE * self.task.most_reward * self.task.max_steps
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""
@@ -244,7 +260,13 @@ class Adaptation:
             model, self.task_name, replay[loop - 1], everything, self.improver, lesson, f"loop {loop}", self.progress
         )
 
-    def gate(self, loop: int, model: Vintix, before: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
+    def gate(
+        self,
+        loop: int,
+        model: Vintix,
+        before: dict[str, torch.Tensor] | None = None,
+        shares: tuple[float, ...] = SHARES,
+    ) -> dict[str, Any]:
         """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
 
         A step that was too long, which is common, is shortened: where the model became worse, half and then a quarter
@@ -254,6 +276,7 @@ class Adaptation:
         Args:
             model: what fine-tuning made; left with the share of its change that was tried last.
             before: the group's weights before that; None: there is nothing to shorten.
+            shares: of the change, in the order in which they are tried; 0 where ``before`` is new itself.
 
         Returns:
             The loop's metrics: of the best share, with the steps and seconds of all.
@@ -262,7 +285,7 @@ class Adaptation:
         what = f"loop {loop}: evaluating" if loop else "evaluating the initial policy"
         tried: list[tuple[float, Evaluation]] = []
         accepted = False
-        for share in SHARES if before else SHARES[:1]:
+        for share in shares if before else shares[:1]:
             for name, weight in self._group(model):
                 weight.data.copy_(torch.lerp(before[name], after[name], share) if before else after[name])
             with self.progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):

@@ -139,6 +139,14 @@ def test_a_seed_decides_what_is_found():
     assert find_posture(standing_task(), Still, seed=4).before != once.before
 
 
+def test_a_robot_that_walks_is_moved_little_and_compared_from_equal_starts():
+    task = standing_task()
+    task.simulator.STANCE_RAD = torch.tensor([0.0, 0.125, 0.0] * 2 + [0.0] * 6)
+    found, other = (find_posture(task, Still, seed=seed, rounds=2, fine=True) for seed in (3, 4))
+    assert found.numbers[FRONT_THIGH] == 0.5 and np.count_nonzero(found.numbers) == 1
+    assert other.before == found.before and other.after == found.after
+
+
 def test_a_search_can_be_stopped_at_any_step():
     task, left = standing_task(), iter(range(40))
 

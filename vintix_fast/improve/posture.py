@@ -1,9 +1,12 @@
-"""Away from standing still: another robot's adapter, and a stance around which it moves.
+"""A stance around which a robot earns more: away from standing still, with another robot's adapter, or where it walks.
 
 A copied adapter acts around the robot's default pose.  Where that pose presses links against one another (the front
 thighs of Mini Cheetah begin inside its body), joints do not follow small changes of their targets: exploration noise
 moves nothing, a critic finds no slope, and the model learns to stand.  A constant offset of the actions, seen by the
 adapter as no offset at all, frees them; and which robot's adapter walks then cannot be told from how well it stands.
+
+A robot that walks may hold its legs where they earn little, too, and a critic hardly sees that: moving one joint of one
+leg for one step, as exploration does, pays nothing, and moving all hind calves pays much.
 
 The search is over six numbers, front and hind hip, thigh and calf, the left legs' mirror image on the right.  Each
 environment tries another offset; the best of a round is where the next begins (pattern search, Hooke and Jeeves 1961).
@@ -33,9 +36,12 @@ from vintix_fast.world.transplant import joint_map
 
 SIZES = np.array([1.0, 2.0])
 """How far one of the six numbers is moved, in action units (0.25 rad); halved whenever nothing was better."""
+FINE = 2
+"""A robot that walks is moved by so many times halved sizes, 0.06 and 0.12 rad."""
 ROUNDS = 7
 FIRST_ROUNDS = 3
 """After these the adapters are compared, and the best one's search goes on alone."""
+FINE_ROUNDS = 3
 TRIAL_STEPS = 400
 STANDING = 0.5
 """A model that stays up and earns less than this part of what a step can give stands still."""
@@ -105,6 +111,29 @@ def leave_standing(
     return model, {"adapter": whose} | record
 
 
+def refine_stance(
+    model: Vintix,
+    task_name: str,
+    task: WalkingTask,
+    make_actor: Callable[[Vintix], Actor],
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Move the stance of a model that walks to where it earns most, in place; returns what to record of the search.
+
+    Arguments are those of `leave_standing`.
+    """
+    started = time.perf_counter()
+    found = find_posture(task, lambda: make_actor(model), seed, FINE_ROUNDS, fine=True)
+    move_posture(model, task_name, found.offset, task.config.action_scale_rad * found.offset)
+    progress.say(
+        f"Stance: return of a trial {found.before:.2f}, {found.after:.2f} with {found.words(task)} "
+        f"({found.env_steps} steps tried)"
+    )
+    seconds = time.perf_counter() - started
+    return {"posture": found.offset.tolist(), "posture_env_steps": found.env_steps, "posture_seconds": seconds}
+
+
 def same_sizes(one: TaskInfo, other: TaskInfo) -> bool:
     """Whether two tasks observe and act in as many numbers."""
     return (one.observation_dim, one.action_dim) == (other.observation_dim, other.action_dim)
@@ -134,6 +163,7 @@ def find_posture(
     seed: int,
     rounds: int = ROUNDS,
     start: Posture | None = None,
+    fine: bool = False,
 ) -> Posture:
     """The offset of all actions with which a model earns most until it falls, in `TRIAL_STEPS` steps at most.
 
@@ -143,16 +173,17 @@ def find_posture(
         seed: of the starts.
         rounds: of trials.
         start: an earlier search to go on with; none: no offset.
+        fine: by small moves, for a robot that walks; all from the same start, since others would hide what they pay.
     """
     directions = mirrored(task.robot)  # [J / 2, J]
-    numbers, halved, steps, before, after = np.zeros(len(directions)), 0, 0, math.nan, math.nan
+    numbers, halved, steps, before, after = np.zeros(len(directions)), FINE * fine, 0, math.nan, math.nan
     if start is not None:
         numbers, halved, steps, before = start.numbers, start.halved, start.env_steps, start.before
     for turn in range(rounds):
         sizes = SIZES / 2**halved
         moves = [sign * size * unit for unit in np.eye(len(numbers)) for size in sizes for sign in (1.0, -1.0)]
         tried = numbers + np.array([np.zeros_like(numbers), *moves])  # [K, J / 2], the best so far first
-        returns, more = _try(task, make_actor, tried @ directions, seed + turn)
+        returns, more = _try(task, make_actor, tried @ directions, seed + turn, not fine)
         best = int(returns.argmax())
         numbers, after, steps, halved = tried[best], float(returns[best]), steps + more, halved + (best == 0)
         before = float(returns[0]) if turn == 0 and start is None else before
@@ -175,7 +206,9 @@ def mirrored(robot: Robot) -> np.ndarray:
     return directions.reshape(-1, robot.joint_axes.shape[0])
 
 
-def _try(task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
+def _try(
+    task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray, seed: int, random_starts: bool
+) -> tuple[np.ndarray, int]:
     """Mean return of a trial with each of ``offsets`` [K, J], and the environment steps that this took."""
     steps, returns = min(TRIAL_STEPS, task.max_steps), []
     for first in range(0, len(offsets), task.num_envs):
@@ -183,7 +216,8 @@ def _try(task: WalkingTask, make_actor: Callable[[], Actor], offsets: np.ndarray
         whose = np.arange(task.num_envs) % len(some)  # environment -> offset
         shifted = torch.as_tensor(some[whose], dtype=torch.float32, device=task.device)
         found = collect(
-            task, Shifted(make_actor(), shifted, task), seed=seed, random_starts=True, steps_per_env=steps, keep=True
+            task, Shifted(make_actor(), shifted, task), seed=seed, random_starts=random_starts, steps_per_env=steps,
+            keep=True,
         )  # fmt: skip
         first_episodes = [history.reward[slice(*history.episodes()[0])].sum() for history in found.histories]
         returns += [np.array(first_episodes)[whose == index].mean() for index in range(len(some))]

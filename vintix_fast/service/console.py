@@ -87,7 +87,8 @@ class ConsoleProgress(Progress):
             parts.append(f"loss {row['loss']:.4f}{taken}")
         if "eval_return" in row:
             share = row.get("kept_share", 1.0)
-            verdict = ", rejected" if not row["accepted"] else f", with {share:g} of the change" if share < 1.0 else ""
+            shortened = f", with {share:g} of the change" if share else ", by its stance alone"
+            verdict = ", rejected" if not row["accepted"] else shortened if share < 1.0 else ""
             parts.append(f"evaluated: return {row['eval_return']:.2f}, length {row['eval_length']:.0f}{verdict}")
         if row.get("failures"):
             parts.append(f"{row['failures']} episodes ended by a simulation failure")
