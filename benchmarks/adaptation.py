@@ -22,7 +22,7 @@ from typing import Any
 
 from adaptation_operators import OPERATORS as IMITATORS
 from adaptation_rivals import RIVALS, Scenes, measure_expert
-from adaptation_tables import markdown, write_csv
+from adaptation_tables import markdown
 from rich.console import Console
 
 from vintix_fast.adaptation import adapt
@@ -30,10 +30,10 @@ from vintix_fast.config import AdaptConfig
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import evaluate
 from vintix_fast.policy.expert import WEIGHTS_FILE
-from vintix_fast.rundir import Run
+from vintix_fast.rundir import Run, loop_seconds, read_rows
 from vintix_fast.service.console import ConsoleProgress
 from vintix_fast.service.errors import Interrupted, UsageError, VintixFastError
-from vintix_fast.service.files import versions, write_json
+from vintix_fast.service.files import versions, write_csv, write_json
 from vintix_fast.service.progress import Progress
 from vintix_fast.sweep.trials import run_here_or_on_cluster
 from vintix_fast.world.robot import load_robot
@@ -170,7 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("Stopped; the same command goes on.", file=sys.stderr)
         status = 130
     table = gather(args.output_dir)
-    write_csv(args.csv, COLUMNS, table)
+    rounded = ({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in table)
+    write_csv(args.csv, COLUMNS, rounded)
     print(markdown(table))
     return status
 
@@ -206,12 +207,12 @@ def config_of(spec: Spec, out: Path) -> AdaptConfig:
     return AdaptConfig.from_options(**(own | COMMON | spec.options | where), seed=spec.seed)
 
 
-def read_rows(config: AdaptConfig) -> list[dict[str, Any]]:
+def finished_rows(config: AdaptConfig) -> list[dict[str, Any]]:
     """A finished run's rows, one for each loop; none of any other, nor of one with other options."""
-    options, file = config.output_dir / "config.json", config.output_dir / "metrics.jsonl"
+    options = config.output_dir / "config.json"
     if not options.is_file() or config.changed_options(json.loads(options.read_text())["options"]):
         return []
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    rows = read_rows(config.output_dir)
     return rows if rows and rows[-1]["loop"] >= config.num_improvement_loops else []
 
 
@@ -227,7 +228,7 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
     begun = options.is_file()
     if begun and (changed := config.changed_options(json.loads(options.read_text())["options"])):
         raise UsageError(f"{config.output_dir} was begun with other options ({'; '.join(changed)}); move it away")
-    if read_rows(config):
+    if finished_rows(config):
         return
     if spec.variant in RIVALS:
         RIVALS[spec.variant](config, spec.limits, scenes, experts)
@@ -235,8 +236,8 @@ def run_spec(spec: Spec, out: Path, scenes: Scenes, experts: Path) -> None:
         imitator = IMITATORS.get(spec.variant)  # what only the study has
         improver = imitator and imitator(config.improve, config.engine.device)
         adapt(replace(config, resume=begun), improver=improver, simulator=scenes(config.envs))
-    if rows := read_rows(config):
-        print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {seconds(rows):.0f} s", flush=True)
+    if rows := finished_rows(config):
+        print(f"{spec}: {rows[-1]['total_env_steps']:,} steps, {sum(map(loop_seconds, rows)):.0f} s", flush=True)
 
 
 def rows_within(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
@@ -247,11 +248,6 @@ def rows_within(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
 def best_loop(rows: list[dict[str, Any]], limit: int) -> int:
     """The loop whose model the run held by then: the last that the gate accepted, or the last; 0: the initial one."""
     return max((row["loop"] for row in rows_within(rows, limit) if row.get("accepted", True)), default=0)
-
-
-def seconds(rows: list[dict[str, Any]]) -> float:
-    keys = ("posture_seconds", "collect_seconds", "train_seconds", "eval_seconds")
-    return sum(row.get(key, 0.0) for row in rows for key in keys)
 
 
 def result_file(config: AdaptConfig, loop: int) -> Path:
@@ -265,7 +261,7 @@ def measure_spec(spec: Spec, out: Path, scenes: Scenes, known: dict[tuple[str, i
         known: results by the model's bytes, added to: runs of a robot begin with the same model.
     """
     config = config_of(spec, out)
-    rows = read_rows(config)
+    rows = finished_rows(config)
     for loop in sorted({best_loop(rows, limit) for limit in spec.limits} if rows else ()):
         model, file = Run(config).model_dir(loop), result_file(config, loop)
         content = b"".join(part.read_bytes() for part in sorted(model.iterdir()))
@@ -288,7 +284,7 @@ def measure_model(config: AdaptConfig, model: Path, simulator: Any) -> dict[str,
 
 def state(spec: Spec, out: Path) -> str:
     config = config_of(spec, out)
-    if rows := read_rows(config):
+    if rows := finished_rows(config):
         files = {result_file(config, best_loop(rows, limit)) for limit in spec.limits}
         return f"done, {sum(file.is_file() for file in files)} of {len(files)} models measured"
     return "begun" if config.output_dir.is_dir() else "not begun"
@@ -299,7 +295,7 @@ def gather(out: Path) -> list[dict[str, Any]]:
     table = []
     for spec in SPECS:
         config = config_of(spec, out)
-        rows = read_rows(config)
+        rows = finished_rows(config)
         for limit in spec.limits if rows else ():
             file, within = result_file(config, best_loop(rows, limit)), rows_within(rows, limit)
             if not file.is_file():
@@ -308,7 +304,7 @@ def gather(out: Path) -> list[dict[str, Any]]:
             named = (spec.study, spec.robot, spec.variant, spec.seed, within[-1]["total_env_steps"] if within else 0)
             measured = [found[key] for key in ("mean_return", "std_return", "mean_episode_length", "terminated")]
             evaluated = sum(row.get(key, 0) for row in within for key in ("eval_env_steps", "posture_env_steps"))
-            spent = evaluated, seconds(within)
+            spent = evaluated, sum(map(loop_seconds, within))
             table.append(dict(zip(COLUMNS, (*named, limit, *measured, *spent), strict=True)))
     return table
 

@@ -35,7 +35,7 @@ from vintix_fast.policy.expert import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, exp
 from vintix_fast.pretrain.config import ExpertConfig
 from vintix_fast.pretrain.expert import ExpertTask, OnPolicyRunner, ppo_settings
 from vintix_fast.rollout import Noise, collect, ladder
-from vintix_fast.rundir import Run
+from vintix_fast.rundir import METRICS_FILE, Run
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import save_tensors, versions, write_json, write_text
 from vintix_fast.service.progress import Progress
@@ -226,7 +226,7 @@ def _begin(config: AdaptConfig, simulator: Any) -> tuple[Run, WalkingTask]:
 
 
 def _finish(run: Run, rows: list[dict[str, Any]]) -> None:
-    write_text(run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(run.path / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,21 +1,8 @@
-"""The study's table as CSV and as Markdown."""
+"""The study's table as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
-from pathlib import Path
 from typing import Any
-
-from vintix_fast.service.files import write_text
-
-
-def write_csv(path: Path, columns: tuple[str, ...], table: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in table)
-    write_text(path, text.getvalue())
 
 
 def markdown(table: list[dict[str, Any]]) -> str:

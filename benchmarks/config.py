@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vintix_fast.config import CONTEXT, EngineConfig, checkpoint_option
+from vintix_fast.acting_config import CONTEXT, EngineConfig, checkpoint_option
 from vintix_fast.options import Options, option
 from vintix_fast.run_config import MAIN, MAX_ENVS
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
@@ -16,11 +16,7 @@ PARTS = "Parts"
 
 @dataclass(frozen=True)
 class BenchConfig(Options):
-    """What to measure.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
+    """What to measure."""
 
     num_envs: tuple[int, ...] = option(
         (1, 16, 64, 256), MAIN, "numbers of environments to measure, with commas", least=1, most=MAX_ENVS

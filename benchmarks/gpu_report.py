@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from vintix_fast.benchmarks.machine import processor
+from vintix_fast.rundir import read_rows
 from vintix_fast.service.files import versions, write_json, write_text
 
 HERE = Path(__file__).resolve().parent
@@ -167,7 +168,7 @@ class Parts:
                 hashlib.sha256((self.folder / run / "models" / loop / "model.pth").read_bytes()).hexdigest()[:12]
                 for loop in ("initial", "loop_01")
             ]
-            rows = metrics(self.folder / run)
+            rows = read_rows(self.folder / run)
             prints.append({"weights": weights, "returns": [row["eval_return"] for row in rows],
                            "collected": [row.get("mean_return") for row in rows]})  # fmt: skip
         return {"runs": prints, "same": prints[0] == prints[1]}
@@ -180,7 +181,7 @@ class Parts:
         out = self.folder / name
         words = ["adapt", "--robot-type", robot, "--output-dir", str(out), "--overwrite", *self._device, *words]
         took = command([*VINTIX_FAST, *words], seconds)[1]
-        rows = metrics(out)
+        rows = read_rows(out)
         parts = ("collect_seconds", "improve_seconds", "train_seconds", "eval_seconds")
         return {
             "seconds": took,
@@ -190,10 +191,6 @@ class Parts:
             "seconds_of": {part.removesuffix("_seconds"): sum(row.get(part, 0.0) for row in rows) for part in parts},
             "rows": rows,
         }
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def ppo_curve(folder: Path) -> list[tuple[float, int, float]]:

@@ -31,6 +31,7 @@ from vintix_fast.cli.demo import OPTIONS as DEMO
 from vintix_fast.evaluation import measure
 from vintix_fast.policy.expert import ExpertPolicy, load_expert
 from vintix_fast.pretrain.expert import STATE_FILE
+from vintix_fast.rundir import read_rows
 from vintix_fast.service.files import load_tensors, versions, write_json, write_text
 from vintix_fast.service.metrics import new_figure, save_figure
 from vintix_fast.service.progress import Progress
@@ -170,8 +171,7 @@ def keep_states(file: Path, states: Path, ended: threading.Event) -> None:
 def adapt_points(folder: Path, states: Path, started: float, seed: int, robot: str) -> list[dict[str, float]]:
     """A point a loop: the best model's return by the gate, when its model was there, and all steps until then."""
     points, best = [], float("-inf")
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for row in read_rows(folder):
         model = folder / "models" / (f"loop_{row['loop']:02d}" if row["loop"] else "initial") / "model.pth"
         best = max(best, row["eval_return"])
         points.append(point(model.stat().st_mtime - started, row["total_env_steps"], best))

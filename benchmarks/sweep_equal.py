@@ -25,6 +25,7 @@ from typing import Any
 
 from vintix_fast.benchmarks.machine import processor
 from vintix_fast.outdir import OPTIONS_FILE
+from vintix_fast.rundir import METRICS_FILE, read_rows
 from vintix_fast.service.files import versions, write_text
 from vintix_fast.sweep.config import SweepConfig, Trial
 from vintix_fast.sweep.table import markdown, read_trial, table
@@ -72,7 +73,7 @@ def run_sweep(out: Path) -> int:
 
 def process_of(run: Path, log: Path) -> int | None:
     """The process that does a trial, known by where it writes; None before it has begun the first loop."""
-    metrics = run / "metrics.jsonl"
+    metrics = run / METRICS_FILE
     if not metrics.is_file() or metrics.read_text().count("\n") != 1:
         return None
     for process in Path("/proc").glob("[0-9]*"):
@@ -103,12 +104,11 @@ def run_alone(trial: Trial) -> None:
 def found_of(trial: Trial) -> dict[str, Any]:
     """What a trial left, without what clocks say: its row, its loops' numbers, hashes of its files."""
     run = trial.adapt.output_dir
-    loops = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     files = {str(path.relative_to(run)): path for path in sorted(run.glob("models/*/model.pth"))}
     files["eval.csv"] = trial.eval_file.with_suffix(".csv")
     return {
         "row": timeless(read_trial(trial)),
-        "loops": list(map(timeless, loops)),
+        "loops": list(map(timeless, read_rows(run))),
         "files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
     }
 

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from vintix_fast.benchmarks.make_checkpoints import SMALL, run
 from vintix_fast.outdir import OPTIONS_FILE
+from vintix_fast.rundir import read_rows
 from vintix_fast.service.console import ConsoleProgress
 from vintix_fast.service.errors import UsageError, VintixFastError
 from vintix_fast.service.files import write_text
@@ -84,7 +85,7 @@ def means(trials: list[Trial], out: Path) -> str:
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for row in table([read_trial(trial) for trial in trials]):
         own = [trial for trial in trials if trial.robot == row["robot"]]
-        zero_shot = sum(metrics(trial)[0]["eval_return"] for trial in own) / len(own)
+        zero_shot = sum(read_rows(trial.adapt.output_dir)[0]["eval_return"] for trial in own) / len(own)
         found = [read_trial(trial) for trial in own]
         fell = f"{sum(f['fell'] for f in found)} of {sum(f['episodes'] for f in found)}"
         error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
@@ -93,14 +94,10 @@ def means(trials: list[Trial], out: Path) -> str:
             ceiling = json.loads(file.read_text())["evaluation"]["mean_return"]
             expert, share = f"{ceiling:.2f}", f"{row['return'] / ceiling:.1%}"
         lines.append(
-            f"| {row['robot']} | {row['seeds']} | {zero_shot:.2f} | **{row['return']:.2f}**{error} | {row['worst']:.2f} | "
-            f"{fell} | {expert} | {share} | {row['minutes']:.1f} |"
+            f"| {row['robot']} | {row['seeds']} | {zero_shot:.2f} | **{row['return']:.2f}**{error} | "
+            f"{row['worst']:.2f} | {fell} | {expert} | {share} | {row['minutes']:.1f} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def metrics(trial: Trial) -> list[dict]:
-    return [json.loads(line) for line in (trial.adapt.output_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def runs(trials: list[Trial]) -> str:
@@ -108,7 +105,7 @@ def runs(trials: list[Trial]) -> str:
     head = "| robot | seed | copy of | zero-shot | after loops 1 to 5 | 100 starts | fell | minutes | steps, all |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for trial in trials:
-        found, rows = read_trial(trial), metrics(trial)
+        found, rows = read_trial(trial), read_rows(trial.adapt.output_dir)
         best = json.loads((trial.adapt.output_dir / "audition.json").read_text())["tried"][0]
         written = ((f"{row['eval_return']:.1f}", row["accepted"]) for row in rows[1:])
         loops = ", ".join(text if kept else f"({text})" for text, kept in written)

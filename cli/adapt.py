@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Annotated, Any
-
-from typer import Option
+from typing import Any
 
 from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
 from vintix_fast.config import AdaptConfig
-from vintix_fast.run_config import RUN
-from vintix_fast.service.extras import need
 
 
 @reports_errors
 @takes(AdaptConfig)
-def adapt(
-    wandb: Annotated[
-        str | None,
-        Option(help="log to this project of Weights & Biases too", metavar="PROJECT", rich_help_panel=RUN),
-    ] = None,
-    json: Json = False,
-    **options: Any,
-) -> None:
+def adapt(json: Json = False, **options: Any) -> None:
     """Adapt a pretrained model to a robot by self-improvement, in Genesis or MuJoCo.
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
-    config = AdaptConfig.from_options(**options)
-    if wandb is not None:
-        need("wandb", "--wandb")
-    run(config, json, wandb)
+    run(AdaptConfig.from_options(**options), json)
 
 
-def run(config: AdaptConfig, json: bool, wandb: str | None = None) -> None:
-    """Adapt, and say what came of it; log to this project of Weights & Biases too."""
+def run(config: AdaptConfig, json: bool) -> None:
+    """Adapt, and say what came of it."""
     from vintix_fast.adaptation import adapt
     from vintix_fast.service.console import ConsoleProgress, summary_table
 
-    with contextlib.ExitStack() as stack:
-        progress = ConsoleProgress(console)
-        if wandb is not None:
-            from vintix_fast.rundir import Run
-            from vintix_fast.service.wandb_log import WandbProgress
-
-            Run(config).check()  # before a run begins at W&B
-            progress = stack.enter_context(WandbProgress(console, wandb, config))
-        result = adapt(config, progress=progress)
+    result = adapt(config, progress=ConsoleProgress(console))
     console.print(summary_table(result.rows))
     said = {
         "env_steps": "collected",

@@ -9,9 +9,11 @@ import json
 import math
 import os
 import re
+import secrets
 import sys
 import typing
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,8 +112,10 @@ def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
         how |= {"parser": number_or_auto, "metavar": "INTEGER|auto"}
     if entry.name == "device":
         how |= {"parser": device, "metavar": "TEXT"}
+    if made.metavar:
+        how["metavar"] = made.metavar
     if made.read is not None:  # of what is no type that Typer knows; what it means is said by the configuration
-        kind, how["metavar"] = str, made.metavar
+        kind = str
         default = None if default is entry.default else default
     if made.short:
         names = [f"--{entry.name.replace('_', '-')}", made.short]
@@ -206,6 +210,12 @@ def check_file(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: not a file in a directory that exists; choose another path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{option} {path}: no permission to write it; choose another path")
+
+
+def dated_folder(parent: str, robot_type: str) -> Path:
+    """A name for results that nobody named; those of one second, as of a cluster's jobs, differ too."""
+    stamp = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return Path(parent) / f"{Path(robot_type).stem}-{stamp}"
 
 
 def result_console(json: bool) -> Console:

@@ -9,6 +9,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -16,6 +17,7 @@ import typer
 from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
 
 Check = tuple[bool, str]
+ABSENT = "not installed"
 EGL = "libEGL.so.1"
 EGL_VENDORS = (Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d"))
 
@@ -27,8 +29,8 @@ def doctor(json: PlainJson = False) -> None:
         "python": _python,
         "torch": _torch,
         "CUDA": _cuda,
-        "triton": _triton,
-        "Genesis": _genesis,
+        "triton": partial(_package, "triton", "triton", f"{ABSENT}; needed only on a CUDA device: pip install triton"),
+        "Genesis": partial(_package, "genesis", "genesis-world", f"{ABSENT}: pip install genesis-world", needed=True),
         "EGL": _egl,
         "kernel cache": _kernel_cache,
         "experts": _experts,
@@ -73,14 +75,6 @@ def _package(module: str, distribution: str, absent: str, needed: bool = False) 
     """Whether a package is there, with its version."""
     found = importlib.util.find_spec(module) is not None
     return found or not needed, importlib.metadata.version(distribution) if found else absent
-
-
-def _triton() -> Check:
-    return _package("triton", "triton", "not installed; needed only on a CUDA device: pip install triton")
-
-
-def _genesis() -> Check:
-    return _package("genesis", "genesis-world", "not installed: pip install genesis-world", needed=True)
 
 
 def _egl() -> Check:
@@ -163,6 +157,6 @@ def _checkpoints() -> Check:
 
 
 def _experts() -> Check:
-    absent = "not installed; needed only by `expert`: pip install 'vintix-fast[pretrain]'"
+    absent = f"{ABSENT}; needed only by `expert`: pip install 'vintix-fast[pretrain]'"
     good, text = _package("rsl_rl", "rsl-rl-lib", absent)
     return good, f"rsl-rl-lib {text}"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, dated_folder, print_json, reports_errors, show, takes
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.run_config import MAIN
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
@@ -29,9 +26,7 @@ def evaluate(
     if not parallel and options.setdefault("num_envs", 1) != 1:
         raise UsageError(f"--num-envs {options['num_envs']} has no effect with --no-parallel; leave one of the two out")
     config = EvalConfig.from_options(**options)
-    # Evaluations of one second, as those of a cluster's jobs, have directories of their own.
-    name = f"{Path(config.robot_type).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    out = config.output_dir or Path("eval") / name
+    out = config.output_dir or dated_folder("eval", config.robot_type)
     config = config.with_options(output_dir=out)
 
     from vintix_fast.evaluation import evaluate as run

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE
 from vintix_fast.cli.common import console, reports_errors, show
-from vintix_fast.config import DEFAULT_CACHE_DTYPE
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import UsageError
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULTS: dict[str, Any] = {"robot_type": "go2", "finetune_steps_per_loop": 20, "gate_episodes": 25}
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
-LEFT_OUT = ("num_improvement_loops", "target_return", "replay", "resume")
+LEFT_OUT = ("num_improvement_loops", "target_return", "replay", "resume", "wandb")
 """What means nothing to a single loop."""
 ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
 """The outermost regions of `vintix_fast.adaptation`."""

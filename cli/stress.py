@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, dated_folder, print_json, reports_errors, show, takes
 from vintix_fast.run_config import MAIN
 from vintix_fast.stress_config import StressConfig
 
@@ -32,9 +30,7 @@ def stress(
     Each world's returns, survival and speed, by episode number and by second of context; where --task has ranges of
     commands, measured speeds over commanded ones. --resume goes on.
     """
-    if output_dir is None:
-        name = f"{Path(options['robot_type']).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        output_dir = Path("stress") / name
+    output_dir = output_dir or dated_folder("stress", options["robot_type"])
     config = StressConfig.from_options(vintix_path=model, output_dir=output_dir, **options)
 
     from vintix_fast.report.stress_table import commands_table, terminal_table

@@ -104,7 +104,8 @@ def script_evaluations(monkeypatch, returns: list[float], length: int = 7) -> No
     def measure(task, policy, num_episodes, seed, random_starts, progress):
         mean = left.pop(0)
         episodes = [
-            Episode(env, 0, mean + by, length=length, terminated=True, failed=False) for env, by in ((0, -0.5), (1, 0.5))
+            Episode(env, 0, mean + by, length=length, terminated=True, failed=False)
+            for env, by in ((0, -0.5), (1, 0.5))
         ]
         return Evaluation(task.robot.name, episodes, env_steps=14, seconds=1.0)
 

@@ -22,7 +22,7 @@ from runs import (
     tree,
 )
 
-from vintix_fast import adaptation, learning
+from vintix_fast import collecting, learning
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import IMPROVERS, AdaptConfig
 from vintix_fast.data import read_trajectories
@@ -328,7 +328,7 @@ def test_which_loops_are_learnt_from(monkeypatch, tmp_path, tiny_checkpoint, opt
 @pytest.mark.parametrize(
     ("options", "starts"),
     [
-        ({}, adaptation.STARTS),
+        ({}, collecting.STARTS),
         ({"improver": "clone"}, 0),  # the guide's control
         ({"random_starts": False}, 0),  # they would all be the same
         ({"gate": False}, 0),  # nobody has evaluated it
@@ -354,7 +354,7 @@ def test_a_robot_that_walks_and_still_falls_practises_starts(tmp_path, tiny_chec
     read = read_trajectories(out / "loop_00/trajectories.h5").histories
     for history, fall in zip(read, falls, strict=True):
         lengths = [stop - start for start, stop in history.episodes()]
-        assert lengths == [min(fall, adaptation.START_STEPS)] * starts + [min(fall, 400)]
+        assert lengths == [min(fall, collecting.START_STEPS)] * starts + [min(fall, 400)]
     assert row["env_steps"] == sum(map(len, read)) and row["episodes"] == 3
     assert row.get("fallen_starts") == (sum(fall == 10 for fall in falls) / 3 if starts else None)
     # What is learnt of is what the file has, which a resumed run reads.

@@ -8,8 +8,9 @@ import pytest
 from fakes import FakeSimulator, Listener, save_tiny, tiny_model
 from runs import read_rows, run_small
 
+from vintix_fast.acting_config import EngineConfig
 from vintix_fast.audition import TRIAL_STEPS, candidates, hold_audition
-from vintix_fast.config import AdaptConfig, EngineConfig
+from vintix_fast.config import AdaptConfig
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import evaluate
 from vintix_fast.model import load_checkpoint

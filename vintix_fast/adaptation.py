@@ -6,42 +6,40 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
-import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
+from vintix_fast.acting_config import AUDITION, DEFAULT_REFERENCE
 from vintix_fast.audition import candidates, hold_audition
-from vintix_fast.config import AUDITION, DEFAULT_REFERENCE, AdaptConfig
-from vintix_fast.data import History, joined, open_writer, read_trajectories
+from vintix_fast.collecting import collect_loop
+from vintix_fast.config import AdaptConfig
+from vintix_fast.data import History, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, refine_stance, stands_still
-from vintix_fast.learning import Lesson, learn
+from vintix_fast.learning import Lesson, learn, seed_for
 from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import Actor, cache_bytes, make_policy
-from vintix_fast.rollout import Collection, Noise, StepWriter, collect, ladder
 from vintix_fast.rundir import Run
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import Interrupted, VintixFastError
-from vintix_fast.service.files import versions, write_json
+from vintix_fast.service.files import write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.metrics import write_curve, write_tensorboard
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
+from vintix_fast.service.wandb_log import wandb_run
 from vintix_fast.train import TrainingStep, check_compiler
 from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation, WalkingTask
-
-if TYPE_CHECKING:
-    from vintix_fast.from_logs_config import FromLogsConfig
 
 WALKING = 0.8
 """A model that earns this part of what an episode can give walks."""
@@ -51,11 +49,6 @@ LITTLE = 0.02
 """A loop that gains less than this part of what an episode can give leaves work for a search of stances."""
 ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
 """A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
-PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition", "practice")
-START_STEPS, STARTS = 25, 8
-"""Beside its episodes a collection may have so many starts of each environment, of so many steps: half a second."""
-LONG = 10
-"""Episodes so many times longer than these starts have few of them."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,6 @@ def adapt(
     """Teach the pretrained model to walk on a robot, and leave its models and data in ``config.output_dir``.
 
     Args:
-        config: see `AdaptConfig`.
         simulator: of this robot with ``config.envs`` environments; None builds one.
         improver: the improvement operator; None: the one that ``config`` names.
         progress: told what happens; None for silence.
@@ -102,7 +94,7 @@ def adapt(
     cache = cache_bytes(model, config.context_len, **config.engine.policy_options)
     check_memory(config.envs, cache, config.engine.device)
 
-    with run, stop_on_interrupt(progress.say):
+    with run, stop_on_interrupt(progress.say), wandb_run(config, config.wandb) as log:
         # The simulator takes longest to build, so the directory is touched only once it stands.
         with region("compile"):
             simulator = simulator or make_simulator(
@@ -125,9 +117,8 @@ def adapt(
             save_checkpoint(model, run.model_dir(0))
         # From here on whatever stops the run leaves one that can be resumed.
         try:
-            Adaptation(
-                config, run, task, task_name, improver or make_improver(config.improve, config.engine.device), progress
-            ).improve(model)
+            improver = improver or make_improver(config.improve, config.engine.device)
+            Adaptation(config, run, task, task_name, improver, progress, log).improve(model)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
                 f"stopped after {run.loops_done} finished loops; the same command with --resume"
@@ -173,6 +164,7 @@ class Adaptation:
     task_name: str  # the robot's task in the model; its group is what is trained
     improver: Improver
     progress: Progress
+    log: Callable[[dict[str, Any]], None]  # takes each loop's row, see `wandb_run`
 
     def improve(self, model: Vintix) -> None:
         """The loop, until the run has its loops or its target.
@@ -207,7 +199,7 @@ class Adaptation:
     def move_stance(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
         """The model to collect with, in another stance where it stands still or gains little; what to record of it."""
         config, progress = self.config, self.progress
-        best = next((row for row in self.run.rows if row["loop"] == self.run.current_loop), {})
+        best = self.run.current_row
         if not config.gate.on:
             return model, {}
         still = stands_still(best["eval_return"], best["eval_length"], self.task)
@@ -235,75 +227,15 @@ class Adaptation:
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""
-        config, run, task = self.config, self.run, self.task
-        finished = run.collected(index)
+        finished = self.run.collected(index)
         if finished is not None:
-            self.progress.say(f"Collection {index:02d} was finished before: {run.trajectories(index)}")
-            return read_trajectories(run.trajectories(index)).histories, finished["collection"]
-
-        # Each environment explores with a strength of its own, a fifth of them not at all.
-        settings, policy, n = config.collect, self._policy(model), task.num_envs
-        sigma = ladder(n, settings.noise) if settings.noise_ladder else torch.full((n,), settings.noise)
-        joints = task.layout.num_joints
-        noise = Noise(sigma, joints, seed_for(config, index, "noise")) if settings.noise else None
-        # The writer puts steps into the file while the next ones are simulated.
-        attributes: dict[str, Any] = {
-            "robot": task.robot.name,
-            "task_name": self.task_name,
-            "seed": config.seed,
-            "loop": index,
-        }
-        attributes |= {"task": task.config.to_json()} | versions()
-        if config.simulator == "mujoco":
-            attributes |= {"simulator": "mujoco", "mujoco": importlib.metadata.version("mujoco")}
-        run.data_dir(index).mkdir(exist_ok=True)
-        what = f"loop {index + 1}: collecting"
-        with (
-            self.progress.rollout(what, settings.episodes_per_loop, config.max_steps_per_episode),
-            open_writer(
-                run.trajectories(index), task.num_envs, attributes, layout=task.layout, varied=task.varied_columns
-            ) as writer,
-        ):
-            practised = self._practise_starts(index, policy, sigma, writer)
-            collection = collect(
-                task, policy, settings.episodes_per_loop, seed=seed_for(config, index, "starts"),
-                random_starts=settings.random_starts, min_steps=config.min_steps, noise=noise, writer=writer, keep=True,
-                on_step=self.progress.on_rollout_step,
-            )  # fmt: skip
-        waited = {"writer_waits": writer.stats["waits"], "writer_wait_seconds": writer.stats["wait_seconds"]}
-        metrics = collection.metrics() | waited
-        metrics["env_steps"] += sum(practice.env_steps for practice in practised)
-        metrics["collect_seconds"] += sum(practice.seconds for practice in practised)
-        metrics["env_steps_per_s"] = metrics["env_steps"] / metrics["collect_seconds"]
-        if practised:
-            starts = [episode for practice in practised for episode in practice.episodes]
-            metrics["fallen_starts"] = float(np.mean([start.terminated for start in starts]))
-        # This file is written last: where it lies, the collection is whole.
+            path = self.run.trajectories(index)
+            self.progress.say(f"Collection {index:02d} was finished before: {path}")
+            return read_trajectories(path).histories, finished["collection"]
         info = model.tasks[self.task_name].to_dict()
-        described = {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
-        episodes = [episode.to_json() for episode in collection.episodes]
-        record = {"task_name": self.task_name, **described, "collection": metrics, "episodes": episodes}
-        write_json(run.collection_file(index), record | {"versions": versions()})
-        return joined([practice.histories for practice in practised] + [collection.histories]), metrics
-
-    def _practise_starts(self, index: int, policy: Actor, sigma: torch.Tensor, writer: StepWriter) -> list[Collection]:
-        """Only how episodes begin, from a cold context, many times, of a robot that walks and still falls now and then.
-
-        Where it does it is mostly as it is put down, and of that long episodes tell little.  One whose episodes are
-        short has starts enough, and one that never falls learns nothing of them.
-        """
-        config, task = self.config, self.task
-        evaluated = next((row for row in self.run.rows if row["loop"] == self.run.current_loop), {})
-        falls_now_and_then = LONG * START_STEPS <= evaluated.get("eval_length", 0) < task.max_steps
-        if not falls_now_and_then or not config.collect.random_starts or config.improve.improver == "clone":
-            return []
-        short = WalkingTask(task.simulator, task.robot, START_STEPS, task_config=config.task)
-        practised = []
-        for seed in range(seed_for(config, index, "practice"), seed_for(config, index, "practice") + STARTS):
-            noise = Noise(sigma, task.layout.num_joints, seed) if config.collect.noise else None
-            rest: dict[str, Any] = {"noise": noise, "writer": writer, "keep": True}
-            practised.append(collect(short, policy, task.num_envs, seed=seed, random_starts=True, **rest))
-        return practised
+        about: dict[str, Any] = {"task_name": self.task_name}
+        about |= {key: info[key] for key in ("observation_shape", "action_dim", "action_type")}
+        return collect_loop(self.run, index, self.task, self._policy(model), about, self.progress)
 
     def finetune(
         self, loop: int, model: Vintix, replay: dict[int, list[History]]
@@ -421,6 +353,7 @@ class Adaptation:
         write_curve(run.path / "curve.png", [*run.rows, row])
         run.finish_loop(row, self.improver.state_dict())
         self.progress.on_loop(row)
+        self.log(row)
 
     def _save(self, model: Vintix, path: Path) -> None:
         self.run.check_still_there()
@@ -454,8 +387,3 @@ class Adaptation:
     def _fingerprint(self, model: Vintix) -> str:
         """Of everything but the group that is trained."""
         return fingerprint(model, model.tasks[self.task_name].group_name)
-
-
-def seed_for(config: AdaptConfig | FromLogsConfig, loop: int, purpose: str) -> int:
-    """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
-    return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])

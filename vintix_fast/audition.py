@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.config import MAPS, EngineConfig
+from vintix_fast.acting_config import MAPS, EngineConfig
 from vintix_fast.model import Vintix
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy import make_policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from vintix_fast.config import (
+from vintix_fast.acting_config import (
     CONTEXT,
     ENGINE,
     EPISODES,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from vintix_fast.acting_config import AUDITION
 from vintix_fast.audition import candidates, hold_audition
-from vintix_fast.config import AUDITION
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint
 from vintix_fast.model.new_group import add_target, check_sizes, task_of
@@ -127,7 +127,6 @@ def evaluate(
     """Evaluate a checkpoint and, if ``config.output_dir`` is given, write eval.json and eval.csv there.
 
     Args:
-        config: see `EvalConfig`.
         simulator: for this robot and number of environments; None builds one.
         progress: told what happens; None for silence.
 
@@ -158,9 +157,6 @@ def evaluate(
         check_writable(out)
         if (out / "eval.json").exists() and not config.overwrite:
             raise UsageError(f"--output-dir {out} already holds an evaluation; --overwrite replaces it")
-    film = config.record
-    if film is not None and not film.absolute().parent.is_dir():
-        raise UsageError(f"--record {film}: {film.parent} is no directory; make it, or give another path")
     check_memory(config.num_envs, cache_bytes(model, context_len, **config.engine.policy_options), config.engine.device)
 
     # Every environment begins with a cold context; later episodes of it see the earlier ones.
@@ -177,12 +173,12 @@ def evaluate(
     if out is not None:
         _write(out, evaluation, config, fingerprint(model))
     # The video shows a rollout of its own, from the same starts.
-    if film is not None:
+    if config.record is not None:
         from vintix_fast.report.film import film_to  # which needs this file
         from vintix_fast.report.recording import record_actor
 
         recording = record_actor(policy, simulator, config.seed, progress, config.random_starts, config.task)
-        progress.say(film_to(film, robot, recording))
+        progress.say(film_to(config.record, robot, recording))
     return evaluation
 
 

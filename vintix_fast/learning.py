@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from vintix_fast.model import Vintix
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, finetune, with_precision
+
+if TYPE_CHECKING:
+    from vintix_fast.config import AdaptConfig
+    from vintix_fast.from_logs_config import FromLogsConfig
+
+
+PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition", "practice")
+"""What is drawn at random in a loop."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +93,8 @@ def learn(
         "improve_seconds": improve_seconds,
     }
     return metrics | improver.metrics(), steps
+
+
+def seed_for(config: AdaptConfig | FromLogsConfig, loop: int, purpose: str) -> int:
+    """An independent seed for each use in each loop, so that a resumed run draws what an unbroken one would."""
+    return int(np.random.SeedSequence([config.seed, loop, PURPOSES.index(purpose)]).generate_state(1)[0])

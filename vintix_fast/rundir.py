@@ -14,7 +14,9 @@ from typing import Any
 
 from vintix_fast.outdir import ANEW, Config, RunDirectory
 from vintix_fast.service.errors import InputFileError, shown
-from vintix_fast.service.files import write_json, write_text
+from vintix_fast.service.files import parse_json, write_json, write_text
+
+METRICS_FILE = "metrics.jsonl"
 
 _NUMBERS = (
     *("accepted", "kept_share", "episodes", "env_steps", "total_env_steps", "failures", "mean_return"),
@@ -34,6 +36,27 @@ def checked_row(row: Any, where: object, remedy: str) -> dict[str, Any]:
     return row
 
 
+def read_rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, one for each finished loop; none where it is missing.
+
+    Raises:
+        InputFileError: a line is broken.
+    """
+    file = run / METRICS_FILE
+    rows = []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    for number, line in enumerate(lines, start=1):
+        remedy = "`vintix-fast adapt --resume` writes the file anew"
+        where = f"{file}, line {number}"
+        rows.append(checked_row(parse_json(line, where, remedy), where, remedy))
+    return rows
+
+
+def loop_seconds(row: dict[str, Any]) -> float:
+    """What a loop took by its row: the search for a stance, collecting, training with its critic, the gate."""
+    return sum(row.get(f"{part}_seconds") or 0.0 for part in ("posture", "collect", "train", "eval"))
+
+
 class Run(RunDirectory[Config]):
     """The output directory of `adapt`, and of `improve`, whose collections are a robot's logs.
 
@@ -42,7 +65,7 @@ class Run(RunDirectory[Config]):
 
     def __init__(self, config: Config) -> None:
         collections = ("loop_[0-9][0-9]", "loop_[0-9][0-9][0-9]")
-        files = ("state.json", "metrics.jsonl", "audition.json", "curve.png")
+        files = ("state.json", METRICS_FILE, "audition.json", "curve.png")
         made = (*files, "report", "tensorboard", *collections, "models")
         inside = [f"{c}/{name}" for c in collections for name in ("loop_*.json", "training.pth", "trajectories*.h5")]
         models = [f"models/{name}" for name in ("initial", "best", "next", *collections)]
@@ -150,6 +173,11 @@ class Run(RunDirectory[Config]):
         return self.best["loop"] if self.best else self.loops_done
 
     @property
+    def current_row(self) -> dict[str, Any]:
+        """That loop's row; empty before there is one."""
+        return next((row for row in self.rows if row["loop"] == self.current_loop), {})
+
+    @property
     def current_dir(self) -> Path:
         """The model that the next loop starts from."""
         return self.model_dir(self.current_loop)
@@ -173,7 +201,7 @@ class Run(RunDirectory[Config]):
         )
 
     def _write_metrics(self) -> None:
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_text(self.path / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def total(self, key: str) -> float:
         """Sum of a number over all finished loops."""

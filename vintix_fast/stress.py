@@ -7,10 +7,9 @@ what is measured in a step `stress_meter.py`'s.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +22,15 @@ from vintix_fast.outdir import ANEW, RunDirectory
 from vintix_fast.policy import Actor, cache_bytes, make_policy
 from vintix_fast.policy.expert import CARD_FILE, ExpertPolicy, load_expert, told_of, trained_in
 from vintix_fast.report.stress_table import COMMANDED, write_table
-from vintix_fast.rollout import collect
+from vintix_fast.rollout import Episode, collect
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import Interrupted, UsageError
+from vintix_fast.service.errors import UsageError
 from vintix_fast.service.files import read_json, versions, write_json
-from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, told_to_resume
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
 from vintix_fast.stress_config import StressConfig
-from vintix_fast.stress_meter import SECONDS, Meter, SpeedMeter, mean_and_error, rates
+from vintix_fast.stress_meter import SECONDS, Meter, SpeedMeter, rates, with_errors
 from vintix_fast.world.drawn import check_joints
 from vintix_fast.world.privileged import Privileged
 from vintix_fast.world.robot import Robot
@@ -83,18 +82,10 @@ def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progre
         task, policy, total, seed=config.seed, random_starts=True, writer=meter, on_step=progress.on_rollout_step
     )
 
-    def account(episodes: list[Any], sums: np.ndarray) -> dict[str, Any]:
-        per_env = [[e for e in episodes if e.env == env] for env in range(task.num_envs)]
-        returns = np.array([np.mean([e.return_ for e in own]) for own in per_env])
-        survived = np.array([np.mean([not e.terminated for e in own]) for own in per_env])
-        mean, error = mean_and_error(returns)
-        alive, alive_error = mean_and_error(survived)
-        lengths = float(np.mean([e.length for e in episodes]))
-        found = rates(sums)
-        return {
-            "return": mean, "return_error": error, "survival": alive, "survival_error": alive_error, "length": lengths,
-            **{k: v for k, v in found.items() if k != "environments"},
-        }  # fmt: skip
+    def account(episodes: list[Episode], sums: np.ndarray) -> dict[str, Any]:
+        row = with_errors(_by_environment(episodes, task.num_envs))
+        row["length"] = float(np.mean([e.length for e in episodes]))
+        return row | {k: v for k, v in rates(sums).items() if k != "environments"}
 
     numbers = range(config.episodes_per_env)
     cuts = zip(SECONDS[:-1], SECONDS[1:], strict=True)
@@ -120,16 +111,18 @@ def measure_command(task: WalkingTask, policy: Actor, config: StressConfig, prog
     found = collect(
         task, policy, total, seed=config.seed, random_starts=True, writer=meter, on_step=progress.on_rollout_step
     )
-    per_env = [[e for e in found.episodes if e.env == env] for env in range(task.num_envs)]
-    measured: dict[str, np.ndarray] = {
+    measured = {f"measured_{name}": meter.mean[:, i] for i, name in enumerate(COMMANDED)}
+    command = dict(zip(COMMANDED, task.config.command, strict=True))
+    return command | with_errors(_by_environment(found.episodes, task.num_envs) | measured)
+
+
+def _by_environment(episodes: list[Episode], num_envs: int) -> dict[str, np.ndarray]:
+    """Mean return of each environment's episodes, and which part of them it survived, [N] each."""
+    per_env = [[e for e in episodes if e.env == env] for env in range(num_envs)]
+    return {
         "return": np.array([np.mean([e.return_ for e in own]) for own in per_env]),
         "survival": np.array([np.mean([not e.terminated for e in own]) for own in per_env]),
-        **{f"measured_{name}": meter.mean[:, i] for i, name in enumerate(COMMANDED)},
     }
-    row: dict[str, Any] = dict(zip(COMMANDED, task.config.command, strict=True))
-    for name, values in measured.items():
-        row[name], row[f"{name}_error"] = mean_and_error(values)
-    return row
 
 
 def stress(
@@ -140,7 +133,6 @@ def stress(
     Where the task's commands are ranges, it is also measured under commands within them, in the plain world.
 
     Args:
-        config: see `StressConfig`.
         simulator: of this robot with ``config.num_envs`` environments that may differ; None builds one.
         progress: told what happens; None for silence.
 
@@ -168,7 +160,7 @@ def stress(
         check_interrupt()
         directory.begin()
         table = _Table(config, directory)
-        with _told_how_to_go_on():
+        with told_to_resume("with the next world"):
             for variation in variations:
                 name = str(variation or "plain world")
                 world = WalkingTask(
@@ -249,11 +241,3 @@ def _actor(
 def _needed(variation: Variation) -> list[Any]:
     """Entries by which a scene is told that bodies differ; what others need is of no interest to it."""
     return [entry for entry in variation.entries if not entry.name.startswith(("payload_x", "payload_y", "payload_z"))]
-
-
-@contextlib.contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as stop:
-        raise Interrupted("stopped; the same command with --resume goes on with the next world") from stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from vintix_fast.config import EPISODES, EngineConfig, checkpoint_option, token_order_option
+from vintix_fast.acting_config import EPISODES, EngineConfig, checkpoint_option, token_order_option
 from vintix_fast.options import option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, TIME_LIMIT, RunConfig, seed_option
 from vintix_fast.service.errors import UsageError

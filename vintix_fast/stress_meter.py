@@ -98,12 +98,14 @@ class Meter:
         return torch.stack([speed, turning], dim=1).cpu().numpy()
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean over environments and its standard error; None where there is none."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None, None
-    return float(values.mean()), float(values.std() / math.sqrt(len(values) - 1)) if len(values) > 1 else None
+def with_errors(parts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means over environments, and by ``<name>_error`` their standard errors; None where there is none."""
+    row: dict[str, Any] = {}
+    for name, values in parts.items():
+        known = values[np.isfinite(values)]
+        row[name] = float(known.mean()) if len(known) else None
+        row[f"{name}_error"] = float(known.std() / math.sqrt(len(known) - 1)) if len(known) > 1 else None
+    return row
 
 
 def rates(sums: np.ndarray) -> dict[str, Any]:
@@ -114,7 +116,4 @@ def rates(sums: np.ndarray) -> dict[str, Any]:
             "speed_ratio": sums[:, 2] / sums[:, 4],
             "yaw_ratio": sums[:, 3] / sums[:, 4],
         }
-    found: dict[str, Any] = {"environments": int((sums[:, 1] > 0).sum())}
-    for name, values in parts.items():
-        found[name], found[f"{name}_error"] = mean_and_error(values)
-    return found
+    return {"environments": int((sums[:, 1] > 0).sum())} | with_errors(parts)

@@ -3,8 +3,10 @@
 import pytest
 from histories_on_disk import Watcher, config, write_robot
 
+from vintix_fast.policy.expert import expert_network
 from vintix_fast.pretrain import pretrain as pretrain_module
 from vintix_fast.pretrain.pretrain import pretrain
+from vintix_fast.service.files import save_tensors, write_json
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,13 @@ def finished(tmp_path_factory, data):
 def plots_are_empty(monkeypatch, finished):
     """Half of a small run's time is its plot; ``finished`` has a real one."""
     monkeypatch.setattr(pretrain_module, "write_losses", lambda folder, rows: None)
+
+
+@pytest.fixture
+def tiny_expert(tmp_path):
+    """An expert's directory made by hand."""
+    out = tmp_path / "expert"
+    out.mkdir()
+    save_tensors(out / "expert.pth", expert_network([8]).state_dict())
+    write_json(out / "expert.json", {"robot": "go2", "hidden_dims": [8]})
+    return out

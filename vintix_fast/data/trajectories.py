@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -39,6 +39,13 @@ class History:
     step_num: np.ndarray  # [n] int32, step within the episode
     extras: dict[str, np.ndarray]  # further datasets by name, [n, ...]
     env: int  # the environment's index; 0 in a file that does not say
+
+    @classmethod
+    def of_columns(cls, columns: dict[str, np.ndarray], env: int) -> Self:
+        """Of what goes to a file, by its datasets' names, [n, ...]; those that are not required are extras."""
+        extras = dict(columns)
+        observation, action, reward, step_num = (extras.pop(name) for name in REQUIRED_FIELDS)
+        return cls(observation, action, reward, step_num, extras, env)
 
     def __len__(self) -> int:
         return len(self.action)
@@ -176,7 +183,7 @@ def _read_final(file: h5py.File, path: Path) -> list[History]:
 
     total = len(data["action"])
     if "stream_env" not in file.attrs or "stream_length" not in file.attrs:
-        return [_history(data, 0, total, env=0)]
+        return [History.of_columns(data, env=0)]
     envs, lengths = (whole_numbers(file, name, path) for name in ("stream_env", "stream_length"))
     if len(envs) != len(lengths) or sum(lengths) != total or min(lengths, default=1) < 1:
         raise InputFileError(
@@ -184,7 +191,10 @@ def _read_final(file: h5py.File, path: Path) -> list[History]:
             f"transitions in {len(lengths)} streams, but its groups hold {total}. Collect it again."
         )
     stops = np.cumsum(lengths).tolist()
-    return [_history(data, stop - length, stop, env) for env, length, stop in zip(envs, lengths, stops, strict=True)]
+    return [
+        History.of_columns({name: values[stop - length : stop] for name, values in data.items()}, env)
+        for env, length, stop in zip(envs, lengths, stops, strict=True)
+    ]
 
 
 def _numbered_groups(file: h5py.File, path: Path) -> Iterator[tuple[int, int, str]]:
@@ -242,8 +252,7 @@ def _read_staged(file: h5py.File, path: Path) -> list[History]:
             )
         blocks = [block for block in blocks if block.length > 0]
         if blocks:
-            data = _concatenate(blocks, path)
-            histories.append(_history(data, 0, len(data["action"]), env))
+            histories.append(History.of_columns(_concatenate(blocks, path), env))
     return histories
 
 
@@ -307,18 +316,6 @@ def _datasets(group: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
                 f"{', '.join(REQUIRED_FIELDS)}. Was it written for another kind of model?"
             )
     return found
-
-
-def _history(data: dict[str, np.ndarray], start: int, stop: int, env: int) -> History:
-    part = {name: values[start:stop] for name, values in data.items()}
-    return History(
-        observation=part.pop("proprio_observation"),
-        action=part.pop("action"),
-        reward=part.pop("reward"),
-        step_num=part.pop("step_num"),
-        extras=part,
-        env=int(env),
-    )
 
 
 def _plain(value: Any) -> Any:

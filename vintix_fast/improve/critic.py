@@ -32,7 +32,6 @@ class Critic:
 
     Args:
         data: to learn from.
-        config: see `CriticConfig`.
         seed: of the networks and the batches.
         on_step: called now and then with the number of updates done and the loss; may raise to stop.
     """

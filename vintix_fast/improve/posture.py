@@ -85,7 +85,7 @@ def leave_standing(
     Args:
         model: stands still; its task has a group of its own.
         make_actor: makes a model, with a cold context, act in the task's environments.
-        init_map: how other robots' adapters are copied, see `vintix_fast.config.MAPS`.
+        init_map: how other robots' adapters are copied, see `vintix_fast.acting_config.MAPS`.
         seed: of the starts.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vintix_fast.config import check_film, checkpoint_option
+from vintix_fast.acting_config import check_film, checkpoint_option
 from vintix_fast.options import Options, option
 from vintix_fast.run_config import MAIN, ROBOTS, TIME_LIMIT, seed_option, simulator_option
 from vintix_fast.service.errors import UsageError

@@ -139,11 +139,6 @@ class Page:
     def _ask(self, what: Callable[..., None], *values: Any) -> None:
         self._asked.put(lambda: what(*values))
 
-    @property
-    def watchers(self) -> int:
-        """How many pages are open."""
-        return len(self._server.get_clients())
-
     def take(self) -> None:
         """Do what was asked for; what cannot be done, such as a model that cannot be read, is said in the page."""
         while not self._asked.empty():

@@ -41,7 +41,6 @@ def play(
     """Let a robot walk before the eyes of whoever opens the page, until Ctrl-C or ``config.seconds``.
 
     Args:
-        config: see `PlayConfig`.
         progress: told what happens; None for silence.
         make_page: draws the page.
 
@@ -59,8 +58,6 @@ def play(
         ready = policies[first]()
         policies[first] = lambda: ready
     film = config.record
-    if film is not None and not film.absolute().parent.is_dir():
-        raise UsageError(f"--record {film}: {film.parent} is no directory; make it, or give another path")
     simulator = make_simulator(config.simulator, robot, 1, "cpu", task, progress.say)
     walk = Walk(
         simulator, policies, task, first=first, max_steps=config.max_steps, seed=config.seed, keep=film is not None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vintix_fast._core import PolicyDecoder
-from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.model import Vintix
 from vintix_fast.model.config import OWNER_TOKEN_ORDER
 from vintix_fast.model.transformer import Attention

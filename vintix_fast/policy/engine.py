@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.model import Vintix
 from vintix_fast.policy.compiled import CompiledPolicy
 from vintix_fast.policy.cuda_graph import GraphPolicy

@@ -30,11 +30,7 @@ NO_DROPOUT = {"attn_dropout": 0.0, "residual_dropout": 0.0}
 
 @dataclass(frozen=True)
 class ExpertConfig(RunConfig):
-    """One expert: PPO for ``iterations`` of ``num_envs`` environments x ``steps_per_iteration`` steps.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
+    """One expert: PPO for ``iterations`` of ``num_envs`` environments x ``steps_per_iteration`` steps."""
 
     command = "expert"
 
@@ -74,11 +70,7 @@ class ExpertConfig(RunConfig):
 
 @dataclass(frozen=True)
 class DistilConfig(RunConfig):
-    """Learning histories of one robot: ``histories`` of them, ``steps_per_env`` steps each.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
+    """Learning histories of one robot: ``histories`` of them, ``steps_per_env`` steps each."""
 
     command = "distil"
 

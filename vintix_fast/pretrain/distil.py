@@ -22,9 +22,9 @@ from vintix_fast.policy.expert import ExpertPolicy, load_expert, told_of, traine
 from vintix_fast.pretrain.config import DistilConfig
 from vintix_fast.rollout import collect
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import Interrupted, UsageError
+from vintix_fast.service.errors import UsageError
 from vintix_fast.service.files import read_json, versions, write_json
-from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, told_to_resume
 from vintix_fast.service.metrics import write_learning_history
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.upload import upload
@@ -98,7 +98,6 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     Histories are collected in rounds of ``config.num_envs``; a resumed run collects those rounds that lack a file.
 
     Args:
-        config: see `DistilConfig`.
         simulator: of the expert's robot with ``config.num_envs`` environments; None builds one.
         progress: told what happens; None for silence.
 
@@ -133,11 +132,9 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
         directory.begin()
         # A round that is all there is passed over, so that a resumed run goes on where it stopped.
         collecting = time.perf_counter()
-        try:
+        with told_to_resume("from the last finished round"):
             for index in range(config.histories // config.num_envs):
                 _round(config, directory.path, index, task, policy, progress)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            raise Interrupted("stopped; the same command with --resume goes on from the last finished round") from stop
     # The report reads all rounds, also those of earlier runs.
     seconds = {"collect_seconds": time.perf_counter() - collecting, "seconds": time.perf_counter() - started}
     return _report(config, directory.path, robot, seconds)

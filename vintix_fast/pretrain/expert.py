@@ -30,9 +30,9 @@ from vintix_fast.policy.expert import (
 )
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError, cause
+from vintix_fast.service.errors import InputFileError, VintixFastError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
-from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, told_to_resume
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.privileged import Privileged
 from vintix_fast.world.simulator import Simulator
@@ -148,7 +148,6 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     equal an unbroken one bit for bit.
 
     Args:
-        config: see `ExpertConfig`.
         simulator: of this robot with ``config.num_envs`` environments; None builds one.
         progress: told what happens; None for silence.
 
@@ -170,7 +169,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()  # the scene took a while; nothing is written yet
         directory.begin()
-        try:
+        with told_to_resume("from the last saved iteration"):
             runner = _train(config, directory.path, state, task, progress)
             # The actor's own layers, without its noise, are the expert.
             told = Privileged(config.task.vary, task.layout.num_joints).size
@@ -182,8 +181,6 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
             what = progress.rollout("evaluating", config.eval_episodes, config.max_steps_per_episode)
             with torch.inference_mode(), what:
                 evaluation = measure(task, policy, config.eval_episodes, config.seed, True, progress)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            raise Interrupted("stopped; the same command with --resume goes on from the last saved iteration") from stop
     # The card comes last: where it is, the expert is whole.
     save_tensors(directory.path / WEIGHTS_FILE, network.state_dict())
     card = {

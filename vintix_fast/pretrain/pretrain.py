@@ -23,9 +23,9 @@ from vintix_fast.pretrain.config import PretrainConfig
 from vintix_fast.pretrain.histories import RobotHistories, known_task, read_histories
 from vintix_fast.pretrain.ranks import Ranks
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import InputFileError, Interrupted, UsageError, cause
+from vintix_fast.service.errors import InputFileError, UsageError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
-from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt
+from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, told_to_resume
 from vintix_fast.service.metrics import write_losses
 from vintix_fast.service.progress import Progress
 from vintix_fast.train.finetune import TrainingStep, descend
@@ -39,7 +39,6 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> dic
     """Train a model, from random weights or from a checkpoint's, and leave it in ``config.output_dir/model``.
 
     Args:
-        config: see `PretrainConfig`.
         progress: told what happens; None for silence.
 
     Returns:
@@ -75,11 +74,9 @@ def _pretrain(config: PretrainConfig, ranks: Ranks, progress: Progress) -> dict[
         if ranks.rank == 0:
             directory.begin()
             write_losses(directory.path, training.rows)  # a killed process may have lost some, or have some too many
-        try:
+        with told_to_resume("from the last saved step"):
             with progress.training("pretraining", config.steps):
                 training.run(progress)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            raise Interrupted("stopped; the same command with --resume goes on from the last saved step") from stop
     if ranks.rank > 0:
         return {}
     # The card comes last: where it is, the model is whole.

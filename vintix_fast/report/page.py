@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vintix_fast.report.record import EXPERT_MAX_STEPS, RunRecord
+from vintix_fast.rundir import loop_seconds
 
 TEMPLATES = Path(__file__).parent / "templates"
 INLINE_VIDEO_BYTES = 8_000_000
@@ -25,7 +26,6 @@ COLUMNS = (
     ("eval length", "eval_length", ".0f"), ("loss", "loss", ".4f"),
 )  # fmt: skip
 """Of the table of loops: title, a row's key, format."""
-SECONDS = ("posture_seconds", "collect_seconds", "train_seconds", "eval_seconds")
 
 
 def page_html(run: RunRecord, **shown: Any) -> str:
@@ -39,7 +39,7 @@ def page_html(run: RunRecord, **shown: Any) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"shown": format, "data_uri": _data_uri, "seconds": _seconds}
+    environment.filters |= {"shown": format, "data_uri": _data_uri, "seconds": loop_seconds}
     return environment.get_template("page.html.j2").render(
         shown,
         run=run,
@@ -52,8 +52,3 @@ def page_html(run: RunRecord, **shown: Any) -> str:
 
 def _data_uri(path: Path, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _seconds(row: dict[str, Any]) -> float:
-    """What a loop took."""
-    return sum(row.get(key) or 0.0 for key in SECONDS)

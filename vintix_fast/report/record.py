@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.outdir import OPTIONS_FILE
-from vintix_fast.rundir import checked_row
+from vintix_fast.rundir import read_rows
 from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError, shown
-from vintix_fast.service.files import parse_json, read_json
+from vintix_fast.service.files import read_json
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.task_config import TaskConfig
 
@@ -116,7 +116,7 @@ def read_run(path: Path) -> RunRecord:
         robot_type=_robot_type(path, found),
         task=_task(path, found, remedy),
         versions=found.get("versions") or {},
-        rows=_rows(path / "metrics.jsonl"),
+        rows=read_rows(path),
         collections=_collections(path),
         best_loop=loop if type(loop) is int else None,
     )
@@ -143,17 +143,6 @@ def _json(path: Path) -> dict[str, Any] | None:
         return read_json(path, "")
     except InputFileError:
         return None
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        remedy = "`vintix-fast adapt --resume` writes the file anew"
-        where = f"{path}, line {number}"
-        rows.append(checked_row(parse_json(line, where, remedy), where, remedy))
-    return rows
 
 
 def _collections(path: Path) -> dict[int, list[dict[str, Any]]]:

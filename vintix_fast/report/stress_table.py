@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from vintix_fast.service.files import write_text
+from vintix_fast.service.files import write_csv
 from vintix_fast.service.metrics import new_figure, save_figure
 
 NUMBERS = (
@@ -45,11 +43,7 @@ def write_table(folder: Path, result: dict[str, Any]) -> None:
         ("stress_seconds.csv", seconds, ("world", *SECONDS_NUMBERS)),
         *((("stress_commands.csv", commands, COMMANDS_NUMBERS),) if commands else ()),
     ):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder / name, text.getvalue())
+        write_csv(folder / name, columns, rows)
     plot_table(folder / "stress.png", result)
     if commands:
         plot_commands(folder / "stress_commands.png", result)

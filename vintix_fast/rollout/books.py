@@ -174,14 +174,5 @@ def _histories(kept: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> list[His
     for env in range(active.shape[1]):
         rows = {name: column[active[:, env], env] for name, column in columns.items()}
         if len(rows["reward"]):
-            histories.append(
-                History(
-                    observation=rows.pop("proprio_observation"),
-                    action=rows.pop("action"),
-                    reward=rows.pop("reward"),
-                    step_num=rows.pop("step_num"),
-                    extras=rows,
-                    env=env,
-                )
-            )
+            histories.append(History.of_columns(rows, env))
     return histories

@@ -22,6 +22,15 @@ def check_interrupt() -> None:
 
 
 @contextlib.contextmanager
+def told_to_resume(where: str) -> Iterator[None]:
+    """Whoever stops what runs in it is told that --resume goes on ``where``, such as "from the last saved step"."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        raise Interrupted(f"stopped; the same command with --resume goes on {where}") from stop
+
+
+@contextlib.contextmanager
 def stop_on_interrupt(say: Callable[[str], None]) -> Iterator[None]:
     """While this lasts, SIGINT and SIGTERM make `check_interrupt` raise; outside of the main thread nothing changes.
 

@@ -29,7 +29,6 @@ def sweep(config: SweepConfig, *, progress: Progress | None = None) -> list[dict
     """Do what is not done yet of a sweep's trials, and write its tables and plot.
 
     Args:
-        config: see `SweepConfig`.
         progress: told what happens; None for silence.
 
     Returns:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
 from vintix_fast.report.record import read_run
 from vintix_fast.rollout import standard_error
-from vintix_fast.service.files import read_json, write_text
+from vintix_fast.rundir import loop_seconds
+from vintix_fast.service.files import read_json, write_csv, write_text
 from vintix_fast.service.metrics import new_figure, save_figure
 from vintix_fast.sweep.config import Trial
 
@@ -27,7 +26,6 @@ def read_trial(trial: Trial) -> dict[str, Any]:
     keys = {"mean_return": float, "standard_error": float | None, "terminated": int, "episodes": int, "options": dict}
     found = read_json(trial.eval_file, REMEDY, keys)
     rows = read_run(trial.adapt.output_dir).rows
-    seconds = sum(row.get(f"{part}_seconds", 0.0) for row in rows for part in ("posture", "collect", "train", "eval"))
     model = Path(found["options"]["vintix_path"])
     return {
         "robot": trial.robot,
@@ -37,7 +35,7 @@ def read_trial(trial: Trial) -> dict[str, Any]:
         "standard_error": found["standard_error"],
         "fell": found["terminated"],
         "episodes": found["episodes"],
-        "minutes": seconds / 60,
+        "minutes": sum(map(loop_seconds, rows)) / 60,
         "total_env_steps": rows[-1]["total_env_steps"],
         "weights": hashlib.sha256((model / "model.pth").read_bytes()).hexdigest(),
     }
@@ -48,8 +46,8 @@ def write_tables(folder: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     means = table(rows)
-    write_text(folder / TRIALS, _csv(rows))
-    write_text(folder / TABLE, _csv(means))
+    write_csv(folder / TRIALS, rows[0], rows)
+    write_csv(folder / TABLE, means[0], means)
     write_text(folder / MARKDOWN, markdown(means))
     _plot(folder / PLOT, rows)
 
@@ -87,14 +85,6 @@ def markdown(means: list[dict[str, Any]]) -> str:
             f"{row['minutes']:.1f} | {row['total_env_steps']:,} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _plot(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ import torch
 from vintix_fast.service.upload import upload
 from vintix_fast.world.drawn import Drawn
 from vintix_fast.world.layout import ObservationLayout
-from vintix_fast.world.variation import PUSH_EVERY_S, Variation
+from vintix_fast.world.variation import PUSH_EVERY_S
 
 
 class Disturbances:
@@ -29,7 +29,8 @@ class Disturbances:
         self._drawn, self._layout, self._dt_s = drawn, layout, dt_s
         num_envs, device = len(drawn.values), drawn.values.device
         self._env = torch.arange(num_envs, device=device)
-        most = most_latency(drawn.variation)
+        late = [entry for entry in drawn.variation.entries if entry.name == "latency_steps"]
+        most = max((int(entry.high) for entry in late), default=0)
         # The latest actions, [most + 1, N, J]; the newest at ``_newest``.
         self._actions = torch.zeros(most + 1, num_envs, layout.num_joints, device=device)
         self._newest = 0
@@ -85,7 +86,3 @@ class Disturbances:
             sigma = self._drawn.value(name)
             noise[:, place] *= 0.0 if sigma is None else scale * sigma[:, None]
         return noise
-
-
-def most_latency(variation: Variation) -> int:
-    return max((int(entry.high) for entry in variation.entries if entry.name == "latency_steps"), default=0)

@@ -7,6 +7,7 @@ simulator as `Physics`, to `disturbances.py` by name, and to whoever records the
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -117,22 +118,25 @@ class Drawn:
     def of_joints(self, name: str) -> torch.Tensor | None:
         """Factors [N, J], 1 where a joint has its own; several that meet in a joint are multiplied."""
         factor = None
-        for entry, masks, value, which in self._of:
-            if entry.name == name:
-                touched = masks[self.values[:, which].long()] if which is not None else masks  # [N or 1, J]
-                one = 1.0 + touched * (self.values[:, value : value + 1] - 1.0)
-                factor = one if factor is None else factor * one
+        for touched, value in self._touched(name):
+            one = 1.0 + touched * (value - 1.0)
+            factor = one if factor is None else factor * one
         return factor
 
     def where(self, name: str) -> torch.Tensor | None:
         """Joints, bool [N, J], that are locked or limp."""
         found = None
+        for touched, value in self._touched(name):
+            one = touched * value > 0
+            found = one if found is None else found | one
+        return found
+
+    def _touched(self, name: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Which joints each entry of this name means, [N or 1, J] of 0 and 1, and its values, [N, 1]."""
         for entry, masks, value, which in self._of:
             if entry.name == name:
-                touched = masks[self.values[:, which].long()] if which is not None else masks
-                one = touched * self.values[:, value : value + 1] > 0
-                found = one if found is None else found | one
-        return found
+                touched = masks if which is None else masks[self.values[:, which].long()]
+                yield touched, self.values[:, value : value + 1]
 
     def physics(self) -> Physics:
         """The bodies that the simulator is to give the robots."""

@@ -227,18 +227,16 @@ def _urdf_without_meshes(path: Path) -> str:
         for shape in [*link.findall("visual"), *link.findall("collision")]:
             if shape.tag == "visual" or shape.find("geometry/mesh") is not None:
                 link.remove(shape)
-    for old in root.findall("mujoco"):
-        root.remove(old)
-    # Links and joints as they are written: nothing is merged, and impossible inertias are another's to refuse.
-    options = {
-        "fusestatic": "false",
-        "inertiafromgeom": "false",
-        "balanceinertia": "true",
-        "boundmass": "1e-9",
-        "boundinertia": "1e-12",
-    }
-    ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", options)
+    tell_compiler(root, fusestatic="false")
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def tell_compiler(urdf: ElementTree.Element, **options: str) -> None:
+    """Say how MuJoCo is to read a URDF, whatever that says itself; impossible inertias are another's to refuse."""
+    for old in urdf.findall("mujoco"):
+        urdf.remove(old)
+    inertias = {"inertiafromgeom": "false", "balanceinertia": "true", "boundmass": "1e-9", "boundinertia": "1e-12"}
+    ElementTree.SubElement(ElementTree.SubElement(urdf, "mujoco"), "compiler", inertias | options)
 
 
 def _farthest_of_meshes(path: Path, link_name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import trimesh
 
 from vintix_fast.service.errors import VintixFastError
-from vintix_fast.world.kinematics import Kinematics, is_mjcf
+from vintix_fast.world.kinematics import Kinematics, is_mjcf, tell_compiler
 from vintix_fast.world.mjcf import simulated_mjcf
 from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.simulator import DT_S, SUBSTEPS
@@ -33,15 +33,6 @@ NEAR_M = 0.02
 """Shapes that are farther apart share no cell."""
 EVERYWHERE_M = 100.0
 """Of a ball around a leg in which its contacts are felt."""
-URDF_COMPILER = {
-    "fusestatic": "true",
-    "discardvisual": "true",
-    "strippath": "false",
-    "inertiafromgeom": "false",
-    "balanceinertia": "true",
-    "boundmass": "1e-9",
-    "boundinertia": "1e-12",
-}
 
 
 def robot_on_a_plane(robot: Robot, friction: float | None = None, strength: float = 1.0) -> mujoco.MjModel:
@@ -95,9 +86,7 @@ def urdf_spec(robot: Robot) -> mujoco.MjSpec:
                     name = f"{len(hulls)}.obj"
                     hulls[name] = hull
                     link.append(_in_place_of(shape, name))
-    for old in root.findall("mujoco"):
-        root.remove(old)
-    ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", URDF_COMPILER)
+    tell_compiler(root, fusestatic="true", discardvisual="true", strippath="false")
     spec = mujoco.MjSpec.from_string(ElementTree.tostring(root, encoding="unicode"), assets=hulls)
     for body in spec.worldbody.bodies:
         if not list(body.joints):

@@ -43,7 +43,6 @@ class Survey:
     name: str
     base_link: str
     legs: tuple[Leg, ...]  # FR, FL, RR, RL
-    extra_joints: tuple[str, ...]  # that turn and are no leg's
     pose_rad: tuple[float, ...]  # [J] in the order of the legs' joints
     pose_source: str
     mass_kg: float
@@ -144,7 +143,6 @@ def survey(path: Path, name: str | None = None) -> Survey:
         name=_word(name or path.stem),
         base_link=base,
         legs=tuple(legs),
-        extra_joints=tuple(name for name in kinematics.hinges if name not in joints),
         pose_rad=tuple(pose_rad),
         pose_source=source,
         mass_kg=kinematics.mass_kg(),

@@ -16,7 +16,7 @@ from vintix_fast.world.robot import LEGS, Robot, joint_signs
 
 
 def joint_map(target: Robot, reference: Robot, kind: str) -> JointMap:
-    """The map of one of `vintix_fast.config.MAPS`: convert: signs of axes; kinematic: feet move alike; none: a copy.
+    """The map of a word of `acting_config.MAPS`: convert: signs of axes; kinematic: feet move alike; none: a copy.
 
     Raises:
         UsageError: it does not exist: other numbers of joints, or axes that no sign relates.
