@@ -6,6 +6,7 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,7 +222,7 @@ class Adaptation:
         done = self.run.rows
         if best["eval_length"] <= self.task.max_steps / 2:
             return False
-        before = max((row["eval_return"] for row in done[:-1] if row["accepted"]), default=-np.inf)
+        before = max((row["eval_return"] for row in done[:-1] if row["accepted"]), default=-math.inf)
         little = LITTLE * self.task.most_reward * self.task.max_steps
         return not self._walks() or best["eval_return"] - before < little
 
