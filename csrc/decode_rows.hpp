@@ -20,6 +20,9 @@ enum class CacheType : std::uint8_t { float32, int8 };
 // y = W x + b.  weight [outputs / kPanel][inputs][kPanel] and bias [outputs] are 0 past the layer's own outputs.
 struct Linear {
   const float* weight = nullptr;
+  // In the place of weight: bfloat16 [outputs / kPanel][inputs][kLanes], in a word's lower half the panel's output of that
+  // number, in its upper half the output kLanes further on.
+  const std::uint32_t* rounded = nullptr;
   const float* bias = nullptr;
   int inputs = 0;
   int outputs = 0;  // padded to kPanel

@@ -44,24 +44,37 @@ inline std::string first_mlp_layer(const Weights& weights, const std::string& bl
   return block + (weights.count(block + "mlp.fc.weight") != 0 ? "mlp.fc" : "mlp.fc_1");
 }
 
+// The nearest bfloat16's bits, ties to even; of finite numbers.
+inline std::uint32_t bfloat16(float number) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &number, sizeof bits);
+  return (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+}
+
 // Packs tensors into memory that the model's structs point to.
 class Packer {
  public:
-  Packer(const Weights& weights, std::vector<std::vector<float>>& memory)
-      : weights_(weights), memory_(memory) {}
+  // bfloat16: how linear layers' matrices are kept.
+  Packer(const Weights& weights, std::vector<std::vector<float>>& memory, bool bfloat16)
+      : weights_(weights), memory_(memory), bfloat16_(bfloat16) {}
 
   bool has(const std::string& name) const { return weights_.count(name) != 0; }
 
   // weight [outputs][inputs] and bias [outputs], which may be absent.
   Linear linear(const std::string& name, int inputs, int outputs) {
     const Tensor& weight = get(name + ".weight", {outputs, inputs});
-    Linear layer{nullptr, nullptr, inputs, padded(outputs, kPanel)};
-    float* packed = take(static_cast<std::size_t>(layer.outputs) * inputs);
-    for (int o = 0; o < outputs; ++o) {
-      float* panel = packed + static_cast<std::size_t>(o / kPanel) * kPanel * inputs + o % kPanel;
-      for (int i = 0; i < inputs; ++i) panel[i * kPanel] = weight.data[static_cast<std::size_t>(o) * inputs + i];
+    Linear layer;
+    layer.inputs = inputs, layer.outputs = padded(outputs, kPanel);
+    if (bfloat16_) {
+      layer.rounded = rounded(weight.data, inputs, outputs);
+    } else {
+      float* packed = take(static_cast<std::size_t>(layer.outputs) * inputs);
+      for (int o = 0; o < outputs; ++o) {
+        float* panel = packed + static_cast<std::size_t>(o / kPanel) * kPanel * inputs + o % kPanel;
+        for (int i = 0; i < inputs; ++i) panel[i * kPanel] = weight.data[static_cast<std::size_t>(o) * inputs + i];
+      }
+      layer.weight = packed;
     }
-    layer.weight = packed;
     layer.bias = has(name + ".bias") ? vector(name + ".bias", outputs) : take(layer.outputs);
     return layer;
   }
@@ -94,6 +107,17 @@ class Packer {
     return tensor;
   }
 
+  // See Linear::rounded.
+  const std::uint32_t* rounded(const float* weight, int inputs, int outputs) {
+    auto* words = reinterpret_cast<std::uint32_t*>(take(static_cast<std::size_t>(padded(outputs, kPanel)) * inputs / 2));
+    for (int o = 0; o < outputs; ++o) {
+      std::uint32_t* panel = words + static_cast<std::size_t>(o / kPanel) * kLanes * inputs + o % kLanes;
+      const int shift = o % kPanel < kLanes ? 0 : 16;
+      for (int i = 0; i < inputs; ++i) panel[i * kLanes] |= bfloat16(weight[static_cast<std::size_t>(o) * inputs + i]) << shift;
+    }
+    return words;
+  }
+
   const float* copied(const Tensor& tensor, std::size_t size) {
     float* packed = take(size);
     std::memcpy(packed, tensor.data, sizeof(float) * size);
@@ -109,6 +133,7 @@ class Packer {
 
   const Weights& weights_;
   std::vector<std::vector<float>>& memory_;
+  bool bfloat16_;
 };
 
 }  // namespace vintix_fast
