@@ -2,7 +2,7 @@
 
     make runner && python benchmarks/loopback.py --steps 1000                        # 20 s of Genesis
     make runner && python benchmarks/loopback.py --simulator mujoco --steps 30000    # ten minutes of MuJoCo
-    make runner && python benchmarks/loopback.py --simulator mujoco --steps 10000 --model DIR --log walk.h5 --explore 0.3
+    make runner && python benchmarks/loopback.py --simulator mujoco --steps 10000 --model DIR --log FILE --explore 0.3
 
 The runner's clock leads: the simulator makes a step when targets arrive and sends the state back.  Both ways begin the
 same episodes.  With --log there is but the walk over UDP, rewarded as the task rewards it, for `vintix-fast improve`; a
@@ -68,7 +68,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000, help="periods of 0.02 s; episodes of 1000")
     parser.add_argument("--simulator", choices=("genesis", "mujoco"), default="genesis")
@@ -80,17 +80,22 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="keep the walk's log there")
     parser.add_argument("--explore", type=float, default=0.0, help="what vintix_walk is told; with --log alone")
     args = parser.parse_args()
-    world = {"friction": args.friction, "motor_strength": args.motor_strength, "delay_s": args.delay_s}
-    if args.simulator != "mujoco" and world != {"friction": None, "motor_strength": 1.0, "delay_s": 0.0}:
+    args.world = {"friction": args.friction, "motor_strength": args.motor_strength, "delay_s": args.delay_s}
+    if args.simulator != "mujoco" and args.world != {"friction": None, "motor_strength": 1.0, "delay_s": 0.0}:
         parser.error("--friction, --motor-strength and --delay-s are MuJoCo's: --simulator mujoco")
     if args.explore and args.log is None:
         parser.error("--explore without --log would compare a walk that explores with one that does not")
+    return args
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(1)
     model, robot = load_checkpoint(checkpoint_path(args.model)), load_robot("go2")
     # There an action's change counts a step later; without that term both returns are of the same motion.
     asked = TaskConfig() if args.log else TaskConfig(reward=RewardWeights(action_rate=0.0))
     if args.simulator == "mujoco":
-        simulator = MujocoSimulator(robot, 1, **world)
+        simulator = MujocoSimulator(robot, 1, **args.world)
     else:
         simulator = make_simulator(args.simulator, robot, 1, "cpu", asked, print)
     task = WalkingTask(simulator, robot, EPISODE, task_config=asked)
@@ -100,7 +105,8 @@ def main() -> None:
 
     def here() -> list[Episode]:
         """The package's own policy; targets are cut to the joints' ranges, as the runner does."""
-        policy = RewardFed(make_policy(model, task_for(model, robot), 1, 2048), task.config, robot.layout, task.most_reward)
+        policy = make_policy(model, task_for(model, robot), 1, model.config.context_len)
+        policy = RewardFed(policy, task.config, robot.layout, task.most_reward)
         observation, episodes = task.reset(args.seed, random_starts=True), Episodes()
         for _ in range(args.steps):
             action = policy.act(observation, task.step_num.clone())
@@ -178,10 +184,10 @@ class Episodes:
 def summary(episodes: list[Episode]) -> dict:
     """Of whole episodes; of all of them where none is whole."""
     whole = [e for e in episodes if e.steps == EPISODE or e.fell] or episodes
-    returns = np.array([e.return_ for e in whole])
+    returns = [e.return_ for e in whole]
     return {
         "episodes": len(whole),
-        "mean_return": returns.mean(),
+        "mean_return": sum(returns) / len(returns),
         "standard_error": standard_error(returns),
         "falls": sum(e.fell for e in whole),
     }

@@ -1,7 +1,7 @@
 // Linear layers, norms and activations for a few rows at a time.  Included by decode_rows.cpp alone, inside the namespace
 // of an instruction set, after vector.hpp.
 
-// One input's weights of the outputs of a panel: as many words, of Linear::weight or of Linear::rounded.
+// One input's weights of the outputs of a panel: as many words, of Linear::weight or of Linear::pairs.
 VF_INLINE constexpr int words_of(const float*) { return kPanel; }
 VF_INLINE constexpr int words_of(const std::uint32_t*) { return kLanes; }
 
@@ -10,8 +10,8 @@ VF_INLINE void load_weights(const float* words, Vec& low, Vec& high) {
 }
 
 VF_INLINE void load_weights(const std::uint32_t* words, Vec& low, Vec& high) {
-  const Int pairs = load_ints(words);
-  low = as_float(pairs << 16), high = as_float(upper_half(pairs));
+  const Int both = load_ints(words);
+  low = as_float(both << 16), high = as_float(upper_half(both));
 }
 
 template <int Rows, typename Word>
@@ -48,10 +48,10 @@ VF_INLINE void linear_panels(const Word* weight, const Linear& layer, const floa
 
 // x [rows][x_stride] -> y [rows][y_stride], layer.outputs of each row.
 static void linear(const Linear& layer, const float* x, int x_stride, float* y, int y_stride, int rows) {
-  if (layer.rounded == nullptr) {
+  if (layer.pairs == nullptr) {
     linear_panels(layer.weight, layer, x, x_stride, y, y_stride, rows);
   } else {
-    linear_panels(layer.rounded, layer, x, x_stride, y, y_stride, rows);
+    linear_panels(layer.pairs, layer, x, x_stride, y, y_stride, rows);
   }
 }
 

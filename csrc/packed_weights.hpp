@@ -1,6 +1,7 @@
 // A model's tensors by name, and how they are packed for the loops of decode_rows.cpp.  For policy_decoder.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -44,19 +45,22 @@ inline std::string first_mlp_layer(const Weights& weights, const std::string& bl
   return block + (weights.count(block + "mlp.fc.weight") != 0 ? "mlp.fc" : "mlp.fc_1");
 }
 
-// The nearest bfloat16's bits, ties to even; of finite numbers.
-inline std::uint32_t bfloat16(float number) {
+inline std::uint32_t bits_of(float number) {
   std::uint32_t bits;
   std::memcpy(&bits, &number, sizeof bits);
-  return (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+  return bits;
+}
+
+inline bool all_bfloat16(const float* numbers, std::size_t count) {
+  return std::all_of(numbers, numbers + count, [](float number) { return (bits_of(number) & 0xFFFFu) == 0; });
 }
 
 // Packs tensors into memory that the model's structs point to.
 class Packer {
  public:
-  // bfloat16: how linear layers' matrices are kept.
-  Packer(const Weights& weights, std::vector<std::vector<float>>& memory, bool bfloat16)
-      : weights_(weights), memory_(memory), bfloat16_(bfloat16) {}
+  // narrow: see DecoderConfig::narrow_weights.
+  Packer(const Weights& weights, std::vector<std::vector<float>>& memory, bool narrow)
+      : weights_(weights), memory_(memory), narrow_(narrow) {}
 
   bool has(const std::string& name) const { return weights_.count(name) != 0; }
 
@@ -65,8 +69,8 @@ class Packer {
     const Tensor& weight = get(name + ".weight", {outputs, inputs});
     Linear layer;
     layer.inputs = inputs, layer.outputs = padded(outputs, kPanel);
-    if (bfloat16_) {
-      layer.rounded = rounded(weight.data, inputs, outputs);
+    if (narrow_ && all_bfloat16(weight.data, static_cast<std::size_t>(outputs) * inputs)) {
+      layer.pairs = pairs(weight.data, inputs, outputs);
     } else {
       float* packed = take(static_cast<std::size_t>(layer.outputs) * inputs);
       for (int o = 0; o < outputs; ++o) {
@@ -107,13 +111,13 @@ class Packer {
     return tensor;
   }
 
-  // See Linear::rounded.
-  const std::uint32_t* rounded(const float* weight, int inputs, int outputs) {
+  // See Linear::pairs.
+  const std::uint32_t* pairs(const float* weight, int inputs, int outputs) {
     auto* words = reinterpret_cast<std::uint32_t*>(take(static_cast<std::size_t>(padded(outputs, kPanel)) * inputs / 2));
     for (int o = 0; o < outputs; ++o) {
       std::uint32_t* panel = words + static_cast<std::size_t>(o / kPanel) * kLanes * inputs + o % kLanes;
-      const int shift = o % kPanel < kLanes ? 0 : 16;
-      for (int i = 0; i < inputs; ++i) panel[i * kLanes] |= bfloat16(weight[static_cast<std::size_t>(o) * inputs + i]) << shift;
+      const int shift = o % kPanel < kLanes ? 16 : 0;
+      for (int i = 0; i < inputs; ++i) panel[i * kLanes] |= bits_of(weight[static_cast<std::size_t>(o) * inputs + i]) >> shift;
     }
     return words;
   }
@@ -133,7 +137,7 @@ class Packer {
 
   const Weights& weights_;
   std::vector<std::vector<float>>& memory_;
-  bool bfloat16_;
+  bool narrow_;
 };
 
 }  // namespace vintix_fast

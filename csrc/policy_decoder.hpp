@@ -27,8 +27,9 @@ struct DecoderConfig {
   std::vector<std::vector<int>> spans;  // [layers][heads], tokens that a head sees
   int num_envs;
   int threads;
-  std::string implementation;     // empty: the widest that the processor has
-  bool bfloat16_weights = false;  // of linear layers: half of the memory traffic, with a relative error of 2^-9
+  std::string implementation;  // empty: the widest that the processor has
+  // Keep matrices as bfloat16 whose numbers all are such: the same results, with half of the memory traffic.
+  bool narrow_weights = false;
 };
 
 // Those that this processor can run, the fastest first.

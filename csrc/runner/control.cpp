@@ -56,7 +56,6 @@ DecoderConfig read_decoder(const PolicyFile& file, const std::string& implementa
   config.action_first = file.integer("action_first", 0, 1) != 0;
   config.reward_scale = file.number("reward_scale", -kLargest, kLargest);
   config.cache_type = file.integer("cache_int8", 0, 1) != 0 ? CacheType::int8 : CacheType::float32;
-  config.bfloat16_weights = file.integer("weights_bfloat16", 0, 1) != 0;
   config.dropped_mass = file.number("dropped_mass", 0.0, 0.5);
   const std::size_t heads = file.length("slopes");
   const std::size_t layers = file.length("score_bounds");
@@ -84,6 +83,7 @@ DecoderConfig read_decoder(const PolicyFile& file, const std::string& implementa
   }
   config.num_envs = config.threads = 1;
   config.implementation = implementation;
+  config.narrow_weights = true;  // one row at a time waits for memory, which the weights of bundled models fill half of
   return config;
 }
 

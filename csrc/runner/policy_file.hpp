@@ -15,7 +15,7 @@
 
 namespace vintix_fast {
 
-constexpr std::uint32_t kPolicyFileVersion = 2;
+constexpr std::uint32_t kPolicyFileVersion = 1;
 
 class PolicyFile {
  public:

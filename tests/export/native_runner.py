@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import json
 from pathlib import Path
 
 import numpy as np
 
-import torch
-
-from vintix_fast.model import Vintix
-
 FLOATS = ctypes.POINTER(ctypes.c_float)
-
-
-def rounded(model: Vintix, weights_dtype: str) -> Vintix:
-    """A copy with the weights that the runner multiplies with, see `vintix_fast.export.contract.WEIGHTS_DTYPE`."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight.copy_(module.weight.to(getattr(torch, weights_dtype)))
-    return model
 
 
 class State(ctypes.Structure):

@@ -21,7 +21,7 @@ from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import DT_S
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
-VERSION = 2
+VERSION = 1
 """Of the contract's keys."""
 
 
@@ -102,16 +102,12 @@ def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, 
         },
         "context_len": check_context_len(acting.context_len, model),
         "cache_dtype": acting.cache_dtype,
-        "weights_dtype": WEIGHTS_DTYPE[acting.cache_dtype],
         "dropped_mass": acting.dropped_mass,
         "model": model.config.to_dict(),
         "weights_sha256": weights_sha256(model, task_name),
         "versions": versions(),
     }
 
-
-WEIGHTS_DTYPE = {"float32": "float32", "int8": "bfloat16"}
-"""What the runner rounds the weights of linear layers to: with a rounded context, they need not be exact either."""
 
 SENSED = ("tracking_lin_vel", "tracking_ang_vel", "action_rate", "similar_to_default")
 """The reward's terms that count in an estimate, in the order in which policy.bin has their weights."""

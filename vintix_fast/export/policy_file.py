@@ -21,7 +21,7 @@ from vintix_fast.model import Vintix
 from vintix_fast.policy.compiled import decoder_settings, decoder_weights
 from vintix_fast.service.files import write_bytes
 
-MAGIC, VERSION = b"VFPOLICY", 2
+MAGIC, VERSION = b"VFPOLICY", 1
 
 
 def policy_arrays(model: Vintix, contract: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -41,7 +41,6 @@ def policy_arrays(model: Vintix, contract: Mapping[str, Any]) -> dict[str, np.nd
     }
     values = decoder_weights(model, contract["task"])
     values |= settings | {"cache_int8": contract["cache_dtype"] == "int8"}
-    values |= {"weights_bfloat16": contract["weights_dtype"] == "bfloat16"}
     values |= {f"contract.{name}": value for name, value in numbers.items()}
     return {name: np.atleast_1d(np.asarray(value, np.float32)) for name, value in values.items()}
 
