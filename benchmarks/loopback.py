@@ -25,9 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.data import read_trajectories
 from vintix_fast.evaluation import task_for
-from vintix_fast.export import export_model
+from vintix_fast.export.contract import Acting, make_contract
+from vintix_fast.export.policy_file import write_policy
 from vintix_fast.export.reward import RewardFed
 from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.model import load_checkpoint
@@ -124,7 +126,9 @@ def main() -> None:
         command = [program, policy, *(str(word) for pair in words.items() for word in pair)]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            assert running.stderr is not None and "listening" in running.stderr.readline()
+            assert running.stderr is not None
+            if "listening" not in (said := running.stderr.readline()):
+                raise SystemExit(said)
             # As on a robot, other programs must not take the processor; needs the right to do so.
             for process in (0, running.pid):
                 os.sched_setscheduler(process, os.SCHED_FIFO, os.sched_param(10))
@@ -147,9 +151,12 @@ def main() -> None:
             running.communicate()
 
     with tempfile.TemporaryDirectory() as folder:
-        export_model(model, robot, Path(folder) / "out")
+        # As `vintix-fast export` does, without the ONNX that nobody reads here.
+        acting = Acting(None, DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS, "constant", None)
+        policy = Path(folder) / "policy.bin"
+        write_policy(policy, model, make_contract(model, robot, acting=acting))
         log = args.log or Path(folder) / "trajectories.h5"
-        remote, record = there(Path(folder) / "out/policy.bin", log)
+        remote, record = there(policy, log)
         logged = sum(len(history) for history in read_trajectories(log).histories)
         found = {"simulated_steps": args.steps, "simulator": args.simulator, "logged_steps": logged} | record
         found |= {"over_udp": summary(remote)} if args.log else compared(remote, here())
