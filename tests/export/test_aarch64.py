@@ -9,8 +9,7 @@ from fakes import tiny_model
 from test_runner import OPTIONS, acted
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("options", "narrow"), [*((options, False) for options in OPTIONS), ({}, True)])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize(
     ("cpu", "implementation"), [("max", "neon_dotprod"), ("cortex-a72", "neon"), ("cortex-a72", "portable")]
