@@ -39,7 +39,7 @@ from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.simulators import make_simulator
-from vintix_fast.world.task import StepResult, WalkingTask
+from vintix_fast.world.task import Simulation, StepResult, WalkingTask
 from vintix_fast.world.task_config import RewardWeights, TaskConfig
 
 EPISODE = 1000
@@ -96,6 +96,7 @@ def main() -> None:
     model, robot = load_checkpoint(checkpoint_path(args.model)), load_robot("go2")
     # There an action's change counts a step later; without that term both returns are of the same motion.
     asked = TaskConfig() if args.log else TaskConfig(reward=RewardWeights(action_rate=0.0))
+    simulator: Simulation
     if args.simulator == "mujoco":
         simulator = MujocoSimulator(robot, 1, **args.world)
     else:
@@ -107,8 +108,8 @@ def main() -> None:
 
     def here() -> list[Episode]:
         """The package's own policy; targets are cut to the joints' ranges, as the runner does."""
-        policy = make_policy(model, task_for(model, robot), 1, model.config.context_len)
-        policy = RewardFed(policy, task.config, robot.layout, task.most_reward)
+        own = make_policy(model, task_for(model, robot), 1, model.config.context_len)
+        policy = RewardFed(own, task.config, robot.layout, task.most_reward)
         observation, episodes = task.reset(args.seed, random_starts=True), Episodes()
         for _ in range(args.steps):
             action = policy.act(observation, task.step_num.clone())
