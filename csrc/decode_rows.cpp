@@ -146,7 +146,7 @@ std::size_t decode_rows(const Model& m, const Step& step, int first, int rows, f
     if (layer.norm2.weight != nullptr) normalise_rows(layer.norm2, x, normed, stride, rows);
     if (m.parallel_residual) add_attention();
     linear(layer.fc, normed, stride, inner, middle, rows);
-    if (layer.gate.weight != nullptr) {
+    if (layer.gate.outputs != 0) {
       linear(layer.gate, normed, stride, gate, middle, rows);
       gated_silu(inner, gate, static_cast<std::size_t>(rows) * middle);
     } else {

@@ -20,6 +20,9 @@ enum class CacheType : std::uint8_t { float32, int8 };
 // y = W x + b.  weight [outputs / kPanel][inputs][kPanel] and bias [outputs] are 0 past the layer's own outputs.
 struct Linear {
   const float* weight = nullptr;
+  // In the place of weight, where all its numbers are bfloat16: pairs [outputs / kPanel][inputs][kLanes], in the lower
+  // half of a word what weight has there, in the upper half what it has kLanes further on.
+  const std::uint32_t* pairs = nullptr;
   const float* bias = nullptr;
   int inputs = 0;
   int outputs = 0;  // padded to kPanel

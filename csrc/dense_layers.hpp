@@ -1,13 +1,27 @@
 // Linear layers, norms and activations for a few rows at a time.  Included by decode_rows.cpp alone, inside the namespace
 // of an instruction set, after vector.hpp.
 
-template <int Rows>
-VF_INLINE void linear_rows(const float* weight, const float* bias, int inputs, const float* x, int x_stride, float* y,
+// One input's weights of the outputs of a panel: as many words, of Linear::weight or of Linear::pairs.
+VF_INLINE constexpr int words_of(const float*) { return kPanel; }
+VF_INLINE constexpr int words_of(const std::uint32_t*) { return kLanes; }
+
+VF_INLINE void load_weights(const float* words, Vec& low, Vec& high) {
+  low = load(words), high = load(words + kLanes);
+}
+
+VF_INLINE void load_weights(const std::uint32_t* words, Vec& low, Vec& high) {
+  const Int both = load_ints(words);
+  low = as_float(both << 16), high = as_float(upper_half(both));
+}
+
+template <int Rows, typename Word>
+VF_INLINE void linear_rows(const Word* weight, const float* bias, int inputs, const float* x, int x_stride, float* y,
                            int y_stride) {
   Vec low[Rows], high[Rows];
   for (int r = 0; r < Rows; ++r) low[r] = load(bias), high[r] = load(bias + kLanes);
   for (int i = 0; i < inputs; ++i) {
-    const Vec w_low = load(weight + i * kPanel), w_high = load(weight + i * kPanel + kLanes);
+    Vec w_low, w_high;
+    load_weights(weight + i * words_of(weight), w_low, w_high);
     for (int r = 0; r < Rows; ++r) {
       const float input = x[r * x_stride + i];
       low[r] += w_low * input;
@@ -17,10 +31,10 @@ VF_INLINE void linear_rows(const float* weight, const float* bias, int inputs, c
   for (int r = 0; r < Rows; ++r) store(y + r * y_stride, low[r]), store(y + r * y_stride + kLanes, high[r]);
 }
 
-// x [rows][x_stride] -> y [rows][y_stride], layer.outputs of each row.
-static void linear(const Linear& layer, const float* x, int x_stride, float* y, int y_stride, int rows) {
-  for (int o = 0; o < layer.outputs; o += kPanel) {
-    const float* weight = layer.weight + static_cast<std::size_t>(o) * layer.inputs;
+template <typename Word>
+VF_INLINE void linear_panels(const Word* weight, const Linear& layer, const float* x, int x_stride, float* y,
+                             int y_stride, int rows) {
+  for (int o = 0; o < layer.outputs; o += kPanel, weight += layer.inputs * words_of(weight)) {
     const float* bias = layer.bias + o;
     int r = 0;
     for (; r + VF_ROWS <= rows; r += VF_ROWS) {
@@ -29,6 +43,15 @@ static void linear(const Linear& layer, const float* x, int x_stride, float* y, 
     for (; r < rows; ++r) {
       linear_rows<1>(weight, bias, layer.inputs, x + r * x_stride, x_stride, y + r * y_stride + o, y_stride);
     }
+  }
+}
+
+// x [rows][x_stride] -> y [rows][y_stride], layer.outputs of each row.
+static void linear(const Linear& layer, const float* x, int x_stride, float* y, int y_stride, int rows) {
+  if (layer.pairs == nullptr) {
+    linear_panels(layer.weight, layer, x, x_stride, y, y_stride, rows);
+  } else {
+    linear_panels(layer.pairs, layer, x, x_stride, y, y_stride, rows);
   }
 }
 

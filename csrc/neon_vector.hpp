@@ -70,6 +70,12 @@ VF_INLINE Int select(Mask m, Int x, Int y) {
 }
 VF_INLINE Vec max(Vec x, Vec y) { return select(x > y, x, y); }
 
+VF_INLINE Int load_ints(const std::uint32_t* p) {
+  const auto* ints = reinterpret_cast<const std::int32_t*>(p);
+  return {vld1q_s32(ints), vld1q_s32(ints + 4), vld1q_s32(ints + 8), vld1q_s32(ints + 12)};
+}
+// The other sixteen bits become 0.
+VF_INLINE Int upper_half(Int x) { return {x.a & -65536, x.b & -65536, x.c & -65536, x.d & -65536}; }
 VF_INLINE Vec as_float(Int v) {
   return {vreinterpretq_f32_s32(v.a), vreinterpretq_f32_s32(v.b), vreinterpretq_f32_s32(v.c), vreinterpretq_f32_s32(v.d)};
 }

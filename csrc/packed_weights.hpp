@@ -1,6 +1,7 @@
 // A model's tensors by name, and how they are packed for the loops of decode_rows.cpp.  For policy_decoder.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -44,24 +45,40 @@ inline std::string first_mlp_layer(const Weights& weights, const std::string& bl
   return block + (weights.count(block + "mlp.fc.weight") != 0 ? "mlp.fc" : "mlp.fc_1");
 }
 
+inline std::uint32_t bits_of(float number) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &number, sizeof bits);
+  return bits;
+}
+
+inline bool all_bfloat16(const float* numbers, std::size_t count) {
+  return std::all_of(numbers, numbers + count, [](float number) { return (bits_of(number) & 0xFFFFu) == 0; });
+}
+
 // Packs tensors into memory that the model's structs point to.
 class Packer {
  public:
-  Packer(const Weights& weights, std::vector<std::vector<float>>& memory)
-      : weights_(weights), memory_(memory) {}
+  // narrow: see DecoderConfig::narrow_weights.
+  Packer(const Weights& weights, std::vector<std::vector<float>>& memory, bool narrow)
+      : weights_(weights), memory_(memory), narrow_(narrow) {}
 
   bool has(const std::string& name) const { return weights_.count(name) != 0; }
 
   // weight [outputs][inputs] and bias [outputs], which may be absent.
   Linear linear(const std::string& name, int inputs, int outputs) {
     const Tensor& weight = get(name + ".weight", {outputs, inputs});
-    Linear layer{nullptr, nullptr, inputs, padded(outputs, kPanel)};
-    float* packed = take(static_cast<std::size_t>(layer.outputs) * inputs);
-    for (int o = 0; o < outputs; ++o) {
-      float* panel = packed + static_cast<std::size_t>(o / kPanel) * kPanel * inputs + o % kPanel;
-      for (int i = 0; i < inputs; ++i) panel[i * kPanel] = weight.data[static_cast<std::size_t>(o) * inputs + i];
+    Linear layer;
+    layer.inputs = inputs, layer.outputs = padded(outputs, kPanel);
+    if (narrow_ && all_bfloat16(weight.data, static_cast<std::size_t>(outputs) * inputs)) {
+      layer.pairs = pairs(weight.data, inputs, outputs);
+    } else {
+      float* packed = take(static_cast<std::size_t>(layer.outputs) * inputs);
+      for (int o = 0; o < outputs; ++o) {
+        float* panel = packed + static_cast<std::size_t>(o / kPanel) * kPanel * inputs + o % kPanel;
+        for (int i = 0; i < inputs; ++i) panel[i * kPanel] = weight.data[static_cast<std::size_t>(o) * inputs + i];
+      }
+      layer.weight = packed;
     }
-    layer.weight = packed;
     layer.bias = has(name + ".bias") ? vector(name + ".bias", outputs) : take(layer.outputs);
     return layer;
   }
@@ -94,6 +111,17 @@ class Packer {
     return tensor;
   }
 
+  // See Linear::pairs.
+  const std::uint32_t* pairs(const float* weight, int inputs, int outputs) {
+    auto* words = reinterpret_cast<std::uint32_t*>(take(static_cast<std::size_t>(padded(outputs, kPanel)) * inputs / 2));
+    for (int o = 0; o < outputs; ++o) {
+      std::uint32_t* panel = words + static_cast<std::size_t>(o / kPanel) * kLanes * inputs + o % kLanes;
+      const int shift = o % kPanel < kLanes ? 16 : 0;
+      for (int i = 0; i < inputs; ++i) panel[i * kLanes] |= bits_of(weight[static_cast<std::size_t>(o) * inputs + i]) >> shift;
+    }
+    return words;
+  }
+
   const float* copied(const Tensor& tensor, std::size_t size) {
     float* packed = take(size);
     std::memcpy(packed, tensor.data, sizeof(float) * size);
@@ -109,6 +137,7 @@ class Packer {
 
   const Weights& weights_;
   std::vector<std::vector<float>>& memory_;
+  bool narrow_;
 };
 
 }  // namespace vintix_fast

@@ -138,7 +138,7 @@ void PolicyDecoder::lay_out_cache() {
 }
 
 void PolicyDecoder::pack_weights(const Weights& weights) {
-  Packer pack(weights, packed_);
+  Packer pack(weights, packed_, config_.narrow_weights);
   const auto encoder = [&](const std::string& name, int size, int emb) {
     return VectorEncoder{pack.linear(name + ".0", size, emb), pack.linear(name + ".3", emb, emb),
                          pack.norm(name + ".2", emb), pack.norm(name + ".5", emb)};

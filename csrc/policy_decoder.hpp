@@ -28,6 +28,8 @@ struct DecoderConfig {
   int num_envs;
   int threads;
   std::string implementation;  // empty: the widest that the processor has
+  // Keep matrices as bfloat16 whose numbers all are such: the same results, with half of the memory traffic.
+  bool narrow_weights = false;
 };
 
 // Those that this processor can run, the fastest first.

@@ -10,6 +10,8 @@ VF_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 VF_INLINE Vec fill(float x) { return x - Vec{}; }
 VF_INLINE Vec select(Int mask, Vec a, Vec b) { return mask ? a : b; }
 VF_INLINE Int select(Int mask, Int a, Int b) { return mask ? a : b; }
+VF_INLINE Int load_ints(const std::uint32_t* p) { return *reinterpret_cast<const Int*>(p); }
+VF_INLINE Int upper_half(Int v) { return v & -65536; }  // the other sixteen bits become 0
 VF_INLINE Vec as_float(const Int& bits) { return reinterpret_cast<const Vec&>(bits); }
 VF_INLINE Vec to_float(Int v) { return __builtin_convertvector(v, Vec); }
 VF_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }

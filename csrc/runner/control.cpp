@@ -83,6 +83,7 @@ DecoderConfig read_decoder(const PolicyFile& file, const std::string& implementa
   }
   config.num_envs = config.threads = 1;
   config.implementation = implementation;
+  config.narrow_weights = true;  // one row at a time waits for memory, which the weights of bundled models fill half of
   return config;
 }
 

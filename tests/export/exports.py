@@ -15,6 +15,11 @@ def contract_of(model, robot, *, task=DEFAULT_TASK, context_len=None, dtype="flo
     return make_contract(model, robot, task, acting=Acting(context_len, dtype, mass, reward, None))
 
 
+def rounded(model):
+    """The model with weights that the runner keeps as bfloat16, in place."""
+    return model.bfloat16().float()
+
+
 def write(path, model, contract, **changes):
     """A policy.bin in which some arrays have other values, or are left out where that is None."""
     arrays = policy_arrays(model, contract)

@@ -4,18 +4,19 @@ import subprocess
 
 import numpy as np
 import pytest
-from exports import contract_of, replay_rows, write
+from exports import contract_of, replay_rows, rounded, write
 from fakes import tiny_model
 from test_runner import OPTIONS, acted
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("options", "narrow"), [*((options, False) for options in OPTIONS), ({}, True)])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize(
     ("cpu", "implementation"), [("max", "neon_dotprod"), ("cortex-a72", "neon"), ("cortex-a72", "portable")]
 )
-def test_it_acts_as_the_compiled_policy_here(cpu, implementation, dtype, options, aarch64, go2, tmp_path):
+def test_it_acts_as_the_compiled_policy_here(cpu, implementation, dtype, options, narrow, aarch64, go2, tmp_path):
     model, rows = tiny_model(**options), replay_rows(80, resets=(50,))
+    model = rounded(model) if narrow else model
     policy = write(tmp_path / "policy.bin", model, contract_of(model, go2, context_len=20, dtype=dtype))
     rows.tofile(tmp_path / "in")
     command = ["qemu-aarch64", "-cpu", cpu, aarch64 / "vintix_replay", policy, "replay", tmp_path / "in"]

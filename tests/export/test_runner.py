@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from exports import TASK, TOLERANCE, contract_of, replay_rows, write
+from exports import TASK, TOLERANCE, contract_of, replay_rows, rounded, write
 from fakes import FakeSimulator, tiny_model
 from native_runner import Runner
 
@@ -33,10 +33,13 @@ def acted(model, rows, context_len, dtype, mass=0.01):
     return np.stack(found)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_it_acts_as_the_compiled_policy_beyond_a_full_ring(options, dtype, native, go2, tmp_path):
+def test_it_acts_as_the_compiled_policy_beyond_a_full_ring(options, dtype, narrow, native, go2, tmp_path):
     model, rows = tiny_model(**options), replay_rows(150, resets=(70,))
+    if narrow:
+        rounded(model.transformer)  # as the weights of adapted models: the robot's own group is not
     policy = write(tmp_path / "policy.bin", model, contract_of(model, go2, context_len=20, dtype=dtype))
     runner = Runner(native / "libvintix_policy.so", policy)
     found = []
