@@ -20,7 +20,7 @@ from vintix_fast.data import History, joined, open_writer, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, stands_still
-from vintix_fast.learning import Lesson, learn
+from vintix_fast.learning import Lesson, learn, walks
 from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.model.new_group import add_target
@@ -43,8 +43,6 @@ from vintix_fast.world.task import Simulation, WalkingTask
 if TYPE_CHECKING:
     from vintix_fast.from_logs_config import FromLogsConfig
 
-WALKING = 0.8
-"""A model that earns this part of what an episode can give walks."""
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
 ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
@@ -410,9 +408,8 @@ class Adaptation:
         return reached
 
     def _walks(self) -> bool:
-        """Whether the best model earns so much that it is smaller faults that are left; without a gate, always."""
-        most = self.task.most_reward * self.task.max_steps
-        return not self.config.gate.on or self.run.best_return >= WALKING * most
+        """Whether the best model does; without a gate, always."""
+        return not self.config.gate.on or walks(self.run.best_return, self.task.config, self.task.max_steps)
 
     def _policy(self, model: Vintix) -> Actor:
         """``model`` with a cold context, acting in the task's environments."""
