@@ -273,8 +273,10 @@ class Call:
         run, first = self.run, self.run.best is None
         if first or verdict.loop != run.current_loop:
             save_checkpoint(models[verdict.loop], run.best_dir)
-        run.best = {"loop": verdict.loop, "return": found[verdict.loop].mean}
-        walking = walks(run.best_return, self.config.task, self.config.max_steps_per_episode)
+        best = found[verdict.loop]
+        run.best = {"loop": verdict.loop, "return": best.mean}
+        # Long steps soon make a robot that walks fall, so it counts as one unless its logs show that it does not.
+        walking = walks(best.mean + best.error, self.config.task, self.config.max_steps_per_episode)
         if verdict.accepted is not None:
             self.improver.learn_of(verdict.accepted, walking)
         elif first and walking:
