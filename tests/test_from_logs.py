@@ -68,6 +68,16 @@ def test_a_first_call_makes_the_next_model_and_changes_the_robots_group_alone(be
     assert [row["loop"] for row in read_rows(out)] == [1] and (out / "curve.png").exists()
 
 
+@pytest.mark.parametrize(("falls", "step"), [((10, 0), 0.25 * 0.2), ((3, 3), 0.2)])
+def test_steps_are_small_unless_the_logs_show_that_the_robot_does_not_walk(tmp_path, tiny_checkpoint, falls, step):
+    log = walk(tmp_path / "walk.h5", tiny_checkpoint, falls=falls)
+    record = last_json(
+        invoke("improve", tiny_checkpoint, "--data", log, "--output-dir", tmp_path / "out", *FIRST, "--json")
+    )
+    assert record["quiet_return"] < 0.8 * 1.2 * 0.02 * STEPS  # of an episode without any fault
+    assert record["improvement_step"] == pytest.approx(step)
+
+
 def test_a_log_that_is_not_worse_keeps_its_model(begun, tmp_path):
     out, first = begun
     log = walk(tmp_path / "walk2.h5", out / "models/next", seed=2, falls=(7, 0))
