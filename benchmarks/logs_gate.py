@@ -58,7 +58,7 @@ def judged(walks: int, seed: int) -> dict[float, list[tuple[Estimate, float]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--walks", type=int, default=400, help="of each kind")
+    parser.add_argument("--walks", type=int, default=200, help="of each kind")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     found = judged(args.walks, args.seed)

@@ -270,10 +270,8 @@ class Call:
 
     def go_by(self, verdict: Verdict, found: dict[int, Estimate], models: dict[int, Vintix]) -> None:
         """Make the verdict's model the best, and tell the improver."""
-        run, first = self.run, self.run.best is None
-        if first or verdict.loop != run.current_loop:
-            save_checkpoint(models[verdict.loop], run.best_dir)
-        best = found[verdict.loop]
+        run, first, best = self.run, self.run.best is None, found[verdict.loop]
+        save_checkpoint(models[verdict.loop], run.best_dir)
         run.best = {"loop": verdict.loop, "return": best.mean}
         # Long steps soon make a robot that walks fall, so it counts as one unless its logs show that it does not.
         walking = walks(best.mean + best.error, self.config.task, self.config.max_steps_per_episode)
