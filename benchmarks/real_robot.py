@@ -96,6 +96,7 @@ def experiment(first: Path, robot: Robot, world: World, args: argparse.Namespace
         made = improve(FromLogsConfig.of_call(run if begun else first, **options))
         print(made.verdict, flush=True)
         row = {"round": number, "steps": made.row["total_env_steps"], "log_return": made.row["mean_return"]}
+        row |= {"judged": [made.row["quiet_return"], made.row["quiet_standard_error"]], "from": made.row["from_loop"]}
         row |= {"accepted": made.row.get("accepted"), "step": made.row["improvement_step"]}
         row |= {"train_s": made.row["train_seconds"]}
         say(row | returned(made.next_model, robot, world))

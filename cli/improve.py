@@ -30,7 +30,7 @@ def improve(
     """Improve a model from a robot's own logs, without a simulator; one call between two walks.
 
     First `improve MODEL --data walk1.h5 --robot-type R --output-dir OUT`. Walk with OUT/models/next, exploring. Then
-    `improve OUT --data walk2.h5`, and so on: each log tells whether its model is kept. OUT/models/best is the best.
+    `improve OUT --data walk2.h5`, and so on: each log tells whether its model is kept. OUT/models/best is the kept one.
     """
     config = FromLogsConfig.of_call(checkpoint_path(model), robot_type=robot_type, output_dir=output_dir, **options)
     from vintix_fast.from_logs import improve as run

@@ -117,10 +117,11 @@ def test_metrics_have_a_row_for_the_initial_policy_and_each_loop(finished):
     assert rows[0].keys() >= {"eval_return", "eval_length", "accepted"} and "mean_return" not in rows[0]
     for row in rows[1:]:
         assert row.keys() >= {"env_steps", "mean_return", "loss", "critic_loss", "eval_return", "accepted", "failures"}
-    total = sum(row.get("env_steps", 0) + row["eval_env_steps"] for row in rows)
+    steps = ("env_steps", "eval_env_steps", "posture_env_steps")
+    total = sum(row.get(key, 0) for row in rows for key in steps)
     assert rows[2]["total_env_steps"] == total > rows[1]["total_env_steps"] > rows[0]["total_env_steps"] > 0
     assert all(len(row["weights"]) == 64 and int(row["weights"], 16) for row in rows[1:])
-    assert all(np.isfinite(v) for row in rows for key, v in row.items() if key != "weights")
+    assert all(np.isfinite(v).all() for row in rows for key, v in row.items() if key != "weights")
 
 
 def test_config_json_tells_options_and_versions(finished):

@@ -22,7 +22,7 @@ from vintix_fast.data import History, read_trajectories
 from vintix_fast.evaluation import Evaluation, check_context_len, measure, task_for
 from vintix_fast.improve import Improver, make_improver
 from vintix_fast.improve.posture import leave_standing, refine_stance, stands_still
-from vintix_fast.learning import Lesson, learn, seed_for
+from vintix_fast.learning import Lesson, learn, seed_for, walks
 from vintix_fast.mend import mend
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.model.new_group import add_target
@@ -42,8 +42,6 @@ from vintix_fast.world.robot import Robot, find_task, load_robot
 from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task import Simulation, WalkingTask
 
-WALKING = 0.8
-"""A model that earns this part of what an episode can give walks."""
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
 LITTLE = 0.02
@@ -368,9 +366,8 @@ class Adaptation:
         return reached
 
     def _walks(self) -> bool:
-        """Whether the best model earns so much that it is smaller faults that are left; without a gate, always."""
-        most = self.task.most_reward * self.task.max_steps
-        return not self.config.gate.on or self.run.best_return >= WALKING * most
+        """Whether the best model does; without a gate, always."""
+        return not self.config.gate.on or walks(self.run.best_return, self.task.config, self.task.max_steps)
 
     def _policy(self, model: Vintix) -> Actor:
         """``model`` with a cold context, acting in the task's environments."""

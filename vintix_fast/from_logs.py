@@ -1,8 +1,8 @@
 """`improve`: what a robot's logs teach, one call between two walks.
 
-The same operator as `adapt`'s, with logs in the place of collections and the next log in that of the gate: it tells
-whether the model that made it is better than the best so far.  No simulator is built.  Where things lie on disk is
-`rundir.py`'s, what a log is `logs.py`'s, how is learnt `learning.py`'s.
+The same operator as `adapt`'s, with logs in the place of collections and the next log in that of the gate.  No
+simulator is built.  Where things lie on disk is `rundir.py`'s, what a log is `logs.py`'s, what it says of its model
+`from_logs_gate.py`'s, how is learnt `learning.py`'s.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.adaptation import WALKING, seed_for
+from vintix_fast.adaptation import seed_for
 from vintix_fast.data import History
 from vintix_fast.evaluation import task_for
 from vintix_fast.from_logs_config import FromLogsConfig
+from vintix_fast.from_logs_gate import Estimate, Verdict, judge, quiet_return
 from vintix_fast.improve import Improver, make_improver
-from vintix_fast.learning import Lesson, learn
+from vintix_fast.learning import Lesson, learn, walks
 from vintix_fast.logs import Log, measured, pieces, read_log
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.rundir import Run, is_checkpoint
@@ -30,7 +31,6 @@ from vintix_fast.service.interrupt import stop_on_interrupt
 from vintix_fast.service.metrics import write_curve
 from vintix_fast.service.progress import Progress
 from vintix_fast.train import check_compiler
-from vintix_fast.world.simulator import DT_S
 
 COMPARED_STEPS = 200
 """Of a log's first episode, by which is told who made it."""
@@ -51,6 +51,19 @@ class Improved:
     best_model: Path
 
 
+@dataclass(frozen=True)
+class Walk:
+    """What one call was given."""
+
+    made_by: int
+    """The loop whose model it was."""
+    logs: list[Log]
+
+    @property
+    def histories(self) -> list[History]:
+        return [history for log in self.logs for history in log.histories]
+
+
 class LogsRun(Run[FromLogsConfig]):
     """The output directory of `improve`: that of `adapt`, with logs for collections."""
 
@@ -69,6 +82,14 @@ class LogsRun(Run[FromLogsConfig]):
         file = self.collection_file(collection)
         keys = {"made_by": int, "collection": dict, "sha256": list}
         return self._read(str(file.relative_to(self.path)), keys)
+
+    def past(self) -> list[Walk]:
+        """What all finished calls were given."""
+        return [self._walk(c, self.record(c)) for c in range(self.loops_done)]
+
+    def _walk(self, collection: int, record: dict[str, Any]) -> Walk:
+        paths = [self.log(collection, n + 1) for n in range(len(record["sha256"]))]
+        return Walk(record["made_by"], [read_log(path, self.robot, self.config.task) for path in paths])
 
     def name(self, loop: int) -> str:
         return f"models/{self.model_dir(loop).name}"
@@ -103,7 +124,11 @@ def improve(config: FromLogsConfig, *, improver: Improver | None = None, progres
     context_len = models[0].config.context_len
     if config.window_len(context_len) > context_len:
         raise UsageError(f"--window-len is {config.finetune.window_len}; the model sees only {context_len} steps")
-    made_by = _maker(run, models, task_name, logs)
+    given = [*run.past(), Walk(_maker(run, models, task_name, logs), logs)]
+    found = _estimates(given, config.max_steps_per_episode)
+    verdict = judge(given[-1].made_by, run.best["loop"] if run.best else None, found, run.name)
+    if verdict.loop not in models:
+        models[verdict.loop] = load_checkpoint(run.model_dir(verdict.loop), config.device)
 
     with run, stop_on_interrupt(progress.say):
         run.begin()
@@ -112,7 +137,7 @@ def improve(config: FromLogsConfig, *, improver: Improver | None = None, progres
         improver = improver or make_improver(config.improve, config.device)
         improver.load_state_dict(run.improver_state)
         try:
-            return Call(config, run, task_name, improver, progress).improve(models, logs, made_by)
+            return Call(config, run, task_name, improver, progress).improve(models, given, verdict, found)
         except (Interrupted, KeyboardInterrupt) as stop:
             again = f"vintix-fast improve {run.path} --data {config.data[0]}"
             raise Interrupted(f"stopped; `{again}` begins this call again") from stop
@@ -172,6 +197,14 @@ def _distance(model: Vintix, task_name: str, log: Log) -> float:
     return float(np.sqrt(np.square(meant - history.extras["mean_action"][:n]).mean()))
 
 
+def _estimates(given: list[Walk], max_steps: int) -> dict[int, Estimate]:
+    """What each model earns by all its logs, by its loop."""
+    by_model: dict[int, list[History]] = {}
+    for walk in given:
+        by_model.setdefault(walk.made_by, []).extend(walk.histories)
+    return {loop: quiet_return(histories, max_steps) for loop, histories in by_model.items()}
+
+
 @dataclass
 class Call:
     """One call's verbs."""
@@ -182,96 +215,78 @@ class Call:
     improver: Improver
     progress: Progress
 
-    def improve(self, models: dict[int, Vintix], logs: list[Log], made_by: int) -> Improved:
-        """Keep the logs, judge their model, and train the next one from the best."""
-        run, loop = self.run, self.run.loops_done + 1
-        found = measured([h for log in logs for h in log.histories], self.config.max_steps_per_episode)
-        self.keep(loop - 1, logs, made_by, found)
-        before = run.rows[-1]["exploration"] if run.rows else found["exploration"]
-        if max(before, found["exploration"]) > OTHER_EXPLORATION * min(before, found["exploration"]):
+    def improve(
+        self, models: dict[int, Vintix], given: list[Walk], verdict: Verdict, found: dict[int, Estimate]
+    ) -> Improved:
+        """Keep the newest logs, go by the verdict on their model, and train the next one."""
+        run, loop, walk = self.run, self.run.loops_done + 1, given[-1]
+        logged = measured(walk.histories, self.config.max_steps_per_episode)
+        self.keep(loop - 1, walk, logged)
+        before = run.rows[-1]["exploration"] if run.rows else logged["exploration"]
+        if max(before, logged["exploration"]) > OTHER_EXPLORATION * min(before, logged["exploration"]):
             self.progress.say(
-                f"Note: this log explored by {found['exploration']:.3f} action units, the last one by {before:.3f}; "
+                f"Note: this log explored by {logged['exploration']:.3f} action units, the last one by {before:.3f}; "
                 "returns are compared best where that is the same"
             )
-        verdict, judged = self.judge(made_by, found, models)
-        self.progress.say(verdict)
+        self.progress.say(verdict.words)
+        self.go_by(verdict, found, models)
         model, began_as = models[run.current_loop], run.current_loop
         constant = self._fingerprint(model)
-        trained = self.train(loop, model, logs)
+        trained = self.train(loop, model, given)
         if self._fingerprint(model) != constant:
             raise VintixFastError("fine-tuning changed tensors outside the robot's own group; this is a defect")
         for path in (run.model_dir(loop), run.next_dir):
             run.check_still_there()
             save_checkpoint(model, path)
-        total = int(run.total("env_steps")) + found["env_steps"]
-        row = {"loop": loop, "made_by": made_by, **judged, "from_loop": began_as} | found | trained
+        mine = found[walk.made_by]
+        judged: dict[str, Any] = {"quiet_return": mine.mean, "quiet_standard_error": mine.error}
+        if verdict.accepted is not None:
+            judged["accepted"] = verdict.accepted
+        total = int(run.total("env_steps")) + logged["env_steps"]
+        row = {"loop": loop, "made_by": walk.made_by, **judged, "from_loop": began_as} | logged | trained
         row |= {"total_env_steps": total, "weights": fingerprint(model)}
         write_curve(run.path / "curve.png", [*run.rows, row])
         run.finish_loop(row, self.improver.state_dict())
         self.progress.on_loop(row)
-        return Improved(row, verdict, run.next_dir, run.best_dir)
+        return Improved(row, verdict.words, run.next_dir, run.best_dir)
 
-    def keep(self, collection: int, logs: list[Log], made_by: int, found: dict[str, Any]) -> None:
+    def keep(self, collection: int, walk: Walk, logged: dict[str, Any]) -> None:
         """Copy the logs, since later calls may learn from them too."""
         folder = self.run.data_dir(collection)
         try:
             if folder.is_dir():  # of a call that was stopped
                 shutil.rmtree(folder)
             folder.mkdir()
-            for number, log in enumerate(logs, start=1):
+            for number, log in enumerate(walk.logs, start=1):
                 path = self.run.log(collection, number)
                 beside = path.with_name(path.name + ".tmp")
                 shutil.copyfile(log.path, beside)
                 beside.rename(path)
         except OSError as error:
             raise VintixFastError(f"cannot copy the log to {folder}: {error}") from error
-        record = {"task_name": self.task_name, "made_by": made_by, "collection": found}
-        record |= {"sha256": [log.sha256 for log in logs], "logs": [str(log.path) for log in logs]}
+        record = {"task_name": self.task_name, "made_by": walk.made_by, "collection": logged}
+        record |= {"sha256": [log.sha256 for log in walk.logs], "logs": [str(log.path) for log in walk.logs]}
         write_json(self.run.collection_file(collection), record | {"versions": versions()})
 
-    def judge(self, made_by: int, found: dict[str, Any], models: dict[int, Vintix]) -> tuple[str, dict[str, Any]]:
-        """Whether the model that made the logs is the best so far; what to say, and what to record."""
-        run, returned = self.run, found["mean_return"]
-        if run.best is None:
-            run.best = {"loop": 0, "return": returned}
-            save_checkpoint(models[0], run.best_dir)
-            if self._walks():
-                self.improver.begin_walking()
-            return f"{run.name(0)} returned {returned:.2f}: what the next walk is to beat", {}
-        if made_by == run.current_loop:
-            steps = [run.record(c)["collection"] for c in self._made_by(made_by)]
-            pooled = np.average([s["mean_return"] for s in steps], weights=[s["env_steps"] for s in steps])
-            run.best = {"loop": made_by, "return": float(pooled)}
-            return f"{run.name(made_by)} once more: it returned {returned:.2f}, {pooled:.2f} over all its logs", {}
-        best, before = run.name(run.current_loop), run.best_return
-        accepted = returned > before
-        if accepted:
-            run.best = {"loop": made_by, "return": returned}
-            save_checkpoint(models[made_by], run.best_dir)
-        self.improver.learn_of(accepted, self._walks())
-        verdict = (
-            f"{run.name(made_by)} returned {returned:.2f}, better than {before:.2f} of {best}: kept"
-            if accepted
-            else f"{run.name(made_by)} returned {returned:.2f}, no better than {before:.2f} of {best}: back to that, "
-            "with a smaller step"
-        )
-        return verdict, {"accepted": accepted}
+    def go_by(self, verdict: Verdict, found: dict[int, Estimate], models: dict[int, Vintix]) -> None:
+        """Make the verdict's model the best, and tell the improver."""
+        run, first, best = self.run, self.run.best is None, found[verdict.loop]
+        save_checkpoint(models[verdict.loop], run.best_dir)
+        run.best = {"loop": verdict.loop, "return": best.mean}
+        # Long steps soon make a robot that walks fall, so it counts as one unless its logs show that it does not.
+        walking = walks(best.mean + best.error, self.config.task, self.config.max_steps_per_episode)
+        if verdict.accepted is not None:
+            self.improver.learn_of(verdict.accepted, walking)
+        elif first and walking:
+            self.improver.begin_walking()
 
-    def train(self, loop: int, model: Vintix, logs: list[Log]) -> dict[str, Any]:
+    def train(self, loop: int, model: Vintix, given: list[Walk]) -> dict[str, Any]:
         """Train the best model from its own logs, in place; with --replay all the critic learns from every log."""
-        config, run = self.config, self.run
-        known = {loop - 1: logs}
-
-        def of(collection: int) -> list[Log]:
-            if collection not in known:
-                paths = [run.log(collection, n + 1) for n in range(len(run.record(collection)["sha256"]))]
-                known[collection] = [read_log(path, run.robot, config.task) for path in paths]
-            return known[collection]
-
-        own = [log for c in self._made_by(run.current_loop) for log in of(c)]
-        rest = [c for c in range(loop) if config.improve.replay == "all" and c not in self._made_by(run.current_loop)]
+        config = self.config
+        own = [log for walk in given if walk.made_by == self.run.current_loop for log in walk.logs]
+        rest = [walk for walk in given if config.improve.replay == "all" and walk.made_by != self.run.current_loop]
         histories = pieces([h for log in own for h in log.histories])
-        others: list[History] = [h for c in rest for log in of(c) for h in log.histories]
+        others: list[History] = [h for walk in rest for h in walk.histories]
         lesson = Lesson(
             config.finetune, config.window_len(model.config.context_len), True, config.improve.critic.updates,
             config.device, critic_seed=seed_for(config, loop, "critic"), windows_seed=seed_for(config, loop, "windows"),
@@ -282,14 +297,6 @@ class Call:
             self.progress, shown,
         )  # fmt: skip
         return learnt
-
-    def _made_by(self, loop: int) -> list[int]:
-        """The collections that a model made, this call's too."""
-        return [c for c in range(self.run.loops_done + 1) if self.run.record(c)["made_by"] == loop]
-
-    def _walks(self) -> bool:
-        most = self.config.task.most_reward_per_s * DT_S * self.config.max_steps_per_episode
-        return self.run.best_return >= WALKING * most
 
     def _fingerprint(self, model: Vintix) -> str:
         """Of everything but the group that is trained."""

@@ -20,14 +20,22 @@ from vintix_fast.model import Vintix
 from vintix_fast.service.progress import Progress
 from vintix_fast.service.regions import region
 from vintix_fast.train import TrainingStep, finetune, with_precision
+from vintix_fast.world.simulator import DT_S
+from vintix_fast.world.task_config import TaskConfig
 
 if TYPE_CHECKING:
     from vintix_fast.config import AdaptConfig
     from vintix_fast.from_logs_config import FromLogsConfig
 
-
+WALKING = 0.8
+"""A model that earns this part of what an episode can give walks."""
 PURPOSES = ("starts", "noise", "critic", "windows", "posture", "audition", "practice")
 """What is drawn at random in a loop."""
+
+
+def walks(mean_return: float, task: TaskConfig, max_steps: int) -> bool:
+    """Whether who earns so much in an episode of ``max_steps`` walks, so that it is smaller faults that are left."""
+    return mean_return >= WALKING * (task.most_reward_per_s * DT_S * max_steps)
 
 
 @dataclass(frozen=True)

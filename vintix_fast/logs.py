@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,6 @@ class Log:
     """What the model was told of every reward; None: the true one."""
 
     @property
-    def exploration(self) -> float:
-        """Root mean square of what was added to the policy's actions."""
-        return exploration(self.histories)
-
-    @property
     def shown(self) -> list[History]:
         """With the rewards that the model was shown."""
         if self.shown_reward is None:
@@ -53,8 +49,9 @@ class Log:
         return [replace(h, reward=np.full_like(h.reward, self.shown_reward)) for h in self.histories]
 
 
-def exploration(histories: list[History]) -> float:
-    noise = [h.action - h.extras["mean_action"] for h in histories]
+def exploration(histories: list[History], part: slice = slice(None)) -> float:
+    """Root mean square of what was added to the policy's actions, in a part of each history."""
+    noise = [h.action[part] - h.extras["mean_action"][part] for h in histories]
     return float(np.sqrt(np.mean(np.square(np.concatenate(noise)), dtype=np.float64)))
 
 
@@ -149,6 +146,20 @@ def _cut(h: History, part: slice) -> History:
     return History(h.observation[part], h.action[part], h.reward[part], h.step_num[part], extras, h.env)
 
 
+def parts(h: History, max_steps: int, longest: int) -> Iterator[tuple[slice, int]]:
+    """Episodes of at most ``max_steps``, in parts of at most ``longest``: their steps, and how many there could be.
+
+    That is more where the robot fell: those that the episode lost.
+    """
+    for start, stop in h.episodes():
+        fell = bool(h.extras["terminated"][stop - 1])
+        for first in range(start, stop, max_steps):
+            end = min(first + max_steps, stop)
+            for begin in range(first, end, longest):
+                last = min(begin + longest, end)
+                yield slice(begin, last), (first + max_steps if fell and last == stop else last) - begin
+
+
 def measured(histories: list[History], max_steps: int) -> dict[str, Any]:
     """What logs say of the model that made them, by the names of ``metrics.jsonl``.
 
@@ -158,13 +169,11 @@ def measured(histories: list[History], max_steps: int) -> dict[str, Any]:
     returns, possible, lengths, failures = [], [], [], 0
     for h in histories:
         for start, stop in h.episodes():
-            fell = bool(h.extras["terminated"][stop - 1])
             failures += bool(h.extras["failed"][stop - 1])
             lengths.append(stop - start)
-            for first in range(start, stop, max_steps):
-                last = min(first + max_steps, stop)
-                returns.append(float(h.reward[first:last].sum(dtype=np.float64)))
-                possible.append(max_steps if fell and last == stop else last - first)
+        for part, steps in parts(h, max_steps, max_steps):
+            returns.append(float(h.reward[part].sum(dtype=np.float64)))
+            possible.append(steps)
     r, p = np.array(returns), np.array(possible)
     mean = float(max_steps * r.sum() / p.sum())
     # Of a ratio of sums, over pieces.

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vintix_fast.adaptation import WALKING, adapt
+from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.improve import make_improver
+from vintix_fast.learning import walks
 from vintix_fast.model import fingerprint, load_checkpoint
 from vintix_fast.options import without_effect
 from vintix_fast.outdir import OPTIONS_FILE
@@ -25,7 +26,6 @@ from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_json, versions, write_json
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.kept_robot import FOLDER as ROBOT_DIR
-from vintix_fast.world.simulator import DT_S
 from vintix_fast.world.task import Simulation
 
 REMEDY = "give the --output-dir of a `vintix-fast adapt`"
@@ -98,14 +98,13 @@ def _lay_out(run: Run, before: Run, loop: int) -> None:
     before.loops_done = loop - 1
     improver = make_improver(run.config.improve)
     gate = run.config.gate.on
-    walking = WALKING * run.config.task.most_reward_per_s * DT_S * run.config.max_steps_per_episode
     for row in before.rows:
         if row.get("accepted"):
             before.best = {"loop": row["loop"], "return": row["eval_return"]}
-        walks = not gate or before.best_return >= walking
+        walking = not gate or walks(before.best_return, run.config.task, run.config.max_steps_per_episode)
         if row["loop"] > 0:
-            improver.learn_of(row.get("accepted", True), walks)
-        elif walks:
+            improver.learn_of(row.get("accepted", True), walking)
+        elif walking:
             improver.begin_walking()
     before.path.mkdir()
     kept = [run.path / name for name in (OPTIONS_FILE, ROBOT_DIR, run.audition_file.name, "tensorboard")]
