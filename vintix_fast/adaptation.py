@@ -6,7 +6,6 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,8 +43,6 @@ from vintix_fast.world.task import Simulation, WalkingTask
 
 SHARES = (1.0, 0.5, 0.25)
 """Of what a loop changed in the weights: the gate tries them in turn until the model is better than the best."""
-LITTLE = 0.02
-"""A loop that gains less than this part of what an episode can give leaves work for a search of stances."""
 ENV_STEPS = ("env_steps", "eval_env_steps", "audition_env_steps", "posture_env_steps")
 """A loop's steps of an environment: collected, evaluated, and tried before there was anything to collect."""
 
@@ -196,13 +193,14 @@ class Adaptation:
             model, replay = self._finish(loop, row, steps, model, replay)
 
     def move_stance(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
-        """The model to collect with, in another stance where it stands still or gains little; what to record of it."""
+        """The model to collect with, in the stance where it earns most if it stays up, and what to record of that."""
         config, progress = self.config, self.progress
         best = self.run.current_row
-        if not config.gate.on:
+        if not config.gate.on or best["eval_length"] <= self.task.max_steps / 2:
             return model, {}
         still = stands_still(best["eval_return"], best["eval_length"], self.task)
-        if not still and not self._could_stand_better(best):
+        # A stance moves encoders too, and the control learns of nothing but imitation.
+        if not still and (config.finetune.train == "decoder" or config.improve.improver == "clone"):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
         if sharing := ", ".join(model.sharing(self.task_name)):
@@ -214,15 +212,6 @@ class Adaptation:
             return model, refine_stance(model, self.task_name, self.task, self._policy, seed, progress)
         progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
         return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
-
-    def _could_stand_better(self, best: dict[str, Any]) -> bool:
-        """Whether the robot stays up, but walks badly, or the last loop brought hardly anything."""
-        done = self.run.rows
-        if best["eval_length"] <= self.task.max_steps / 2:
-            return False
-        before = max((row["eval_return"] for row in done[:-1] if row["accepted"]), default=-math.inf)
-        little = LITTLE * self.task.most_reward * self.task.max_steps
-        return not self._walks() or best["eval_return"] - before < little
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""

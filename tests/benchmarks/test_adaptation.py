@@ -90,7 +90,7 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     """Four tiny runs; returns a function that does, in a folder of this name, what there is to do."""
     common = SMALL | {"pretrained_path": tiny_checkpoint, "min_steps_per_loop": 0}
     specs = (
-        Spec("main", ROBOT, "default", 5, {}, (0, 60, 400)),
+        Spec("main", ROBOT, "default", 5, {}, (0, 60, 800)),
         Spec("ablations", ROBOT, "no gate", 5, {"gate": False, "gate_episodes": None}, (60,)),
         Spec("rivals", ROBOT, "from scratch", 5, {"num_improvement_loops": 2}, (60,)),
         Spec("rivals", ROBOT, "PPO from expert", 5, {"num_improvement_loops": 2}, (0, 32, 64)),
@@ -102,6 +102,8 @@ def study(tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(rivals, "PPO", rivals.PPO | {"num_envs": 4, "steps_per_iteration": 4})
     monkeypatch.setattr(rivals, "REGRESSION", rivals.REGRESSION | {"steps": 3})
     monkeypatch.setattr("vintix_fast.adaptation.write_curve", lambda path, rows: path.touch())
+    for name, value in {"FINE_ROUNDS": 1, "TRIAL_STEPS": 2}.items():  # most of such a run's steps
+        monkeypatch.setattr(f"vintix_fast.improve.posture.{name}", value)
     experts = tmp_path / "experts"
     (experts / "go2").mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):
@@ -130,13 +132,16 @@ def test_a_study_leaves_a_table_and_is_not_done_twice(study, tmp_path, monkeypat
     assert study("out") == 0
     table = read_csv(tmp_path / "out.csv")
     assert [(r["variant"], int(r["limit"])) for r in table] == [
-        ("default", 0), ("default", 60), ("default", 400), ("no gate", 60), ("from scratch", 60),
+        ("default", 0), ("default", 60), ("default", 800), ("no gate", 60), ("from scratch", 60),
         ("PPO from expert", 0), ("PPO from expert", 32), ("PPO from expert", 64),
     ]  # fmt: skip
     rows = read_rows(tmp_path / "out/minicheetah/default/seed-5")
     assert [int(r["env_steps"]) for r in table[:3:2]] == [0, rows[-1]["total_env_steps"]]
-    assert int(table[2]["eval_env_steps"]) == sum(r["eval_env_steps"] for r in rows)
-    spent = sum(r.get(key, 0) for r in rows for key in ("collect_seconds", "train_seconds", "eval_seconds"))
+    tried = ("eval_env_steps", "posture_env_steps")
+    assert int(table[2]["eval_env_steps"]) == sum(r.get(key, 0) for r in rows for key in tried)
+    spent = sum(
+        r.get(key, 0) for r in rows for key in ("posture_seconds", "collect_seconds", "train_seconds", "eval_seconds")
+    )
     assert float(table[2]["seconds"]) == pytest.approx(spent, abs=1e-3)
     found = json.loads((tmp_path / "out/minicheetah/default/seed-5/measured/initial.json").read_text())
     assert float(table[0]["mean_return"]) == pytest.approx(found["mean_return"], abs=1e-3)
@@ -166,7 +171,7 @@ def test_a_study_leaves_a_table_and_is_not_done_twice(study, tmp_path, monkeypat
     ("stop", "left_in"),
     [
         ((3, 60), "main: default, seed 5: begun"),
-        ((3, 170), "rivals: from scratch, seed 5: begun"),
+        ((3, 230), "rivals: from scratch, seed 5: begun"),
         ((4, 12), "rivals: PPO from expert, seed 5: begun"),
         ((5, 20), "rivals: PPO from expert, seed 5: done, 0 of 3 models measured"),
     ],

@@ -126,12 +126,15 @@ def test_doctor_passes_here():
 
 
 def test_doctor_names_what_fails(monkeypatch):
-    monkeypatch.setattr(doctor, "_genesis", lambda: (False, "not installed: pip install genesis-world"))
-    monkeypatch.setattr(doctor, "_triton", lambda: 1 / 0)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: name != "genesis" and found(name, *rest) or None
+    )
+    monkeypatch.setattr(doctor, "_egl", lambda: 1 / 0)
     result = invoke("doctor", "--json")
     assert result.exit_code == 1
     checks = last_json(result, exit_code=1)
-    assert not checks["Genesis"]["ok"] and "division" in checks["triton"]["detail"]
+    assert not checks["Genesis"]["ok"] and "division" in checks["EGL"]["detail"]
     assert "FAIL Genesis: not installed: pip install" in result.stderr
 
 
