@@ -187,7 +187,7 @@ class Adaptation:
             row = {"loop": loop} | moved | collected | trained
             if self.config.gate.on:
                 with region("gate"):
-                    row |= self.gate(loop, model, before, (*SHARES, 0.0) if moved else SHARES)
+                    row |= self.gate(loop, model, before, (*SHARES, 0.0) if any(moved.get("posture", ())) else SHARES)
             self._save(model, self.run.model_dir(loop))
             row["weights"] = fingerprint(model)  # of what models/loop_NN holds; `verify` compares
             model, replay = self._finish(loop, row, steps, model, replay)
