@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {"robot_type": "go2", "finetune_steps_per_loop": 20, 
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
 LEFT_OUT = ("num_improvement_loops", "target_return", "replay", "resume", "wandb")
 """What means nothing to a single loop."""
-ACTING, TRAINING, STARTING = ("collect", "gate"), ("train",), ("start-up", "compile")
+ACTING, TRAINING, STARTING = ("posture", "collect", "gate"), ("train",), ("start-up", "compile")
 """The outermost regions of `vintix_fast.adaptation`."""
 Folder = Annotated[
     Path | None,
