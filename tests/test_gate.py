@@ -10,6 +10,7 @@ from runs import SMALL, TASK, assert_same_model, read_state, run_small, script_e
 from vintix_fast.data import read_trajectories
 from vintix_fast.model import load_checkpoint
 from vintix_fast.service.console import summary_table
+from vintix_fast.world.task_config import TaskConfig
 
 
 @pytest.fixture(autouse=True)
@@ -137,8 +138,15 @@ def test_a_robot_that_stays_up_gets_a_better_stance_in_each_loop(monkeypatch, tm
     assert acted_by(out / "models/loop_02", out / "loop_01/trajectories.h5")
 
 
-@pytest.mark.parametrize("options", [{"gate": False}, {"improver": "clone"}], ids=str)
-def test_the_control_and_runs_without_a_gate_keep_their_stance(monkeypatch, tmp_path, tiny_checkpoint, options):
+DRAWN_COMMANDS = TaskConfig(command_spread=(0.2, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "options", [{"gate": False}, {"improver": "clone"}, {"train": "decoder"}, {"task": DRAWN_COMMANDS}], ids=str
+)
+def test_where_a_stance_would_change_too_much_or_cannot_be_told_it_stays(
+    monkeypatch, tmp_path, tiny_checkpoint, options
+):
     script_evaluations(monkeypatch, [0.6 * MOST, 0.7 * MOST], length=SMALL["max_steps_per_episode"])
     result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1, **options)
     assert not any("posture" in row for row in result.rows)

@@ -199,8 +199,10 @@ class Adaptation:
         if not config.gate.on or best["eval_length"] <= self.task.max_steps / 2:
             return model, {}
         still = stands_still(best["eval_return"], best["eval_length"], self.task)
-        # A stance moves encoders too, and the control learns of nothing but imitation.
-        if not still and (config.finetune.train == "decoder" or config.improve.improver == "clone"):
+        # A stance moves encoders too, the control learns of nothing but imitation, and where environments differ the
+        # best of them would be taken for the best stance.
+        kept = config.finetune.train == "decoder" or config.improve.improver == "clone" or config.task.episodes_differ
+        if not still and kept:
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
         if sharing := ", ".join(model.sharing(self.task_name)):

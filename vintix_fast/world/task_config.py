@@ -129,6 +129,11 @@ class TaskConfig:
         return any(self.command_spread)
 
     @property
+    def episodes_differ(self) -> bool:
+        """Whether one episode's returns may be higher than another's by what was drawn for it."""
+        return self.commands_vary or any(entry.drawn for entry in self.vary.entries)
+
+    @property
     def varied(self) -> tuple[Variation, ...]:
         """What a `Simulator` is told last: what varies, if anything does."""
         return (self.vary,) if self.vary else ()
