@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vintix_fast.adaptation import seed_for
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.evaluation import Evaluation, measure
 from vintix_fast.improve import make_improver
+from vintix_fast.learning import seed_for
 from vintix_fast.model import load_checkpoint
 from vintix_fast.model.new_group import add_target
 from vintix_fast.policy.expert import CARD_FILE, WEIGHTS_FILE, ExpertPolicy, expert_network, load_expert

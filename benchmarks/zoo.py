@@ -6,8 +6,8 @@
 does what is not done yet, so that it can be stopped and run again; `--robots` and `--seeds` choose, `--table` prints,
 `--small` tries the script with one short loop.
 It is a sweep: each run is `vintix-fast adapt --robot-type FILE` with the study's options, then 100 episodes from
-randomised starts.  `--experts` trains each robot's own expert after that, `vintix-fast expert --robot-type FILE`, 11
-minutes of two cores each, for what PPO reaches.  RAY_ADDRESS gives both more machines than this one.
+randomised starts.  `--experts` trains each robot's own expert after that, `vintix-fast expert --robot-type FILE`, 12
+minutes of one core each, for what PPO reaches.  RAY_ADDRESS gives both more machines than this one.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ def means(trials: list[Trial], out: Path) -> str:
     """Markdown: one row a robot, over its finished runs, with what its expert returns."""
     head = "| robot | seeds | zero-shot | mean ± standard error | worst | fell | its own expert | share | minutes |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
-    for row in table([read_trial(trial) for trial in trials]):
-        own = [trial for trial in trials if trial.robot == row["robot"]]
-        zero_shot = sum(read_rows(trial.adapt.output_dir)[0]["eval_return"] for trial in own) / len(own)
-        found = [read_trial(trial) for trial in own]
-        fell = f"{sum(f['fell'] for f in found)} of {sum(f['episodes'] for f in found)}"
+    every = [read_trial(trial) | {"zero_shot": read_rows(trial.adapt.output_dir)[0]["eval_return"]} for trial in trials]
+    for row in table(every):
+        own = [found for found in every if found["robot"] == row["robot"]]
+        zero_shot = sum(found["zero_shot"] for found in own) / len(own)
+        fell = f"{sum(found['fell'] for found in own)} of {sum(found['episodes'] for found in own)}"
         error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
         expert, share = "", ""
         if (file := expert_dir(out, row["robot"]) / "expert.json").is_file():

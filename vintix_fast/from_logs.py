@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from vintix_fast.adaptation import seed_for
 from vintix_fast.data import History
 from vintix_fast.evaluation import task_for
 from vintix_fast.from_logs_config import FromLogsConfig
 from vintix_fast.from_logs_gate import Estimate, Verdict, judge, quiet_return
 from vintix_fast.improve import Improver, make_improver
-from vintix_fast.learning import Lesson, learn, walks
+from vintix_fast.learning import Lesson, learn, seed_for, walks
 from vintix_fast.logs import Log, measured, pieces, read_log
 from vintix_fast.model import Vintix, fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.rundir import Run, is_checkpoint
