@@ -138,6 +138,14 @@ def test_a_robot_that_stays_up_gets_a_better_stance_in_each_loop(monkeypatch, tm
     assert acted_by(out / "models/loop_02", out / "loop_01/trajectories.h5")
 
 
+def test_a_stance_that_was_undone_is_not_searched_for_again(monkeypatch, tmp_path, tiny_checkpoint):
+    found = [0.7 * MOST, *[0.0] * 4, *[0.0] * 3, 0.8 * MOST, 0.9 * MOST]
+    script_evaluations(monkeypatch, found, length=SMALL["max_steps_per_episode"])
+    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=4)
+    assert [row["accepted"] for row in result.rows[1:]] == [False, False, True, True]
+    assert ["posture" in row for row in result.rows[1:]] == [True, False, False, True]
+
+
 DRAWN_COMMANDS = TaskConfig(command_spread=(0.2, 0.0, 0.0))
 
 

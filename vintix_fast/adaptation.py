@@ -202,16 +202,18 @@ class Adaptation:
         # A stance moves encoders too, the control learns of nothing but imitation, and where environments differ the
         # best of them would be taken for the best stance.
         kept = config.finetune.train == "decoder" or config.improve.improver == "clone" or config.task.episodes_differ
-        if not still and kept:
+        # After a loop that was undone the model is the same, and so would be the stance.
+        searched = any("posture" in row for row in self.run.rows if row["loop"] > self.run.current_loop)
+        if not still and (kept or searched):
             return model, {}
         # A stance belongs to the group, so robots that share it would be moved too.
         if sharing := ", ".join(model.sharing(self.task_name)):
             if still:
                 progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
             return model, {}
-        seed = seed_for(config, loop, "posture")
         if not still:
-            return model, refine_stance(model, self.task_name, self.task, self._policy, seed, progress)
+            return model, refine_stance(model, self.task_name, self.task, self._policy, progress)
+        seed = seed_for(config, loop, "posture")
         progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
         return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
 

@@ -116,7 +116,6 @@ def refine_stance(
     task_name: str,
     task: WalkingTask,
     make_actor: Callable[[Vintix], Actor],
-    seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """Move the stance of a model that walks to where it earns most, in place; returns what to record of the search.
@@ -124,7 +123,7 @@ def refine_stance(
     Arguments are those of `leave_standing`.
     """
     started = time.perf_counter()
-    found = find_posture(task, lambda: make_actor(model), seed, FINE_ROUNDS, fine=True)
+    found = find_posture(task, lambda: make_actor(model), 0, FINE_ROUNDS, fine=True)
     move_posture(model, task_name, found.offset, task.config.action_scale_rad * found.offset)
     progress.say(
         f"Stance: return of a trial {found.before:.2f}, {found.after:.2f} with {found.words(task)} "
@@ -170,7 +169,7 @@ def find_posture(
     Args:
         task: the environments; each tries one offset at a time, from randomised starts.
         make_actor: the model, with a cold context, acting in them.
-        seed: of the starts.
+        seed: of the starts, where they are randomised.
         rounds: of trials.
         start: an earlier search to go on with; none: no offset.
         fine: by small moves, for a robot that walks; all from the same start, since others would hide what they pay.
