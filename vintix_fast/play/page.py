@@ -173,8 +173,10 @@ class Page:
             self._base.position, self._base.wxyz = (0.0, 0.0, z), state.base_quat[0].numpy()
             for link, (place, quat) in self._looks.poses(state.joint_pos_rad[0].numpy()).items():
                 self._links[link].position, self._links[link].wxyz = place, quat
+        shown = numbers(walk, pace)
+        shown |= {name: f"**{shown[name]}**" for name in list(shown)[:2]}
         self._numbers.content = "| | |\n|---|---|\n" + "".join(
-            f"| {name} | {value} |\n" for name, value in numbers(walk, pace).items()
+            f"| {name} | {value} |\n" for name, value in shown.items()
         )
 
     def greet(self) -> str:

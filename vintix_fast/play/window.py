@@ -6,6 +6,8 @@ simulation, so nothing done in the window but its keys reaches the walk.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 import textwrap
@@ -68,6 +70,9 @@ def why_no_window() -> str | None:
 
 
 def _glfw() -> Any:
+    # Drivers of OpenGL bring an LLVM along; triton's own crashes the process where it comes later, as with Genesis.
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
     import glfw
 
     glfw.ERROR_REPORTING = "ignore"  # what fails is said by `why_no_window`
