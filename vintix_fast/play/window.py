@@ -25,6 +25,7 @@ from vintix_fast.service.errors import VintixFastError
 SIZE = (1000, 640)
 DISTANCE_M, AZIMUTH, ELEVATION, LOOK_AT_HEIGHT_M = 1.8, 121.0, -16.0, 0.2
 TURN_PER_PIXEL = 0.4
+REMEDY = "--page shows it in the browser"
 SUN_M = (0.5, -0.5, 3.0)
 WORLD = """
 <mujoco>
@@ -87,7 +88,7 @@ class Window:
         looks: of its robot.
 
     Raises:
-        VintixFastError: MuJoCo cannot draw this robot's meshes.
+        VintixFastError: MuJoCo cannot draw this robot's meshes, or not with this OpenGL.
     """
 
     def __init__(self, walk: Walk, looks: Looks) -> None:
@@ -104,7 +105,10 @@ class Window:
         glfw.make_context_current(self._window)
         glfw.swap_interval(0)  # the walk keeps the time
         self._scene = mujoco.MjvScene(self._model, len(looks.shapes) + 100)
-        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        try:
+            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except mujoco.FatalError as error:  # of an OpenGL that is too old
+            raise VintixFastError(f"MuJoCo cannot draw here ({error}); {REMEDY}") from error
         self._camera, self._options = mujoco.MjvCamera(), mujoco.MjvOption()
         self._camera.distance, self._camera.azimuth, self._camera.elevation = DISTANCE_M, AZIMUTH, ELEVATION
         self._listen()
@@ -141,7 +145,7 @@ class Window:
 
     def greet(self) -> str:
         """What is said once it is there."""
-        return "A window shows it; closing it ends it, Ctrl-C too; --page shows it in the browser"
+        return f"A window shows it; closing it ends it, Ctrl-C too; {REMEDY}"
 
     def take(self) -> None:
         """Do what keys asked for; what cannot be done, such as a model that cannot be read, is said in the window."""
@@ -228,4 +232,4 @@ def _drawn(looks: Looks) -> mujoco.MjModel:
     try:
         return spec.compile()
     except ValueError as error:
-        raise VintixFastError(f"MuJoCo cannot draw this robot ({error}); --page shows it in the browser") from error
+        raise VintixFastError(f"MuJoCo cannot draw this robot ({error}); {REMEDY}") from error
