@@ -1,11 +1,13 @@
 """Pretraining with hidden rewards: which windows are told what, and that the export says the same."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from histories_on_disk import TASKS, config
+from fakes import make_history
+from histories_on_disk import NO_DROPOUT, TASKS, TINY_MODEL, config, write_history
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.export.contract import Acting, make_contract
@@ -87,3 +89,24 @@ def test_without_the_option_nothing_says_that_there_is_one(seen):
         card, model = seen[share][:2]
         assert ("reward_told" in json.loads((model / "metadata.json").read_text())[GO2]) == names
         assert ("reward_dropout" in card["options"]) == names
+
+
+def test_a_model_whose_rewards_were_hidden_needs_them_less(tmp_path):
+    """The expert wants what the last reward tells exactly, and an observation roughly."""
+    rng = np.random.default_rng(3)
+    for env in range(4):
+        made = make_history([300], seed=env)
+        wanted = rng.normal(size=(300, 1)).astype(np.float32)
+        observation = made.observation.copy()
+        observation[:, 9:10] = wanted + 0.5 * rng.normal(size=(300, 1))
+        reward = np.roll(wanted[:, 0], -1)  # of a step; the next one is told it
+        expert = {"mean_action": np.tile(wanted, (1, made.action.shape[1]))}
+        history = replace(made, observation=observation, reward=reward, extras=made.extras | expert)
+        write_history(tmp_path / f"go2/trajectories_env_{env:04d}.h5", history, task_name=GO2)
+    loss = {}
+    for share in (1e-9, 0.5):
+        options = dict(model=TINY_MODEL | NO_DROPOUT, steps=80, batch_size=8, window_len=16, lr=2e-2, eval_interval=80)
+        run = config(tmp_path / f"run{share}", (tmp_path / "go2",), reward_dropout=share, **options)
+        loss[share] = pretrain(run)["rows"][-1]
+    assert loss[1e-9]["held_out_loss"] < 0.1 < 0.6 < loss[1e-9]["held_out_loss_without_rewards"]
+    assert loss[0.5]["held_out_loss_without_rewards"] < 0.5 * loss[1e-9]["held_out_loss_without_rewards"]
