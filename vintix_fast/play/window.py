@@ -152,6 +152,7 @@ class Window:
         self._glfw.poll_events()
         pressed, self._pressed = self._pressed, []
         for key in pressed:
+            self._said = known(self._walk.task.config)
             try:
                 self._knobs.keys.get(key, lambda: None)()
             except VintixFastError as error:
