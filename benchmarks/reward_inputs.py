@@ -11,7 +11,7 @@ import argparse
 import json
 
 from vintix_fast.evaluation import measure, task_for
-from vintix_fast.export.reward import RewardFed
+from vintix_fast.export.reward import RewardFed, constant_reward
 from vintix_fast.model import load_checkpoint
 from vintix_fast.policy import make_policy
 from vintix_fast.service.bundled import checkpoint_path
@@ -37,9 +37,9 @@ def main() -> None:
         task_name = task_for(model, robot)
         own_mean = None
         for seed in map(int, args.seeds.split(",")):
-            most = task.most_reward
             # The first run measures what the model's own mean is.
-            kinds = {"true": None, "constant: own mean": own_mean, "constant: the most": most, "constant: 0": 0.0}
+            kinds = {"true": None, "constant: own mean": own_mean, "constant: 0": 0.0}
+            kinds["constant: export's"] = constant_reward(model.tasks[task_name], task.config)
             for kind in ["true", *list(kinds)[1:], "estimate"]:
                 if kind == "constant: own mean":
                     kinds[kind] = own_mean

@@ -25,7 +25,11 @@ def export(
         ),
     ] = "constant",
     reward_value: Annotated[
-        float | None, Option(help="the constant reward of a step", show_default="the most that a step can give")
+        float | None,
+        Option(
+            help="the constant reward of a step",
+            show_default="what the model's pretraining told it, or the most that a step can give",
+        ),
     ] = None,
     context_len: Annotated[
         int | None, Option(min=1, help="steps of history that it acts with", show_default="the model's")

@@ -1,4 +1,4 @@
-"""``vintix-fast play``: watch a robot walk, and disturb it, in the browser."""
+"""``vintix-fast play``: watch a robot walk, and disturb it, in a window or the browser."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def play(
     ] = None,
     **options: Any,
 ) -> None:
-    """Let a robot walk in a page of the browser, where it can be steered, pushed, loaded and given other models.
+    """Let a robot walk before your eyes, where it can be steered, pushed, loaded and given other models.
 
-    The page opens by itself where there is a display.  Of a run of adapt its models can be switched while it walks:
-    initial, loop_01, ..., best.
+    A window opens where there is a display; without one, a page of the browser is served.  Of a run of adapt its
+    models can be switched while it walks: initial, loop_01, ..., best.
     """
     config = PlayConfig.from_options(model=model, **options)
 

@@ -94,6 +94,7 @@ def test_other_dimensions_are_fine(task):
         ("obs_std", ["1"] * OBSERVATIONS, r"obs_std\[0\] .*'1'"),
         ("obs_std", None, "missing.*obs_std"),
         ("reward_scale", float("inf"), "reward_scale .*inf"),
+        ("reward_told", float("nan"), "reward_told .*nan"),
         ("reward_scale", -(10**400), r"reward_scale .*, got -1000+\.\.\.0+"),
         ("obs_mean", [1.1e6] * OBSERVATIONS, r"obs_mean\[0\] must be .* no larger than 1e.06, got 1100000"),
         ("action_dim", 0, "action_dim .*0"),

@@ -12,15 +12,16 @@ import torch
 from fakes import FakeSimulator, Listener, save_tiny
 from stick_robot import stick_mjcf
 from typer.testing import CliRunner
+from walks import in_mujoco, without_display
 
 from vintix_fast.cli import app
 from vintix_fast.play.config import PlayConfig
+from vintix_fast.play.knobs import known
 from vintix_fast.play.looks import Looks
-from vintix_fast.play.page import Page, _known
+from vintix_fast.play.page import Page
 from vintix_fast.play.play import play
 from vintix_fast.play.walk import Steady, Walk
 from vintix_fast.service.errors import InputFileError, UsageError
-from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.task_config import DEFAULT_TASK, FurtherWeights, TaskConfig
 from vintix_fast.world.variation import Variation
@@ -34,26 +35,15 @@ class KeyedPage(Page):
         super()._key(key, what, do, **how)
 
 
-@pytest.fixture(scope="module")
-def minicheetah():
-    return load_robot("minicheetah")
-
-
-def in_mujoco(robot, **how) -> Walk:
-    return Walk(MujocoSimulator(robot, 1, say=lambda text: None), {"still": lambda: Steady(12, random=False)}, **how)
-
-
 class NoPage:
     """Counts its pictures, and asks for something in its first step."""
 
-    url = "nowhere"
-
-    def __init__(self, walk, looks, host, port, ask=lambda walk: None):
+    def __init__(self, walk, looks, ask=lambda walk: None):
         self.walk, self.shown, self.closed, self._ask, self.opened = walk, 0, False, ask, False
 
-    def open_browser(self):
+    def greet(self):
         self.opened = True
-        return True
+        return "here"
 
     def take(self):
         if self.walk.steps == 0:
@@ -133,12 +123,12 @@ def test_play_walks_for_as_long_as_it_is_told_and_changes_models_meanwhile(tmp_p
         save_tiny(run / "models" / name) if not name.startswith(".") else (run / "models" / name).mkdir()
     (run / "config.json").write_text(json.dumps({"command": "adapt", "options": {"robot_type": "go2"}}))
 
-    def make_page(*args):
+    def make_view(*args):
         pages.append(NoPage(*args, ask=lambda walk: walk.choose("initial")))
         return pages[-1]
 
     config = PlayConfig.from_options(model=run, seconds=0.2)
-    walk = play(config, progress=Listener(), make_page=make_page)
+    walk = play(config, progress=Listener(), make_view=make_view)
     assert walk.names == ["best", "initial", "loop_01", "zero", "random"] and walk.name == "initial"
     assert walk.steps == 10 and pages[0].shown == 5 and pages[0].closed and walk.robot.name == "go2"
     assert pages[0].opened
@@ -151,7 +141,7 @@ def test_what_walks_first_is_asked_for_by_name_or_path(tmp_path, tiny_checkpoint
     (run / "config.json").write_text(json.dumps({"command": "adapt", "options": {"robot_type": "go2"}}))
 
     def first(**options):
-        walk = play(PlayConfig.from_options(seconds=0.02, **options), make_page=NoPage)
+        walk = play(PlayConfig.from_options(seconds=0.02, **options), make_view=NoPage)
         return walk.name, walk.names
 
     assert first(model=run, policy="initial") == ("initial", ["best", "initial", "zero", "random"])
@@ -171,12 +161,12 @@ def test_of_a_varied_run_the_nominal_robot_is_shown_and_said_so(tmp_path):
     options = {"robot_type": "go2", "task": TaskConfig(vary=Variation.parse("motor.FR=0.5")).to_json()}
     (run / "config.json").write_text(json.dumps({"command": "adapt", "options": options}))
     said = Listener()
-    assert play(PlayConfig.from_options(model=run, seconds=0.02), progress=said, make_page=NoPage).steps == 1
+    assert play(PlayConfig.from_options(model=run, seconds=0.02), progress=said, make_view=NoPage).steps == 1
     assert "Shown without motor.FR=0.5; --simulator genesis has it" in said.said
     options["task"] = TaskConfig(further=FurtherWeights(torque=-1e-5)).to_json()
     (run / "config.json").write_text(json.dumps({"command": "adapt", "options": options}))
     with pytest.raises(UsageError, match="asks for forces, .*--simulator genesis does"):
-        play(PlayConfig.from_options(model=run), make_page=NoPage)
+        play(PlayConfig.from_options(model=run), make_view=NoPage)
 
 
 def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
@@ -192,13 +182,14 @@ def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
         ),
     ):
         with pytest.raises(error, match=text):
-            play(PlayConfig.from_options(**options), make_page=NoPage)
+            play(PlayConfig.from_options(**options), make_view=NoPage)
     with pytest.raises(UsageError, match="must be an .mp4 file"):
         PlayConfig.from_options(model=tiny_checkpoint, record="a.gif")
 
 
 def test_without_viser_play_says_what_to_install(tiny_checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
+    without_display(monkeypatch)
     monkeypatch.setattr("vintix_fast.play.play.make_simulator", lambda *args: pytest.fail("built a simulator first"))
     result = CliRunner().invoke(app, ["play", str(tiny_checkpoint), "-r", "go2", "--seconds", "1"])
     assert result.exit_code == 2 and "pip install 'vintix-fast[play]'" in " ".join(result.stderr.split())
@@ -247,16 +238,21 @@ def test_a_page_opens_moves_and_takes_what_is_asked_for(minicheetah, monkeypatch
             page.show(1.0)
             assert page._base.position[2] < before - 0.05  # it fell from its start
             assert "| falls | 0 |" in page._numbers.content
-            assert "Trained for forward 0.5 m/s, left 0 m/s, turn 0 rad/s" in _known(DEFAULT_TASK)
+            assert "Trained for forward 0.5 m/s, left 0 m/s, turn 0 rad/s" in known(DEFAULT_TASK)
+            page.keys["C"]()  # the dropdown says what the key did
+            page.take()
+            assert walk.name == page._policy.value == "random"
+            walk.step()
+            page.keys["B"]()
+            page.take()
+            assert walk.episode_steps == 0 and walk.return_ == 0.0
     finally:
         page.close()
     with pytest.raises(OSError):
         urllib.request.urlopen(page.url, timeout=2)
     opened = threading.Event()
     monkeypatch.setattr("webbrowser.open", lambda url: opened.set() if url == page.url else None)
-    monkeypatch.setattr("sys.platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    assert not page.open_browser() and not opened.is_set()
+    without_display(monkeypatch)
+    assert page.greet().startswith(f"Open {page.url}") and not opened.is_set()
     monkeypatch.setenv("DISPLAY", ":0")
-    assert page.open_browser() and opened.wait(5.0)
+    assert page.greet().startswith(f"Opening {page.url}") and opened.wait(5.0)

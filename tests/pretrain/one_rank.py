@@ -14,7 +14,7 @@ from vintix_fast.pretrain import pretrain as module  # noqa: E402
 from vintix_fast.service.errors import VintixFastError  # noqa: E402
 
 OUT, KILLED, *DATA = sys.argv[1:]
-OPTIONS = {"bf16": False, "batch_size": 5, "model": TINY_MODEL | NO_DROPOUT}
+OPTIONS = {"bf16": False, "batch_size": 5, "model": TINY_MODEL | NO_DROPOUT, "reward_dropout": 0.5}
 """Five windows for two ranks: their parts are of different size."""
 
 

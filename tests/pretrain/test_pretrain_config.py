@@ -29,6 +29,7 @@ from vintix_fast.service.errors import InputFileError, UsageError
         ({"lr": 0.0}, UsageError, "--lr is 0.0"),
         ({"lr": float("inf")}, UsageError, "--lr is inf"),
         ({"weight_decay": -1.0}, UsageError, "--weight-decay is -1.0"),
+        ({"reward_dropout": 1.0}, UsageError, "--reward-dropout is 1.0; it must be less than 1"),
         ({"eval_interval": 0}, UsageError, "--eval-interval is 0"),
         ({"eval_batches": 0}, UsageError, "--eval-batches is 0"),
         ({"device": "tpu"}, UsageError, "--device is 'tpu'"),

@@ -43,7 +43,9 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(finished, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "options", [{"bf16": False}, {"long_steps": 3, "long_window_len": 16}], ids=["float32", "among-long-windows"]
+    "options",
+    [{"bf16": False}, {"long_steps": 3, "long_window_len": 16, "reward_dropout": 0.5}],
+    ids=["float32", "among-long-windows"],
 )
 def test_other_trainings_go_on_as_well(tmp_path, two, options):
     card, _ = stop_and_go_on(tmp_path / "run", two, ("on_training_step", 5), **options)

@@ -19,7 +19,7 @@ from vintix_fast.service.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("plots_are_empty")
 SCRIPT = str(Path(__file__).with_name("one_rank.py"))
-OPTIONS = {"bf16": False, "batch_size": 5, "model": TINY_MODEL | NO_DROPOUT}
+OPTIONS = {"bf16": False, "batch_size": 5, "model": TINY_MODEL | NO_DROPOUT, "reward_dropout": 0.5}
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,11 @@ class Batch:
     weight: torch.Tensor  # [R, L]
     first: torch.Tensor | None = None  # [R, L] int32
 
+    def told(self, reward: float, rows: np.ndarray | None = None) -> Batch:
+        """The same, but in these rows (bool [R]; None: all) every step is told one reward in place of its last one."""
+        mask = torch.from_numpy(np.ones(len(self.weight), bool) if rows is None else rows)[:, None]
+        return replace(self, prev_reward=torch.where(mask.to(self.weight.device), reward, self.prev_reward))
+
 
 class Windows:
     """Random windows of ``window_len`` tokens, or of a whole history where that is shorter.

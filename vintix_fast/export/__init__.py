@@ -41,7 +41,7 @@ def export_model(
         context_len: tokens of history; None for the model's own.
         cache_dtype, dropped_mass: of the runner, see `vintix_fast.policy.CompiledPolicy`.
         reward: what the model is told of its last reward: constant, estimate or true; see `vintix_fast.export.reward`.
-        reward_value: the constant; None for the most that a step of the task can give.
+        reward_value: the constant; None for what the model's pretraining told it, or the most that a step can give.
         overwrite: replace earlier files.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vintix_fast.evaluation import check_context_len, task_for
-from vintix_fast.export.reward import KINDS
+from vintix_fast.export.reward import KINDS, constant_reward
 from vintix_fast.model import Vintix
 from vintix_fast.policy.compiled import decoder_weights
 from vintix_fast.service.errors import InputFileError, UsageError
@@ -53,7 +53,7 @@ def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, 
             f"--reward-value {acting.reward_value:g} has no effect with --reward {acting.reward}; leave one of them out"
         )
     most = task.most_reward_per_s * DT_S
-    value = most if acting.reward_value is None else acting.reward_value
+    value = constant_reward(info, task) if acting.reward_value is None else acting.reward_value
     if not abs(value) <= 1.0:
         raise UsageError(f"--reward-value is {value:g}; a step's reward is at most {most:g}")
     slices = {name: getattr(layout, name) for name in ("ang_vel", "gravity", "command", "joint_pos", "joint_vel")}

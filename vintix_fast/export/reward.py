@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from vintix_fast.model import TaskInfo
 from vintix_fast.policy import Actor
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.simulator import DT_S
@@ -16,6 +17,14 @@ from vintix_fast.world.task_config import TaskConfig
 
 KINDS = ("true", "constant", "estimate")
 """true: whoever runs the model measures it; constant: always the same; estimate: `estimated_reward`."""
+
+
+def constant_reward(info: TaskInfo, task: TaskConfig) -> float:
+    """What is said of every step where no other constant is given.
+
+    What the model was told in its pretraining (`PretrainConfig.reward_dropout`), or the most that a step can give.
+    """
+    return task.most_reward_per_s * DT_S if info.reward_told is None else info.reward_told
 
 
 def estimated_reward(

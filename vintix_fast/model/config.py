@@ -111,6 +111,8 @@ class TaskInfo:
 
     ``obs_mean`` and ``obs_std`` have ``observation_dim`` entries, ``acs_mean`` and ``acs_std`` ``action_dim``, in the
     observation's and action's own units.  ``reward_scale`` multiplies the previous reward before it is encoded.
+    ``reward_told`` is what the model was told in place of its rewards in part of its pretraining; None: it always was
+    told the true ones.
 
     Raises:
         InputFileError: a statistic has the wrong length, is not finite or beyond `LARGEST`, or a standard deviation is
@@ -126,6 +128,7 @@ class TaskInfo:
     reward_scale: float = 1.0
     group_name: str = DEFAULT_GROUP
     action_type: str = "continuous"
+    reward_told: float | None = None
 
     def __post_init__(self) -> None:
         _check_value("observation_dim", "int", self.observation_dim)
@@ -134,6 +137,8 @@ class TaskInfo:
             length = self.observation_dim if key.startswith("obs") else self.action_dim
             object.__setattr__(self, key, _statistics(key, getattr(self, key), length))
         _check_size("reward_scale", self.reward_scale)
+        if self.reward_told is not None:
+            _check_size("reward_told", self.reward_told)
         if self.action_type != "continuous":
             raise InputFileError(f"action_type must be 'continuous', got {shown(self.action_type)}")
         # The name becomes part of tensor names, where a dot separates levels.
@@ -159,6 +164,7 @@ class TaskInfo:
             observation_dim=proprio[0],
             group_name=data.get("group_name") or DEFAULT_GROUP,
             action_type=data.get("action_type", "continuous"),
+            reward_told=data.get("reward_told"),
             **{key: data[key] for key in required[1:]},
         )
 
@@ -166,7 +172,8 @@ class TaskInfo:
         """This task's entry of ``metadata.json``."""
         plain = {name: getattr(self, name) for name in ("action_dim", "action_type", "reward_scale")}
         entry = {"group_name": self.group_name, "observation_shape": {"proprio": [self.observation_dim]}, **plain}
-        return entry | {name: list(getattr(self, name)) for name in STATISTICS}
+        told = {} if self.reward_told is None else {"reward_told": self.reward_told}
+        return entry | {name: list(getattr(self, name)) for name in STATISTICS} | told
 
 
 def _is_number(value: Any, most: float) -> bool:

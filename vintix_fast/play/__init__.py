@@ -1,1 +1,1 @@
-"""A robot that walks while somebody watches: in a page of the browser."""
+"""A robot that walks while somebody watches: in a window, or a page of the browser."""

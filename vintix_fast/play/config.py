@@ -1,4 +1,4 @@
-"""Options of `play`: a robot in a page of the browser."""
+"""Options of `play`: a robot that walks in a window or a page of the browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vintix_fast.service.errors import UsageError
 
 @dataclass(frozen=True)
 class PlayConfig(Options):
-    """One robot in a page of the browser; UsageError where a value is out of range."""
+    """One robot before somebody's eyes; UsageError where a value is out of range."""
 
     model: Path | None = checkpoint_option(None, MAIN, "checkpoint directory, builtin:<name>, or a run of adapt")
     robot_type: str | None = option(None, MAIN, ROBOTS, short="-r", shown="the run's")
@@ -24,10 +24,20 @@ class PlayConfig(Options):
     simulator: str = simulator_option(MAIN, "mujoco")
     max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
     seed: int = seed_option(MAIN, "seed of the random starts")
-    host: str = option("127.0.0.1", MAIN, "where to listen; 0.0.0.0 lets other machines see the page")
-    port: int = option(8080, MAIN, "where to listen; the next free one where this is taken", least=1, most=65535)
+    page: bool = option(False, MAIN, "a page of the browser, where a window could be opened too", flag="--page")
+    host: str | None = option(
+        None, MAIN, "show a page, and listen here; 0.0.0.0 lets other machines see it", shown="127.0.0.1"
+    )
+    port: int | None = option(
+        None, MAIN, "show a page, and listen here, or at the next free port", least=1, most=65535, shown="8080"
+    )
     seconds: float | None = option(None, MAIN, "stop after so many simulated seconds", least=0.02, shown="Ctrl-C")
     record: Path | None = option(None, MAIN, "an .mp4 file for a video of it all, drawn at the end")
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether a page was asked for, by itself or by saying where it listens."""
+        return self.page or self.host is not None or self.port is not None
 
     def _check(self) -> None:
         check_film(self.record)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import queue
-import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -19,21 +17,29 @@ from typing import Any
 
 import numpy as np
 
+from vintix_fast.play.knobs import (
+    ANEW,
+    COMMAND,
+    COMMAND_STEP,
+    HEAVIER,
+    LIGHTER,
+    NEXT_POLICY,
+    PAYLOAD_KEYS,
+    PUSH_M_S,
+    PUSHES,
+    command_ends,
+    heaviest_kg,
+    known,
+    moved,
+    numbers,
+)  # fmt: skip
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.walk import Walk
+from vintix_fast.play.window import has_display
 from vintix_fast.service.errors import UsageError, VintixFastError
-from vintix_fast.world.task_config import TaskConfig
 
 CAMERA_M, LOOK_AT_M = (0.9, -1.5, 0.7), (0.0, 0.0, 0.2)
 CELL_M = 0.5
-PUSH_M_S = 0.6
-MOST_PAYLOAD = 0.5
-"""Of the robot's mass."""
-PAYLOAD_KEYS = 5
-"""So often is the key pressed from nothing to the heaviest."""
-COMMAND = (("forward, m/s", "I", "K"), ("left, m/s", "U", "O"), ("turn, rad/s", "N", "M"))
-"""What a robot is asked for, left being more, with keys for more and less; viser's camera has WASD, Q, E and arrows."""
-MOST_COMMAND, COMMAND_STEP = 1.0, 0.1
 
 
 def import_viser() -> Any:
@@ -58,7 +64,7 @@ class Page:
     """
 
     def __init__(self, walk: Walk, looks: Looks, host: str = "127.0.0.1", port: int = 8080) -> None:
-        self._walk, self._looks = walk, looks
+        self._walk, self._looks, self.closed = walk, looks, False
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         with contextlib.redirect_stdout(io.StringIO()):  # viser's banner
             self._server = import_viser().ViserServer(host=host, port=port, label=f"vintix-fast: {walk.robot.name}")
@@ -92,30 +98,31 @@ class Page:
         self._numbers = gui.add_markdown("")
         self._policy = gui.add_dropdown("policy", walk.names, initial_value=walk.name)
         self._policy.on_update(lambda _: self._ask(walk.choose, self._policy.value))
+        self._key(NEXT_POLICY, "next policy", self._choose_next)
+        gui.add_button(f"start anew ({ANEW})").on_click(lambda _: self._ask(walk.restart))
+        self._key(ANEW, "start anew", lambda: self._ask(walk.restart))
         with gui.add_folder("command"):
             self._command = [
-                self._slider(
-                    f"{name} ({more}, {less})", (-MOST_COMMAND, MOST_COMMAND), value, (more, less), COMMAND_STEP
-                )
-                for (name, more, less), value in zip(COMMAND, walk.task.config.command, strict=True)
+                self._slider(f"{name} ({more}, {less})", command_ends(walk, i), value, (more, less), COMMAND_STEP)
+                for i, ((name, more, less), value) in enumerate(zip(COMMAND, walk.task.config.command, strict=True))
             ]
             for slider in self._command:
                 slider.on_update(lambda _: self._ask(walk.steer, *(knob.value for knob in self._command)))
-            gui.add_markdown(_known(walk.task.config))
+            gui.add_markdown(known(walk.task.config))
         with gui.add_folder("disturb"):
             push = gui.add_slider("push, m/s", 0.0, 2.0, 0.1, PUSH_M_S)
 
             def shove(sign: float) -> None:
                 self._ask(walk.push, sign * push.value)
 
-            for side, key, sign in (("left", "J", 1.0), ("right", "L", -1.0)):
+            for side, key, sign in PUSHES:
                 button = gui.add_button(f"push {side} ({key})")
                 button.on_click(lambda _, sign=sign: shove(sign))
                 self._key(key, f"push {side}", functools.partial(shove, sign))
-            heaviest = round(MOST_PAYLOAD * (walk.robot.mass_kg or 10.0), 1)
+            heaviest = heaviest_kg(walk)
             payload = self._slider(
-                "payload, kg (P, R)", (0.0, heaviest), 0.0, ("P", "R"), heaviest / PAYLOAD_KEYS,
-                disabled=not walk.can_be_loaded,
+                f"payload, kg ({HEAVIER}, {LIGHTER})", (0.0, heaviest), 0.0, (HEAVIER, LIGHTER),
+                heaviest / PAYLOAD_KEYS, disabled=not walk.can_be_loaded,
             )  # fmt: skip
             payload.on_update(lambda _: self._ask(walk.load, payload.value))
 
@@ -123,15 +130,18 @@ class Page:
         self, label: str, ends: tuple[float, float], value: float, keys: tuple[str, str], step: float, **how: Any
     ) -> Any:
         """A slider that two keys move by a step, up and down."""
-        low, high = min(ends[0], value), max(ends[1], value)
-        slider = self._server.gui.add_slider(label, low, high, 0.01, value, **how)
+        slider = self._server.gui.add_slider(label, *ends, 0.01, value, **how)
 
         def move(by: float) -> None:
-            slider.value = round(min(max(slider.value + by, low), high), 2)
+            slider.value = moved(slider.value, by, *ends)
 
         for key, by in zip(keys, (step, -step), strict=True):
             self._key(key, f"{label} {by:+.2g}", functools.partial(move, by), **how)
         return slider
+
+    def _choose_next(self) -> None:
+        names = self._walk.names
+        self._policy.value = names[(names.index(self._policy.value) + 1) % len(names)]
 
     def _key(self, key: str, what: str, do: Callable[[], None], **how: Any) -> None:
         self._server.gui.add_command(what, hotkey=key, **how).on_trigger(lambda _: do())
@@ -163,36 +173,19 @@ class Page:
             self._base.position, self._base.wxyz = (0.0, 0.0, z), state.base_quat[0].numpy()
             for link, (place, quat) in self._looks.poses(state.joint_pos_rad[0].numpy()).items():
                 self._links[link].position, self._links[link].wxyz = place, quat
-        rows = {
-            "speed": f"**{walk.speed_m_s:.2f} m/s**",
-            "return, this episode": f"**{walk.return_:.2f}**",
-            "step": f"{walk.episode_steps} of {walk.task.max_steps}",
-            "return, last episode": "" if walk.last_return is None else f"{walk.last_return:.2f}",
-            "falls": str(walk.falls),
-            "pace": f"{pace:.1f} x real time",
-        }
+        shown = numbers(walk, pace)
+        shown |= {name: f"**{shown[name]}**" for name in list(shown)[:2]}
         self._numbers.content = "| | |\n|---|---|\n" + "".join(
-            f"| {name} | {value} |\n" for name, value in rows.items()
+            f"| {name} | {value} |\n" for name, value in shown.items()
         )
 
-    def open_browser(self) -> bool:
-        """Show the page where there is a display; whether there is one."""
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            return False
-        # Some browsers are waited for.
-        threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
-        return True
+    def greet(self) -> str:
+        """Open the browser where there is a display; what is said of it."""
+        if has_display():  # some browsers are waited for
+            threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
+        return f"{'Opening' if has_display() else 'Open'} {self.url} in a browser; Ctrl-C ends it"
 
     def close(self) -> None:
+        self.closed = True
         with contextlib.redirect_stdout(io.StringIO()):
             self._server.stop()
-
-
-def _known(task: TaskConfig) -> str:
-    """What the models know of commands, for a person."""
-    parts = []
-    for (name, _, _), middle, spread in zip(COMMAND, task.command, task.command_spread, strict=True):
-        quantity, unit = name.split(", ")
-        span = f"{middle - spread:g} to {middle + spread:g}" if spread else f"{middle:g}"
-        parts.append(f"{quantity} {span} {unit}")
-    return f"Trained for {', '.join(parts)}. What else is asked for, the models have never seen."

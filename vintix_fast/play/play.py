@@ -1,6 +1,6 @@
 """`vintix-fast play`: find the models, build the robot, and let it walk in real time until it is stopped.
 
-What walks is `walk.py`'s, what is seen `page.py`'s.
+What walks is `walk.py`'s, what is seen `window.py`'s or `page.py`'s.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from vintix_fast.play.config import PlayConfig
 from vintix_fast.play.looks import Looks
 from vintix_fast.play.page import Page, import_viser
 from vintix_fast.play.walk import STEADY, Walk
+from vintix_fast.play.window import Window, has_display, why_no_window
 from vintix_fast.policy import Actor, make_policy
 from vintix_fast.report.record import read_run
 from vintix_fast.rundir import is_checkpoint
@@ -30,26 +31,29 @@ from vintix_fast.world.simulators import make_simulator
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 from vintix_fast.world.variation import NO_VARIATION
 
+View = Window | Page
 Policies = dict[str, Callable[[], Actor]]
 SHOWN_EVERY = 2
 """Steps: 25 pictures a second."""
 
 
 def play(
-    config: PlayConfig, *, progress: Progress | None = None, make_page: Callable[[Walk, Looks, str, int], Page] = Page
+    config: PlayConfig,
+    *,
+    progress: Progress | None = None,
+    make_view: Callable[[Walk, Looks], View] | None = None,
 ) -> Walk:
-    """Let a robot walk before the eyes of whoever opens the page, until Ctrl-C or ``config.seconds``.
+    """Let a robot walk before somebody's eyes, until the window is closed, Ctrl-C or ``config.seconds``.
 
     Args:
         progress: told what happens; None for silence.
-        make_page: draws the page.
+        make_view: makes what it is seen in; None: `choose_view` does.
 
     Raises:
-        UsageError, InputFileError: the model, run or robot cannot be used, or viser is not installed.
+        UsageError, InputFileError: the model, run or robot cannot be used, or viser is needed and not installed.
     """
     progress = progress or Progress()
-    if make_page is Page:
-        import_viser()
+    make_view = make_view or choose_view(config, progress.say)
     paths, robot, task = _what_to_show(config)
     task = _as_simulated(task, config.simulator, progress)
     policies: Policies = {name: functools.partial(_policy, path, robot) for name, path in paths.items()}
@@ -63,15 +67,14 @@ def play(
         simulator, policies, task, first=first, max_steps=config.max_steps, seed=config.seed, keep=film is not None
     )
     progress.say(f"Reading what {robot.name} looks like")
-    page = make_page(walk, Looks(robot), config.host, config.port)
-    opened = page.open_browser()
-    progress.say(f"{'Opening' if opened else 'Open'} {page.url} in a browser; Ctrl-C ends it")
+    view = make_view(walk, Looks(robot))
+    progress.say(view.greet())
     try:
-        _walk_on(walk, page, config.seconds)
+        _walk_on(walk, view, config.seconds)
     except KeyboardInterrupt:
         progress.say("stopped")
     finally:
-        page.close()
+        view.close()
     if film is not None and walk.steps:
         from vintix_fast.report.film import film_to
 
@@ -79,18 +82,29 @@ def play(
     return walk
 
 
-def _walk_on(walk: Walk, page: Page, seconds: float | None) -> None:
+def choose_view(config: PlayConfig, say: Callable[[str], None]) -> Callable[[Walk, Looks], View]:
+    """What makes the view: a window where one can be opened and no page was asked for."""
+    reason = "" if config.wants_page else why_no_window()
+    if reason is None:
+        return Window
+    import_viser()
+    if reason and has_display():
+        say(f"No window, since {reason}")
+    return functools.partial(Page, host=config.host or "127.0.0.1", port=config.port or 8080)
+
+
+def _walk_on(walk: Walk, view: View, seconds: float | None) -> None:
     """Step in real time, or as fast as can be where that is slower."""
     due = second = time.perf_counter()
     done_then, pace = walk.steps, 1.0
-    while seconds is None or walk.seconds < seconds:
-        page.take()
+    while not view.closed and (seconds is None or walk.seconds < seconds):
+        view.take()
         walk.step()
         now = time.perf_counter()
         if now - second > 1.0:
             pace, second, done_then = (walk.steps - done_then) * DT_S / (now - second), now, walk.steps
         if walk.steps % SHOWN_EVERY == 0:
-            page.show(pace)
+            view.show(pace)
         due = max(due + DT_S, time.perf_counter() - DT_S)  # what was missed is not caught up with
         time.sleep(max(0.0, due - time.perf_counter()))
 

@@ -79,8 +79,8 @@ class Walk:
         self._speeds: deque[float] = deque(maxlen=SPEED_STEPS)
         self._kept: list[tuple[np.ndarray, ...]] | None = [] if keep else None
         self.steer(*task_config.command)
-        self._observation = self.task.reset(seed, random_starts=True)
-        self.state: RobotState = simulator.state()
+        self._next_seed = seed
+        self.restart()
         self.choose(first or next(iter(self._makers)))
 
     @property
@@ -106,8 +106,21 @@ class Walk:
         """Go on under another policy, which has no memory of what was before."""
         if name not in self._made:
             self._made[name] = self._makers[name]()
-        self._policy, self.name = self._made[name], name
+        self._policy, self.name, self._tried = self._made[name], name, self.names.index(name)
         self._policy.reset()
+
+    def choose_next(self) -> None:
+        """Go on under the one after this; where that cannot be, under this, and the next call tries one further."""
+        self._tried = (self._tried + 1) % len(self.names)
+        self.choose(self.names[self._tried])
+
+    def restart(self) -> None:
+        """Begin another episode, from another start; the one that was broken off counts for nothing."""
+        self._observation = self.task.reset(self._next_seed, random_starts=True)
+        self._next_seed += 1
+        self.state: RobotState = self.simulator.state()
+        self.return_ = 0.0
+        self._speeds.clear()
 
     def steer(self, forward_m_s: float, left_m_s: float, turn_rad_s: float) -> None:
         """Ask for this command from the next step on."""

@@ -140,6 +140,11 @@ class PretrainConfig(RunConfig):
     final_lr_fraction: float = option(0.05, None, least=0.0, most=1)
     weight_decay: float = option(0.0, TRAINING, "of AdamW", least=0.0)
     max_grad_norm: float = option(1.0, None, least=1e-6)
+    reward_dropout: float = option(
+        0.0, TRAINING, "share of windows in which the model is told its mean reward instead of each step's",
+        least=0.0, below=1.0, sparse=True,
+    )  # fmt: skip
+    """So that it needs the reward less, which a robot cannot measure."""
     held_out: float = option(0.05, RUN, "share of histories for validation", least=0.0, below=1.0)
     """Of each robot's; at least one is kept."""
     eval_interval: int = option(250, RUN, "steps from one validation and saved state to the next", least=1)

@@ -22,6 +22,9 @@ from vintix_fast.service.files import read_json
 from vintix_fast.world.layout import ObservationLayout
 from vintix_fast.world.robot import robots_of
 
+LATE = 0.1
+"""The last part of a history, in which the robot walks as it will when it acts."""
+
 
 @dataclass(frozen=True)
 class RobotHistories:
@@ -47,6 +50,12 @@ class RobotHistories:
             columns[f"{key}_mean"] = tuple(values.mean(axis=0, dtype=np.float64).tolist())
             columns[f"{key}_std"] = tuple(np.where(std < SMALLEST_STD, 1.0, std).tolist())
         return TaskInfo(group_name=group_name, **columns)
+
+    @property
+    def late_reward(self) -> float:
+        """A step's mean reward in the `LATE` part of the training histories."""
+        late = [history.reward[-max(1, int(LATE * len(history))) :] for history in self.train]
+        return float(np.concatenate(late).mean(dtype=np.float64))
 
 
 def read_histories(

@@ -5,6 +5,7 @@ Data flows histories -> windows of every robot -> one pass through the shared tr
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -66,6 +67,10 @@ def _pretrain(config: PretrainConfig, ranks: Ranks, progress: Progress) -> dict[
     robots = read_histories(config.data, config.held_out, config.seed, progress.say)
     # A resumed training takes its state over the first model's.
     model = _first_model(config, robots, progress.say)
+    if config.reward_dropout:
+        for robot in robots:
+            info = dataclasses.replace(model.tasks[robot.task_name], reward_told=robot.late_reward)
+            model.set_task_info(robot.task_name, info)
     training = _Training(config, directory.path, model, robots, ranks)
     if config.resume:
         training.go_on()
@@ -201,12 +206,17 @@ class _Training:
         self._config, self._directory, self._model, self._ranks = config, directory, model, ranks
         self._losses = ranks.wrap(model, mixed_loss)
         self._windows = _windows(config, robots, "train")
+        self._told = {robot.task_name: robot.late_reward for robot in robots}
         held_out = _windows(config, robots, "held_out")
         rng = np.random.default_rng([config.seed, 1])
-        self._held_out = [
+        drawn = [
             {name: windows.batch(max(1, config.batch_size // len(held_out)), rng) for name, windows in held_out.items()}
             for _ in range(config.eval_batches if held_out else 0)
         ]
+        self._held_out = {"held_out_loss": drawn} if drawn else {}
+        if drawn and config.reward_dropout:
+            told = [{name: batch.told(self._told[name]) for name, batch in batches.items()} for batches in drawn]
+            self._held_out["held_out_loss_without_rewards"] = told
         self._optimiser = torch.optim.AdamW(
             model.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
@@ -236,6 +246,12 @@ class _Training:
         drawn = zip(self._windows.items(), counts, strict=True)
         batches = {name: windows.batch(count, rng, window_len) for (name, windows), count in drawn if count}
         self.tokens += sum(int((batch.weight > 0).sum()) for batch in batches.values())
+        if config.reward_dropout:
+            # A stream of its own, so that the windows are those of a training without it.
+            rng = np.random.default_rng([config.seed, 3, step])
+            for name, batch in batches.items():
+                hidden = rng.random(len(batch.weight)) < config.reward_dropout
+                batches[name] = batch.told(self._told[name], hidden)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(dropout_seed + self._ranks.rank)
             losses = self._losses(self._model.train(), batches, config.bf16)
@@ -253,12 +269,11 @@ class _Training:
             "tokens_per_s": self.tokens / self.seconds,
         }
         self._model.eval()
-        with torch.no_grad():
-            losses = [mixed_loss(self._model, batches, self._config.bf16) for batches in self._held_out]
-        for name in losses[0] if losses else ():
-            row[f"held_out_loss/{name}"] = float(np.mean([float(loss[name]) for loss in losses]))
-        if losses:
-            row["held_out_loss"] = float(np.mean([row[f"held_out_loss/{name}"] for name in losses[0]]))
+        for key, held_out in self._held_out.items():
+            with torch.no_grad():
+                losses = [mixed_loss(self._model, batches, self._config.bf16) for batches in held_out]
+            each = {name: float(np.mean([float(loss[name]) for loss in losses])) for name in losses[0]}
+            row |= {f"{key}/{name}": loss for name, loss in each.items()} | {key: float(np.mean(list(each.values())))}
         self.rows.append(row)
         if self._ranks.rank > 0:
             return
