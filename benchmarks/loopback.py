@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vintix_fast.config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
+from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.data import read_trajectories
 from vintix_fast.evaluation import task_for
 from vintix_fast.export.contract import Acting, make_contract

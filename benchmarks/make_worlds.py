@@ -25,6 +25,7 @@ from vintix_fast.pretrain.pretrain import MODEL_DIR
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_json, write_text
+from vintix_fast.world.task_file import read_task
 
 BEGIN_WITH, UNSEEN = "builtin:without-minicheetah", "minicheetah"
 VARIED = "payload_kg=0:5, motor=0.7:1, motor.any_leg=0.5:1, latency_steps=0:1, locked.any_calf="
@@ -48,7 +49,8 @@ class Recipe:
     histories: dict[str, tuple[str, ...]]
     pretrain: tuple[str, ...]
     stress: tuple[str, ...]
-    forgets: bool  # whether to measure it without a context, too
+    task: str | None = None  # a file; in place of the default task
+    forgets: bool = False  # whether to measure it without a context, too
 
 
 RECIPES = (
@@ -67,7 +69,7 @@ RECIPES = (
         ("--iterations", "600", "--task", COMMANDS),
         {"commands": ("--task", COMMANDS, "--expert-fraction", "0.2")},
         ("--lr", "5e-4", "--steps", "1600", "--long-steps", "300"),
-        ("--max-steps", "500", "--worlds", ";", "--task", COMMANDS), forgets=False,
+        ("--max-steps", "500", "--worlds", ";", "--task", COMMANDS), COMMANDS,
     ),
 )  # fmt: skip
 
@@ -117,7 +119,9 @@ def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, setting: Se
         )
 
     card = {"date": str(date.today()), "unseen": UNSEEN, "returns": returns, "weights": fingerprint(model)}
-    write_json(target / "card.json", card | {"teaches": recipe.name})
+    if recipe.task is not None:
+        card["task"] = read_task(recipe.task).to_json()
+    write_json(target / "card.json", card)
     write_text(target / "README.md", card_text(recipe, [command for command, _ in made], returns, tables, setting))
 
 

@@ -169,6 +169,16 @@ def test_of_a_varied_run_the_nominal_robot_is_shown_and_said_so(tmp_path):
         play(PlayConfig.from_options(model=run), make_view=NoPage)
 
 
+def test_the_task_of_a_models_card_is_shown(tmp_path):
+    model = save_tiny(tmp_path / "commands")
+    task = TaskConfig(command=(0.25, 0.0, 0.0), command_spread=(0.25, 0.0, 0.5), resample_s=0.02)
+    (model / "card.json").write_text(json.dumps({"task": task.to_json()}))
+    walk = play(PlayConfig.from_options(model=model, robot_type="go2", seconds=0.2), make_view=NoPage)
+    assert known(walk.task.config).startswith("Trained for forward 0 to 0.5 m/s")
+    asked = walk._observation
+    assert asked[0, walk.task.layout.command].tolist() == pytest.approx([0.25 * 2.0, 0.0, 0.0])
+
+
 def test_play_refuses_before_it_builds(tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr("vintix_fast.play.play.make_simulator", lambda *args: pytest.fail("built a simulator first"))
     for options, error, text in (

@@ -24,6 +24,7 @@ from vintix_fast.report.record import read_run
 from vintix_fast.rundir import is_checkpoint
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
+from vintix_fast.service.files import read_json
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.robot import Robot, load_robot
 from vintix_fast.world.simulator import DT_S
@@ -33,6 +34,7 @@ from vintix_fast.world.variation import NO_VARIATION
 
 View = Window | Page
 Policies = dict[str, Callable[[], Actor]]
+CARD_FILE = "card.json"
 SHOWN_EVERY = 2
 """Steps: 25 pictures a second."""
 
@@ -126,7 +128,15 @@ def _what_to_show(config: PlayConfig) -> tuple[dict[str, Path], Robot, TaskConfi
         )
     if config.robot_type is None:
         raise UsageError("--robot-type is missing; only a run of adapt knows its robot")
-    return {path.name: path} if path is not None else {}, load_robot(config.robot_type), DEFAULT_TASK
+    models = {path.name: path} if path is not None else {}
+    return models, load_robot(config.robot_type), _task_of(path)
+
+
+def _task_of(path: Path | None) -> TaskConfig:
+    """The task that a bundled model was made for, by its card; the default where no card names one."""
+    if path is None or not (path / CARD_FILE).is_file():
+        return DEFAULT_TASK
+    return TaskConfig.from_json(read_json(path / CARD_FILE, "choose another model").get("task") or {})
 
 
 def _first(name: str | None, policies: Policies, robot: Robot) -> str:
