@@ -61,7 +61,7 @@ RECIPES = (
             "varied": ("--vary", SHOWN, "--max-steps-per-episode", "500", "--expert-fraction", "0.2"),
             "plain": ("--seed", "6"),
         },
-        ("--lr", "5e-4", "--steps", "1600", "--long-steps", "300"),
+        ("--lr", "5e-4", "--steps", "4000", "--long-steps", "800"),
         ("--max-steps", "500", "--worlds", STRESS), forgets=True,
     ),
     Recipe(
@@ -91,7 +91,7 @@ def commands(recipe: Recipe, out: Path, others: Path, setting: Setting) -> list[
     return [*found, ([*words, *setting.pretrain], trained / "pretrain.json")]
 
 
-def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, setting: Setting) -> None:
+def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, setting: Setting) -> None:
     """Train the model, store it small, measure what was stored, and write its cards."""
     made, target = commands(recipe, out, others, setting), checkpoints / recipe.name
     for command, result in made:
@@ -122,7 +122,8 @@ def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, setting: Se
     if recipe.task is not None:
         card["task"] = read_task(recipe.task).to_json()
     write_json(target / "card.json", card)
-    write_text(target / "README.md", card_text(recipe, [command for command, _ in made], returns, tables, setting))
+    words = [command for command, _ in made]
+    write_text(target / "README.md", card_text(recipe, words, returns, tables, note, setting))
 
 
 def stress(model: Path, robot: str, result: Path, recipe: Recipe, setting: Setting, *more: str) -> dict[str, Any]:
@@ -134,16 +135,18 @@ def stress(model: Path, robot: str, result: Path, recipe: Recipe, setting: Setti
 
 
 def card_text(
-    recipe: Recipe, made: list[list[str]], returns: dict[str, Any], tables: dict[str, Any], setting: Setting
+    recipe: Recipe, made: list[list[str]], returns: dict[str, Any], tables: dict[str, Any], note: str, setting: Setting
 ) -> str:
     """The model card."""
     lines = [f"# {recipe.name}", "", f"{recipe.what} It goes on from `{BEGIN_WITH}`. Stored in bfloat16.", ""]
-    lines += [f"Made on {date.today()} by the commands that `python benchmarks/make_worlds.py` runs.", "", "```"]
-    lines += [f"vintix-fast {shlex.join(command)}" for command in made]
+    made_by = f"Made on {date.today()} by the commands that `python benchmarks/make_worlds.py` runs. {note}".rstrip()
+    lines += [made_by, "", "```"]
+    lines += [f"vintix-fast {shlex.join(command)}".replace(COMMANDS, "benchmarks/commands.toml") for command in made]
     lines += ["```", "", "## In the plain world", "", f"`vintix-fast eval {shlex.join(setting.evaluation)}`", ""]
     lines += ["| robot | all episodes | first episodes | from the third on | mean length | fell |", "|---" * 6 + "|"]
     lines += [row(robot if found["seen"] else f"**{robot}**, never seen", found) for robot, found in returns.items()]
-    lines += ["", "## In the worlds that it was made for", "", f"`vintix-fast stress {shlex.join(recipe.stress)}`"]
+    told = shlex.join(recipe.stress).replace(COMMANDS, "benchmarks/commands.toml")
+    lines += ["", "## In the worlds that it was made for", "", f"`vintix-fast stress {told}`"]
     for title, found in tables.items():
         lines += ["", f"### {title}", "", *(command_rows(found) if found.get("commands") else world_rows(found))]
     return "\n".join(lines) + "\n"
@@ -178,6 +181,7 @@ def main() -> None:
         "--histories", type=Path, default=Path("runs/checkpoints/histories"), help="what make_checkpoints.py collected"
     )
     parser.add_argument("--checkpoints", type=Path, help="where the models go; by default the bundled ones' place")
+    parser.add_argument("--note", default="", help="a sentence for the cards, on how this was run")
     parser.add_argument("--only", choices=[recipe.name for recipe in RECIPES])
     parser.add_argument("--small", action="store_true", help="tiny settings, to try the script")
     args = parser.parse_args()
@@ -185,7 +189,7 @@ def main() -> None:
     try:
         for recipe in RECIPES:
             if args.only in (None, recipe.name):
-                make(recipe, args.output_dir, args.histories, checkpoints, SMALL if args.small else FULL)
+                make(recipe, args.output_dir, args.histories, checkpoints, args.note, SMALL if args.small else FULL)
     except VintixFastError as error:
         raise SystemExit(f"error: {error}") from error
 

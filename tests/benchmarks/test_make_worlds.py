@@ -47,7 +47,7 @@ def ran(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("recipe", make_worlds.RECIPES, ids=lambda recipe: recipe.name)
 def test_a_model_is_stored_with_a_card_of_what_was_measured(ran, tmp_path, recipe):
-    make_worlds.make(recipe, tmp_path / "out", tmp_path / "plain", tmp_path / "bundled", FULL)
+    make_worlds.make(recipe, tmp_path / "out", tmp_path / "plain", tmp_path / "bundled", "A note.", FULL)
     stored, card = (
         tmp_path / "bundled" / recipe.name,
         json.loads((tmp_path / "bundled" / recipe.name / "card.json").read_text()),
@@ -61,12 +61,14 @@ def test_a_model_is_stored_with_a_card_of_what_was_measured(ran, tmp_path, recip
     table = "| 0.25 0.25 0.25 | 0.20 0.20 0.20 | 9.00 | 100% |"
     if recipe.name == "worlds":
         table = "| motor=0.7 | 9.50 ± 0.25 | 96% | 104% | 8.00 9.75 |"
+    assert "A note." in text and ("benchmarks/commands.toml" in text) == (recipe.name == "commands")
+    assert str(Path(make_worlds.__file__).parent) not in text
     assert table in text and "| go2 | 1.25 ± 0.125 | 1.00 ± 0.200 | 4.00 ± 0.250 | 80 | 3/100 |" in text
 
 
 def test_one_expert_teaches_a_robots_worlds_all(ran, tmp_path):
     recipe = next(recipe for recipe in make_worlds.RECIPES if recipe.name == "worlds")
-    make_worlds.make(recipe, tmp_path / "out", tmp_path / "plain", tmp_path / "bundled", FULL)
+    make_worlds.make(recipe, tmp_path / "out", tmp_path / "plain", tmp_path / "bundled", "A note.", FULL)
     teachers = {command[command.index("--output-dir") + 1]: command[command.index("--expert") + 1]
                 for command in ran.values() if command[0] == "distil"}  # fmt: skip
     pretrain = next(command for command in ran.values() if command[0] == "pretrain")
