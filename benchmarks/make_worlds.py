@@ -119,6 +119,7 @@ def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, 
         )
 
     card = {"date": str(date.today()), "unseen": UNSEEN, "returns": returns, "weights": fingerprint(model)}
+    card["made_for"] = recipe.name
     if recipe.task is not None:
         card["task"] = read_task(recipe.task).to_json()
     write_json(target / "card.json", card)
