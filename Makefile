@@ -14,9 +14,10 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 demo: install
 	$(BIN)/vintix-fast demo $(DEMO_OPTIONS)
 
-# Hours: experts, histories and the four bundled models, from nothing.
+# Hours: experts, histories and the bundled models, from nothing.
 checkpoints: install
 	$(BIN)/python benchmarks/make_checkpoints.py --output-dir runs/checkpoints
+	$(BIN)/python benchmarks/make_worlds.py --output-dir runs/worlds --histories runs/checkpoints/histories
 
 # libvintix_policy and its programs, for this machine and, where Debian's cross compiler is installed, for 64-bit Arm.
 # Needs neither Python nor the package.
