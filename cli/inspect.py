@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console, show
+from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError
 
 LARGEST = 1e15
@@ -16,13 +17,14 @@ LARGEST = 1e15
 
 @reports_errors
 def inspect(
-    path: Annotated[Path, typer.Argument(help="a checkpoint directory or a trajectories.h5")],
+    path: Annotated[Path, typer.Argument(help="a checkpoint directory, builtin:<name>, or a trajectories.h5")],
     json: PlainJson = False,
 ) -> None:
     """Say what a checkpoint directory or a trajectories.h5 holds, and whether it is sound.
 
     Ends with exit code 4 if it is not.
     """
+    path = checkpoint_path(path)
     if path.suffix not in (".h5", ".partial") and not path.exists():
         raise InputFileError(f"{path}: no such file or directory; give a checkpoint directory or a trajectories.h5")
     if path.is_file() and path.suffix in (".pth", ".safetensors", ".json"):

@@ -37,7 +37,7 @@ def test_inspect_reports_the_bundled_checkpoint():
     assert result.exit_code == 0
     assert "sound: True\nparameters: 1711628\n" in result.stdout
     assert "  go1_locomotion: 239961\n" in result.stdout
-    facts = last_json(invoke("inspect", BUILTIN_CHECKPOINT, "--json"))
+    facts = last_json(invoke("inspect", f"builtin:{BUILTIN_CHECKPOINT.name}", "--json"))
     assert facts["sound"] is True and facts["config"]["token_order"] == "action-reward-observation"
 
 
@@ -58,12 +58,13 @@ def test_a_reader_that_has_enough_is_no_failure():
 
 def test_models_lists_what_pretrained_path_takes():
     listed = last_json(invoke("models", "--json"))
-    assert list(listed) == [f"without-{robot}" for robot in ("a1", "go1", "go2", "minicheetah")]
+    plain = [f"without-{robot}" for robot in ("a1", "go1", "go2", "minicheetah")]
+    assert list(listed) == ["commands", *plain, "worlds"]
     for name, card in listed.items():
         assert AdaptConfig("go2", "out", pretrained_path=f"builtin:{name}").pretrained_path == Path(card["path"])
         assert card["bytes"] < 3e6
         unseen = [robot for robot, found in card["returns"].items() if not found["seen"]]
-        assert unseen == [name.removeprefix("without-")]
+        assert unseen == [name.removeprefix("without-") if name in plain else "minicheetah"]
     assert "Default: builtin:without-minicheetah" in invoke("models").stdout
 
 
