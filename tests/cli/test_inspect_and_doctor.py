@@ -122,7 +122,10 @@ def test_inspect_accepts_any_attributes(tmp_path):
 def test_doctor_passes_here():
     result = invoke("doctor")
     assert result.exit_code == 0, result.output
-    assert "FAIL" not in result.stdout and "ok   bundled checkpoints: without-a1 (3 robots)" in result.stdout
+    assert (
+        "FAIL" not in result.stdout
+        and "ok   bundled checkpoints: commands (3 robots), without-a1 (3 robots)" in result.stdout
+    )
     assert all(check["ok"] for check in last_json(invoke("doctor", "--json")).values())
 
 
