@@ -32,7 +32,7 @@ from rich.console import Console
 from vintix_fast.benchmarks.machine import processor
 from vintix_fast.model import fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
-from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS, CARD_FILE
 from vintix_fast.service.console import ConsoleProgress
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_json, write_text
@@ -169,9 +169,9 @@ def bundle(out: Path, checkpoints: Path, unseen: str, note: str, setting: Settin
     """Store a model small, evaluate what was stored, and write its cards, unless the cards are of this model."""
     name = f"without-{unseen}"
     trained, target, results = out / "models" / name, checkpoints / name, out / "eval" / name
-    model, cards = load_checkpoint(trained / MODEL_DIR), (target / "card.json", target / "README.md")
+    model, cards = load_checkpoint(trained / MODEL_DIR), (target / CARD_FILE, target / "README.md")
     weights = fingerprint(model)
-    if all(card.is_file() for card in cards) and json.loads(cards[0].read_text()).get("weights") == weights:
+    if is_described(target, weights):
         return
     for card in cards:  # of the model that was there
         card.unlink(missing_ok=True)
@@ -193,9 +193,15 @@ def bundle(out: Path, checkpoints: Path, unseen: str, note: str, setting: Settin
     experts = {robot: json.loads((out / "experts" / robot / "expert.json").read_text()) for robot in seen}
     histories = {robot: json.loads((out / "histories" / robot / "distil.json").read_text()) for robot in seen}
     card = {"date": str(date.today()), "unseen": unseen, "returns": returns, "weights": weights}
-    write_json(target / "card.json", card)
+    write_json(target / CARD_FILE, card)
     card["pretrain"] = json.loads((trained / "pretrain.json").read_text())
     write_text(target / "README.md", card_text(target, card, experts, histories, out, note, setting))
+
+
+def is_described(target: Path, weights: str) -> bool:
+    """Whether a bundled model's cards are there, and of these weights."""
+    cards = target / CARD_FILE, target / "README.md"
+    return all(card.is_file() for card in cards) and json.loads(cards[0].read_text()).get("weights") == weights
 
 
 def card_text(

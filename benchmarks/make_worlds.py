@@ -19,10 +19,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.benchmarks.make_checkpoints import FULL, SMALL, Setting, measured, row, run
+from vintix_fast.benchmarks.make_checkpoints import FULL, SMALL, Setting, is_described, measured, row, run
 from vintix_fast.model import fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
-from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS
+from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS, CARD_FILE
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_json, write_text
 from vintix_fast.world.task_file import read_task
@@ -92,17 +92,20 @@ def commands(recipe: Recipe, out: Path, others: Path, setting: Setting) -> list[
 
 
 def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, setting: Setting) -> None:
-    """Train the model, store it small, measure what was stored, and write its cards."""
+    """Train the model, store it small, measure what was stored, and write its cards, unless they are of this model."""
     made, target = commands(recipe, out, others, setting), checkpoints / recipe.name
     for command, result in made:
         run(command, result)
     model = load_checkpoint(made[-1][1].parent / MODEL_DIR)
+    weights = fingerprint(model)
+    if is_described(target, weights):
+        return
     save_checkpoint(model, target, compact=True)
 
     # The plain world on every robot that it knows, and the worlds that it was made for on those who saw them.
     results = out / recipe.name / "eval"
     returns: dict[str, Any] = {}
-    for robot in ("go1", "go2", "a1"):
+    for robot in (*recipe.robots, *recipe.others):
         returns[robot] = {"seen": True} | measured(target, robot, results / robot, setting)
     returns[UNSEEN] = {"seen": False, "reference_robot": "go2"}
     returns[UNSEEN] |= measured(target, UNSEEN, results / UNSEEN, setting, "--reference-robot", "go2")
@@ -114,15 +117,13 @@ def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, 
                 target, robot, results / f"forgets-{robot}", recipe, setting, "--forget-s", "1"
             )
         ceiling = out / recipe.name / f"expert-{robot}"
-        tables[f"{robot}, the expert, who is told"] = stress(
-            ceiling, robot, results / f"expert-{robot}", recipe, setting
-        )
+        tables[f"{robot}, its expert"] = stress(ceiling, robot, results / f"expert-{robot}", recipe, setting)
 
-    card = {"date": str(date.today()), "unseen": UNSEEN, "returns": returns, "weights": fingerprint(model)}
+    card = {"date": str(date.today()), "unseen": UNSEEN, "returns": returns, "weights": weights}
     card["made_for"] = recipe.name
     if recipe.task is not None:
         card["task"] = read_task(recipe.task).to_json()
-    write_json(target / "card.json", card)
+    write_json(target / CARD_FILE, card)
     words = [command for command, _ in made]
     write_text(target / "README.md", card_text(recipe, words, returns, tables, note, setting))
 

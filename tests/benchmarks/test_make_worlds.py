@@ -66,6 +66,13 @@ def test_a_model_is_stored_with_a_card_of_what_was_measured(ran, tmp_path, recip
     assert table in text and "| go2 | 1.25 ± 0.125 | 1.00 ± 0.200 | 4.00 ± 0.250 | 80 | 3/100 |" in text
 
 
+def test_what_is_described_is_not_measured_again(ran, tmp_path):
+    places = tmp_path / "out", tmp_path / "plain", tmp_path / "bundled"
+    for note in ("A note.", "Another note."):
+        make_worlds.make(make_worlds.RECIPES[0], *places, note, FULL)
+    assert "Another note." not in (places[2] / make_worlds.RECIPES[0].name / "README.md").read_text()
+
+
 def test_one_expert_teaches_a_robots_worlds_all(ran, tmp_path):
     recipe = next(recipe for recipe in make_worlds.RECIPES if recipe.name == "worlds")
     make_worlds.make(recipe, tmp_path / "out", tmp_path / "plain", tmp_path / "bundled", "A note.", FULL)

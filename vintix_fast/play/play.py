@@ -22,7 +22,7 @@ from vintix_fast.play.window import Window, has_display, why_no_window
 from vintix_fast.policy import Actor, make_policy
 from vintix_fast.report.record import read_run
 from vintix_fast.rundir import is_checkpoint
-from vintix_fast.service.bundled import checkpoint_path
+from vintix_fast.service.bundled import CARD_FILE, checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_json
 from vintix_fast.service.progress import Progress
@@ -34,7 +34,6 @@ from vintix_fast.world.variation import NO_VARIATION
 
 View = Window | Page
 Policies = dict[str, Callable[[], Actor]]
-CARD_FILE = "card.json"
 SHOWN_EVERY = 2
 """Steps: 25 pictures a second."""
 

@@ -13,6 +13,8 @@ from vintix_fast.service.files import read_json
 
 BUILTIN_CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 BUILTIN_PREFIX = "builtin:"
+CARD_FILE = "card.json"
+"""Beside a model: what was measured of it, and the task that it was made for where that is another."""
 BUILTIN_CHECKPOINT = BUILTIN_CHECKPOINTS / "without-minicheetah"
 """The default: it has seen every robot but Mini Cheetah."""
 
@@ -26,7 +28,7 @@ def bundled_models() -> dict[str, dict[str, Any]]:
     """The bundled checkpoints' cards by name: where each lies, its size, and what was measured."""
     return {
         name: {"path": str(path), "bytes": sum(f.stat().st_size for f in path.iterdir())}
-        | read_json(path / "card.json", "install the package anew", {"returns": dict})
+        | read_json(path / CARD_FILE, "install the package anew", {"returns": dict})
         for name, path in bundled_checkpoints().items()
     }
 

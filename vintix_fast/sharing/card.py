@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from vintix_fast.model import Vintix
 from vintix_fast.report.record import RunRecord
+from vintix_fast.service.bundled import CARD_FILE
 from vintix_fast.service.files import read_json, versions
 from vintix_fast.world.robot import robot_names
 
@@ -52,7 +53,7 @@ LEFT_OUT = ("output_dir", "resume", "overwrite", "num_envs", "task", "pretrained
 
 def card_of_model(folder: Path, model: Vintix, repo: str) -> str:
     """The card of a checkpoint; with the returns that its ``card.json`` tells, if it has one."""
-    card = read_json(folder / "card.json", "leave it out", {"returns": dict}) if _has_card(folder) else {"returns": {}}
+    card = read_json(folder / CARD_FILE, "leave it out", {"returns": dict}) if _has_card(folder) else {"returns": {}}
     parts = [
         f"# {folder.name}",
         f"A [Vintix](https://github.com/dunnolab/vintix) of {_size(model)} parameters, for vintix-fast.",
@@ -79,7 +80,7 @@ def card_of_model(folder: Path, model: Vintix, repo: str) -> str:
 
 
 def _has_card(folder: Path) -> bool:
-    return (folder / "card.json").is_file()
+    return (folder / CARD_FILE).is_file()
 
 
 def _front(found: dict[str, tuple[float, float | None]], repo: str) -> str:

@@ -22,13 +22,14 @@ from vintix_fast.model import load_checkpoint
 from vintix_fast.model.checkpoint import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILES, weights_file
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.report.record import read_run
+from vintix_fast.service.bundled import CARD_FILE
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause
 from vintix_fast.service.files import read_json, write_text
 from vintix_fast.sharing.card import card_of_model, card_of_run
 from vintix_fast.world.robot import load_robot
 
 CARD = "README.md"
-FETCHED = (*WEIGHTS_FILES.values(), METADATA_FILE, CONFIG_FILE, CARD, "card.json")
+FETCHED = (*WEIGHTS_FILES.values(), METADATA_FILE, CONFIG_FILE, CARD, CARD_FILE)
 
 
 def push(path: Path, repo: str, say: Callable[[str], None] = lambda text: None) -> str:
@@ -72,7 +73,7 @@ def _lay_out(path: Path, repo: str, folder: Path) -> None:
     model = load_checkpoint(model_dir)  # which says what is missing
     weights = weights_file(model_dir)
     assert weights is not None
-    for file in (weights, model_dir / METADATA_FILE, model_dir / CONFIG_FILE, model_dir / "card.json"):
+    for file in (weights, model_dir / METADATA_FILE, model_dir / CONFIG_FILE, model_dir / CARD_FILE):
         if file.is_file():
             shutil.copy(file, folder)
     if run is not None:
