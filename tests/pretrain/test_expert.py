@@ -321,3 +321,40 @@ def test_overwriting_begins_anew_and_spares_other_files(finished, tmp_path):
     assert_same_expert(out, finished[0])
     assert (out / "notes.txt").read_text() == "mine"
     assert len(list((out / "tensorboard").glob("events.*"))) == 1
+
+
+# -- going on from another expert --------------------------------------------------------------------------------------
+
+
+def test_an_expert_begins_with_what_another_has_learned(finished, tmp_path):
+    """With a small learning rate it stays nearly that expert, whatever its robot."""
+    out = tmp_path / "expert"
+    train(out, robot_type="go1", init_from=finished[0], iterations=1, lr=1e-9, desired_kl=1e-6)
+    before, after = read(finished[0] / "training.pth"), read(out / "training.pth")
+    for part in ("actor_state_dict", "critic_state_dict"):
+        for name, weight in before[part].items():
+            torch.testing.assert_close(after[part][name], weight, rtol=0, atol=5e-3)
+    assert after["iterations"] == 1
+    assert load_expert(out)[1]["robot"] == "go1"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"hidden_dims": (9,)}, "other layers"), ({"vary": "payload_kg=0:5"}, "takes \\d+ numbers, this one \\d+")],
+)
+def test_an_expert_of_another_size_cannot_be_gone_on_from(finished, tmp_path, options, said):
+    with pytest.raises(UsageError, match=said):
+        train(tmp_path / "expert", init_from=finished[0], **options)
+    assert not (tmp_path / "expert").exists()
+
+
+def test_an_expert_without_its_critic_cannot_be_gone_on_from(finished, tmp_path):
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for name in ("expert.pth", "expert.json"):
+        (copied / name).write_bytes((finished[0] / name).read_bytes())
+    with pytest.raises(InputFileError, match="training.pth, which has its critic"):
+        train(tmp_path / "expert", init_from=copied)
+    torch.save({"actor_state_dict": {}}, copied / "training.pth")
+    with pytest.raises(InputFileError, match="training.pth is broken"):
+        train(tmp_path / "expert", init_from=copied)

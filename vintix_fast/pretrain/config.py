@@ -36,6 +36,11 @@ class ExpertConfig(RunConfig):
 
     robot_type: str = option(MISSING, MAIN, ROBOTS)
     output_dir: Path = option(MISSING, MAIN, "where the expert goes", may_change=True)
+    init_from: Path | None = option(
+        None, MAIN, "an expert to go on from, of this robot or one whose joints turn alike", reads=True,
+        shown="random weights",
+    )  # fmt: skip
+    """Its network, its critic and its exploration noise are taken over, its optimiser is not."""
     iterations: int = option(400, TRAINING, "PPO iterations", least=1, may_change=True)
     num_envs: int = option(512, TRAINING, "environments side by side; 4096 suits a GPU", least=1, most=MAX_ENVS)
     steps_per_iteration: int = option(24, TRAINING, "steps of each environment in an iteration", least=2)
@@ -43,7 +48,9 @@ class ExpertConfig(RunConfig):
     hidden_dims: tuple[int, ...] = option((256, 128, 64), None, least=1)
     """Widths of the expert's hidden layers, and of its critic's."""
     lr: float = option(1e-3, TRAINING, "first learning rate; PPO adapts it", least=1e-12)
-    init_noise: float = option(1.0, TRAINING, "exploration noise at the beginning, in action units", least=1e-3)
+    init_noise: float = option(
+        1.0, TRAINING, "exploration noise at the beginning, in action units", least=1e-3, only_with={"init_from": (None,)},
+    )  # fmt: skip
     """A standard deviation; an action unit is 0.25 rad."""
     entropy: float = option(0.01, TRAINING, "entropy bonus at the beginning; it fades", least=0.0)
     """It fades in the second half of the training."""

@@ -20,21 +20,24 @@ from tensordict import TensorDict
 from vintix_fast.evaluation import Evaluation, measure
 from vintix_fast.outdir import RunDirectory
 from vintix_fast.policy.expert import (
+    AGAIN,
     CARD_FILE,
     TOLD,
     WEIGHTS_FILE,
     ExpertPolicy,
     expert_network,
     expert_observation,
+    load_expert,
     told_of,
 )
 from vintix_fast.pretrain.config import MINI_BATCHES, ExpertConfig
 from vintix_fast.service.device import check_device
-from vintix_fast.service.errors import InputFileError, VintixFastError, cause
+from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause
 from vintix_fast.service.files import load_tensors, save_tensors, versions, write_json
 from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, told_to_resume
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.privileged import Privileged
+from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import Simulator
 from vintix_fast.world.task import WalkingTask
 
@@ -101,16 +104,25 @@ class _Runner(OnPolicyRunner):
             self.seconds, self._started = self.seconds + now - self._started, now
             save_tensors(self._state, self.alg.save() | {"iterations": done, "seconds": self.seconds})
 
+    def begin_with(self, state: dict[str, Any], path: Path) -> None:
+        """Take over another expert's network, critic and noise."""
+        self._take(state, {"actor": True, "critic": True}, path, AGAIN)
+
     def go_on(self, state: dict[str, Any]) -> None:
         """Take over the saved state of an interrupted run."""
-        try:
-            self.alg.load(state, None, True)
-            self.iterations, self.seconds = state["iterations"], state["seconds"]
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise InputFileError(f"{self._state} is broken ({cause(error)}); {ANEW}") from error
+        self._take(state, None, self._state, ANEW)
         self.current_learning_iteration = self.iterations
         self.alg.learning_rate = self.alg.optimizer.param_groups[0]["lr"]
         self.alg.entropy_coef = entropy_weight(self._config, self.iterations)
+
+    def _take(self, state: dict[str, Any], parts: dict[str, bool] | None, path: Path, remedy: str) -> None:
+        """Those parts of a state; None: all, and how far it had come."""
+        try:
+            self.alg.load(state, parts, True)
+            if parts is None:
+                self.iterations, self.seconds = state["iterations"], state["seconds"]
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InputFileError(f"{path} is broken ({cause(error)}); {remedy}") from error
 
 
 def entropy_weight(config: ExpertConfig, iteration: int) -> float:
@@ -164,13 +176,14 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     robot = directory.robot
     saved = directory.path / STATE_FILE
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
+    first = _first_state(config, robot) if state is None and config.init_from is not None else None
     with directory, stop_on_interrupt(progress.say):
         simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()  # the scene took a while; nothing is written yet
         directory.begin()
         with told_to_resume("from the last saved iteration"):
-            runner = _train(config, directory.path, state, task, progress)
+            runner = _train(config, directory.path, state, first, task, progress)
             # The actor's own layers, without its noise, are the expert.
             told = Privileged(config.task.vary, task.layout.num_joints).size
             network = expert_network(config.hidden_dims, task.layout, told)
@@ -196,9 +209,35 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     return evaluation
 
 
+def _first_state(config: ExpertConfig, robot: Robot) -> dict[str, Any]:
+    """What the expert to go on from has learned, if it fits this one."""
+    path = config.init_from
+    assert path is not None
+    network, card = load_expert(path, option="--init-from")
+    told = Privileged(config.task.vary, robot.layout.num_joints).size
+    own = expert_network(config.hidden_dims, robot.layout, told)
+    sizes = [[tuple(weight.shape) for weight in one.parameters()] for one in (network, own)]
+    if sizes[0] != sizes[1]:
+        (_, had), (_, has) = (shapes[0] for shapes in sizes)
+        why = f"takes {had} numbers, this one {has}" if had != has else "has other layers"
+        raise UsageError(
+            f"--init-from {path}: that expert of {card['robot']} {why}; give one with as many joints, trained in worlds "
+            "that vary alike"
+        )
+    if not (path / STATE_FILE).is_file():
+        raise InputFileError(f"--init-from {path} lacks {STATE_FILE}, which has its critic; {AGAIN}")
+    return load_tensors(path / STATE_FILE, config.device, AGAIN)
+
+
 def _train(
-    config: ExpertConfig, directory: Path, state: dict[str, Any] | None, task: WalkingTask, progress: Progress
+    config: ExpertConfig,
+    directory: Path,
+    state: dict[str, Any] | None,
+    first: dict[str, Any] | None,
+    task: WalkingTask,
+    progress: Progress,
 ) -> _Runner:
+    """Go on with ``state``, else begin with what another expert, ``first``, has learned, else with random weights."""
     env = ExpertTask(task, config.seed)
     silence = contextlib.redirect_stdout(io.StringIO())  # the library prints its networks, and a page an iteration
     with torch.random.fork_rng(devices=[]), silence:
@@ -206,6 +245,9 @@ def _train(
         runner = _Runner(env, config, directory, progress)
         if state is not None:
             runner.go_on(state)
+        elif first is not None:
+            assert config.init_from is not None
+            runner.begin_with(first, config.init_from / STATE_FILE)
         if runner.iterations >= config.iterations:
             return runner
         try:
