@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from vintix_fast import stress as stress_module
 from vintix_fast.cli import app
+from vintix_fast.model import load_checkpoint, save_checkpoint
+from vintix_fast.model.new_group import add_target
 from vintix_fast.policy.expert import ExpertPolicy, expert_network
 from vintix_fast.policy.policy import Actor
 from vintix_fast.service.errors import Interrupted, UsageError
@@ -48,6 +50,23 @@ def test_a_row_for_each_world_with_numbers_by_episode_and_second(tmp_path, tiny_
     plain, loaded, late, noisy = result["worlds"]
     assert plain["return"] == loaded["return"]  # of a robot that is made of arithmetic
     assert plain["return"] != late["return"] and plain["return"] != noisy["return"]
+
+
+def test_a_robot_that_the_model_has_not_seen_gets_a_copy(tmp_path, tiny_checkpoint):
+    unseen, copied = load_robot("minicheetah"), load_checkpoint(tiny_checkpoint)
+    add_target(copied, unseen, load_robot("go2"), print, init_map="none")
+    save_checkpoint(copied, tmp_path / "copied")
+    tables = [
+        stress(config(model, tmp_path / f"t{number}", robot_type="minicheetah", **options),
+               simulator=FakeSimulator(unseen, 3, fall_after=(10, 60, 120)))
+        for number, (model, options) in enumerate((
+            (tiny_checkpoint, {"reference_robot": "go2", "init_map": "none"}), (tmp_path / "copied", {}),
+            (tiny_checkpoint, {"reference_robot": "go2"}),
+        ))
+    ]  # fmt: skip
+    assert tables[0]["worlds"] == tables[1]["worlds"] != tables[2]["worlds"]
+    with pytest.raises(UsageError, match="--reference-robot auto tries copies in the plain world alone"):
+        config(tiny_checkpoint, tmp_path / "auto", robot_type="minicheetah", reference_robot="auto")
 
 
 def test_speed_is_told_over_the_commanded_one(tmp_path, tiny_checkpoint):
@@ -233,7 +252,7 @@ def test_an_expert_is_measured_as_it_is_told_of_each_world(tmp_path, monkeypatch
     values = torch.unique_consecutive(torch.cat(told), dim=0)  # of three worlds
     assert values[:, 0].tolist() == [-1.0, 1.0, -1.0]
     assert values[:, 1:].tolist() == [[1.0] * 12, [1.0] * 12, [1.0] * 9 + [-1.0] * 3]
-    for option, value in (("forget_s", 1.0), ("context_len", 5)):
+    for option, value in (("forget_s", 1.0), ("context_len", 5), ("reference_robot", "go1")):
         with pytest.raises(UsageError, match="has no effect: .*expert is an expert"):
             stress(config(expert, tmp_path / "u", **{option: value}), simulator=fake())
     with pytest.raises(UsageError, match="MODEL .* is an expert of go2, not of go1"):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.options import Options, entries, option
-from vintix_fast.run_config import RUN, device_option
+from vintix_fast.options import GIVEN, Options, entries, option
+from vintix_fast.run_config import MAIN, RUN, device_option
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import UsageError
 
@@ -31,6 +31,16 @@ def checkpoint_option(default: Any, panel: str, help: str) -> Any:
 
 def init_map_option(panel: str, help: str, **how: Any) -> Any:
     return option("convert", panel, help, words=MAPS, **how)
+
+
+def copied_option() -> Any:
+    """Of commands that measure a model as it is."""
+    return option(None, MAIN, "measure a copy of its adapter on a robot that the checkpoint has not seen")
+
+
+def copied_map_option() -> Any:
+    help = "convert, kinematic or none: how that copy is made, as in adapt"
+    return init_map_option(MAIN, help, only_with={"reference_robot": GIVEN})
 
 
 def token_order_option() -> Any:

@@ -14,7 +14,8 @@ from vintix_fast.acting_config import (
     check_film,
     check_simulator,
     checkpoint_option,
-    init_map_option,
+    copied_map_option,
+    copied_option,
     token_order_option,
 )
 from vintix_fast.options import GIVEN, Options, entries, option
@@ -34,12 +35,8 @@ class EvalConfig(Options):
 
     vintix_path: Path = checkpoint_option(MISSING, MAIN, "checkpoint directory, or builtin:<name>")
     robot_type: str = option(MISSING, MAIN, ROBOTS, short="-r")
-    reference_robot: str | None = option(
-        None, MAIN, "evaluate a copy of its adapter on a robot that the checkpoint has not seen"
-    )
-    init_map: str = init_map_option(
-        MAIN, "convert, kinematic or none: how that copy is made, as in adapt", only_with={"reference_robot": GIVEN}
-    )
+    reference_robot: str | None = copied_option()
+    init_map: str = copied_map_option()
     num_envs: int = option(100, MAIN, "environments side by side", least=1, most=MAX_ENVS)
     max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
     episodes_per_env: int = option(

@@ -121,6 +121,20 @@ def measure(
     return Evaluation(task.robot.name, found.episodes, found.env_steps, found.seconds, task.varied_columns)
 
 
+def task_measured(
+    model: Vintix, robot: Robot, reference_robot: str | None, init_map: str, progress: Progress
+) -> str:
+    """The model's task for the robot: its own, or that of a copy of the reference robot's adapter, which is made here.
+
+    Raises:
+        UsageError, InputFileError: see `task_for`, `add_target`.
+    """
+    if reference_robot is None:
+        return task_for(model, robot)
+    reference = load_robot(reference_robot)
+    return add_target(model, robot, reference, progress.say, init_map=init_map, reinitialize=True)
+
+
 def evaluate(
     config: EvalConfig, *, simulator: Simulation | None = None, progress: Progress | None = None
 ) -> Evaluation:
@@ -141,13 +155,10 @@ def evaluate(
         robot = replace(robot, base_mass_kg=config.base_mass)
     model = load_checkpoint(config.vintix_path, config.engine.device, config.token_order, progress.say)
     task_name: str | None = None
-    if config.reference_robot is None:
-        task_name = task_for(model, robot)
-    elif config.reference_robot == AUDITION:
+    if config.reference_robot == AUDITION:
         candidates(model, robot)  # there must be some
     else:
-        reference = load_robot(config.reference_robot)
-        task_name = add_target(model, robot, reference, progress.say, init_map=config.init_map, reinitialize=True)
+        task_name = task_measured(model, robot, config.reference_robot, config.init_map, progress)
     context_len = check_context_len(config.context_len, model)
     if not config.random_starts:
         progress.say("Fixed starts: every environment would run the same episode, so one environment runs it")

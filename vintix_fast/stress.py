@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.evaluation import check_context_len, task_for
+from vintix_fast.evaluation import check_context_len, task_measured
 from vintix_fast.model import load_checkpoint
 from vintix_fast.outdir import ANEW, RunDirectory
 from vintix_fast.policy import Actor, cache_bytes, make_policy
@@ -217,9 +217,11 @@ def _actor(
 ) -> Callable[[WalkingTask], Actor]:
     """Who acts in a task: a model, the same in all of them, or an expert, which is told of each."""
     if (config.vintix_path / CARD_FILE).is_file():
-        for name, value in {"--context-len": config.context_len, "--forget-s": config.forget_s}.items():
+        useless = {"--context-len": config.context_len, "--forget-s": config.forget_s}
+        useless["--reference-robot"] = config.reference_robot
+        for name, value in useless.items():
             if value is not None:
-                raise UsageError(f"{name} {value} has no effect: {config.vintix_path} is an expert, without a context")
+                raise UsageError(f"{name} {value} has no effect: {config.vintix_path} is an expert, not a checkpoint")
         network, card = load_expert(config.vintix_path, robot, "MODEL")
         trained = trained_in(card)
         for variation in variations:
@@ -227,7 +229,8 @@ def _actor(
         return lambda task: ExpertPolicy(network, task.num_envs, task.device, told_of(trained, task))
     engine = config.engine
     model = load_checkpoint(config.vintix_path, engine.device, config.token_order, progress.say)
-    task_name, context_len = task_for(model, robot), check_context_len(config.context_len, model)
+    task_name = task_measured(model, robot, config.reference_robot, config.init_map, progress)
+    context_len = check_context_len(config.context_len, model)
     check_memory(config.num_envs, cache_bytes(model, context_len, **engine.policy_options), engine.device)
 
     @functools.cache

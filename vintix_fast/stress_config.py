@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from vintix_fast.acting_config import EPISODES, EngineConfig, checkpoint_option, token_order_option
+from vintix_fast.acting_config import (
+    AUDITION,
+    EPISODES,
+    EngineConfig,
+    checkpoint_option,
+    copied_map_option,
+    copied_option,
+    token_order_option,
+)
 from vintix_fast.options import option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, TIME_LIMIT, RunConfig, seed_option
 from vintix_fast.service.errors import UsageError
@@ -36,6 +44,8 @@ class StressConfig(RunConfig):
     )
     robot_type: str = option(MISSING, MAIN, ROBOTS, short="-r")
     output_dir: Path = option(MISSING, MAIN, "where the table goes", may_change=True)
+    reference_robot: str | None = copied_option()
+    init_map: str = copied_map_option()
     worlds: str | None = option(
         None, MAIN, "what varies, as in eval --vary, with ; from one world to the next; the plain one comes first",
         shown="payloads, weak motors, damage, friction, pushes, noise, latency",
@@ -58,6 +68,11 @@ class StressConfig(RunConfig):
             raise UsageError(f"--task varies {self.task.vary}; stress has --worlds for that: leave the table out")
         if self.worlds is not None:
             self.variations()
+        if self.reference_robot == AUDITION:
+            raise UsageError(
+                f"--reference-robot {AUDITION} tries copies in the plain world alone; name the robot to copy, which "
+                "`vintix-fast eval` finds"
+            )
 
     def variations(self, lowest_joint: str = "calf") -> list[Variation]:
         """The worlds, the plain one first; ``lowest_joint`` is what the robot's legs call theirs."""
