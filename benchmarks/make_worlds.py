@@ -4,8 +4,8 @@ Runs the commands that the cards show, each unless its result is there already, 
 
     python benchmarks/make_worlds.py --output-dir runs/worlds
 
-takes three to four hours on two cores.  All begin as the bundled model without Mini Cheetah.  `--small` tries the script
-in minutes.  One expert teaches a robot's plain world and its varied ones: of two, a context tells which of them
+takes three to four hours on two cores.  All begin as the bundled model without Mini Cheetah.  `--small` tries the
+script in minutes.  One expert teaches a robot's plain world and its varied ones: of two, a context tells which of them
 it follows rather than what the world is.
 """
 
@@ -60,6 +60,7 @@ class Recipe:
     forgets: bool = False  # whether to measure it without a context, too
     bodies: tuple[int, ...] = ()  # seeds of random ones that are taught
     unseen: tuple[str, ...] = (UNSEEN,)
+    bundled: bool = True  # or an experiment that the package does without
 
 
 RECIPES = (
@@ -85,6 +86,7 @@ RECIPES = (
         ("--iterations", "220"),
         {"plain": ("--histories", "16", "--num-envs", "16")},
         ("--lr", "5e-4", "--steps", "4000", "--long-steps", "800"), bodies=(1, 2, 3, 4, 5), unseen=UNLIKE,
+        bundled=False,
     ),
 )  # fmt: skip
 
@@ -134,7 +136,9 @@ def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, 
         returns[robot] = {"seen": False, "reference_robot": reference}
         returns[robot] |= measured(target, robot, results / robot, setting, "--reference-robot", reference)
         if recipe.bodies:  # and what the model that it began as does
-            before = measured(Path(BEGIN_WITH), robot, results / f"{robot}-before", setting, "--reference-robot", reference)
+            before = measured(
+                Path(BEGIN_WITH), robot, results / f"{robot}-before", setting, "--reference-robot", reference
+            )
             returns[robot]["before"] = before
     tables = {}
     for robot in recipe.robots if recipe.stress else ():
@@ -219,10 +223,11 @@ def main() -> None:
     parser.add_argument("--only", choices=[recipe.name for recipe in RECIPES])
     parser.add_argument("--small", action="store_true", help="tiny settings, to try the script")
     args = parser.parse_args()
-    checkpoints = args.checkpoints or (args.output_dir / "checkpoints" if args.small else BUILTIN_CHECKPOINTS)
     try:
         for recipe in RECIPES:
             if args.only in (None, recipe.name):
+                bundled = recipe.bundled and not args.small
+                checkpoints = args.checkpoints or (BUILTIN_CHECKPOINTS if bundled else args.output_dir / "checkpoints")
                 make(recipe, args.output_dir, args.histories, checkpoints, args.note, SMALL if args.small else FULL)
     except VintixFastError as error:
         raise SystemExit(f"error: {error}") from error

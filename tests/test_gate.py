@@ -125,25 +125,57 @@ MOST = 0.02 * 1.2 * SMALL["max_steps_per_episode"]
 """Return of an episode without any fault."""
 
 
-def test_a_robot_that_stays_up_gets_a_better_stance_in_each_loop(monkeypatch, tmp_path, tiny_checkpoint):
-    found = [0.6 * MOST, 0.7 * MOST, 0.0, 0.0, 0.0, 0.9 * MOST]
-    script_evaluations(monkeypatch, found, length=SMALL["max_steps_per_episode"])
+WHOLE = SMALL["max_steps_per_episode"]
+
+
+def test_a_loop_that_was_kept_ends_with_a_better_stance(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [0.6 * MOST, 0.7 * MOST, 0.9 * MOST, *[0.0] * 3], length=WHOLE)
     out = tmp_path / "run"
     result = run_small(out, tiny_checkpoint, num_improvement_loops=2)
-    assert ["posture" in row for row in result.rows] == [False, True, True]
-    last = result.rows[2]
-    assert last["posture_env_steps"] > 0 and "adapter" not in last
-    # Fine-tuning made it worse, whole, half and a quarter: the new stance alone is better.
-    assert last["accepted"] and last["kept_share"] == 0.0
-    assert acted_by(out / "models/loop_02", out / "loop_01/trajectories.h5")
+    assert ["posture" in row for row in result.rows] == [False, True, False]
+    first = result.rows[1]
+    assert first["posture_env_steps"] > 0 and "adapter" not in first and any(first["posture"])
+    assert first["eval_return"] == pytest.approx(0.9 * MOST) and first["eval_env_steps"] == 28  # of both evaluations
+    assert first["accepted"] and first["kept_share"] == 1.0
+    assert_same_model(out / "models/best", out / "models/loop_01")
+    assert acted_by(out / "models/loop_01", out / "loop_01/trajectories.h5")
+
+
+def test_a_stance_that_is_no_better_is_left(monkeypatch, tmp_path, tiny_checkpoint):
+    out = tmp_path / "run"
+    script_evaluations(monkeypatch, [0.6 * MOST, 0.7 * MOST, 0.65 * MOST], length=WHOLE)
+    first = run_small(out, tiny_checkpoint, num_improvement_loops=1).rows[1]
+    assert first["accepted"] and first["eval_return"] == pytest.approx(0.7 * MOST) and first["eval_env_steps"] == 28
+    assert first["posture_env_steps"] > 0 and not any(first["posture"])
+    script_evaluations(monkeypatch, [0.6 * MOST, 0.7 * MOST])
+    fallen = run_small(tmp_path / "fallen", tiny_checkpoint, num_improvement_loops=1)
+    assert "posture" not in fallen.rows[1]
+    assert_same_model(out / "models/loop_01", tmp_path / "fallen/models/loop_01")
+    assert_same_model(out / "models/best", out / "models/loop_01")
+
+
+def test_where_fine_tuning_is_undone_a_better_stance_is_kept_alone(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [0.6 * MOST, *[0.0] * 3, 0.7 * MOST], length=WHOLE)
+    out = tmp_path / "run"
+    first = run_small(out, tiny_checkpoint, num_improvement_loops=1).rows[1]
+    assert first["accepted"] and first["kept_share"] == 0.0 and first["eval_return"] == pytest.approx(0.7 * MOST)
+    before, after = read_state(out / "models/initial"), read_state(out / "models/best")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.endswith("bias") for name in changed), "a stance is an offset"
 
 
 def test_a_stance_that_was_undone_is_not_searched_for_again(monkeypatch, tmp_path, tiny_checkpoint):
     found = [0.7 * MOST, *[0.0] * 4, *[0.0] * 3, 0.8 * MOST, 0.9 * MOST]
-    script_evaluations(monkeypatch, found, length=SMALL["max_steps_per_episode"])
-    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=4)
-    assert [row["accepted"] for row in result.rows[1:]] == [False, False, True, True]
-    assert ["posture" in row for row in result.rows[1:]] == [True, False, False, True]
+    script_evaluations(monkeypatch, found, length=WHOLE)
+    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=3)
+    assert [row["accepted"] for row in result.rows[1:]] == [False, False, True]
+    assert ["posture" in row for row in result.rows[1:]] == [True, False, True]
+
+
+def test_a_target_that_is_reached_needs_no_stance(monkeypatch, tmp_path, tiny_checkpoint):
+    script_evaluations(monkeypatch, [0.6 * MOST, 0.7 * MOST], length=WHOLE)
+    result = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=3, target_return=0.69 * MOST)
+    assert len(result.rows) == 2 and "posture" not in result.rows[1]
 
 
 DRAWN_COMMANDS = TaskConfig(command_spread=(0.2, 0.0, 0.0))

@@ -6,11 +6,13 @@ are run `rollout/`'s.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vintix_fast.acting_config import AUDITION, DEFAULT_REFERENCE
@@ -174,8 +176,8 @@ class Adaptation:
                 break
             constant = self._fingerprint(model)
             with region("posture"):
-                model, moved = self.move_stance(loop, model)
-            if "adapter" in moved:
+                model, moved = self.leave_standing(loop, model)
+            if moved:
                 replay = {}  # was collected with another robot's adapter, or far away
             with region("collect"):
                 replay[loop - 1], collected = self.collect(loop - 1, model)
@@ -187,35 +189,56 @@ class Adaptation:
             row = {"loop": loop} | moved | collected | trained
             if self.config.gate.on:
                 with region("gate"):
-                    row |= self.gate(loop, model, before, (*SHARES, 0.0) if any(moved.get("posture", ())) else SHARES)
+                    row |= self.gate(loop, model, before)
+                with region("posture"):
+                    model, row = self.refine_stance(loop, model, row)
             self._save(model, self.run.model_dir(loop))
             row["weights"] = fingerprint(model)  # of what models/loop_NN holds; `verify` compares
             model, replay = self._finish(loop, row, steps, model, replay)
 
-    def move_stance(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
-        """The model to collect with, in the stance where it earns most if it stays up, and what to record of that."""
-        config, progress = self.config, self.progress
-        best = self.run.current_row
-        if not config.gate.on or best["eval_length"] <= self.task.max_steps / 2:
+    def leave_standing(self, loop: int, model: Vintix) -> tuple[Vintix, dict[str, Any]]:
+        """The model to collect with, moved if it stands still, and what to record of that."""
+        config, progress, best = self.config, self.progress, self.run.current_row
+        if not config.gate.on or not stands_still(best["eval_return"], best["eval_length"], self.task):
             return model, {}
-        still = stands_still(best["eval_return"], best["eval_length"], self.task)
+        # A stance belongs to the group, so robots that share it would be moved too.
+        if sharing := ", ".join(model.sharing(self.task_name)):
+            progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
+            return model, {}
+        seed = seed_for(config, loop, "posture")
+        progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
+        return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
+
+    def refine_stance(self, loop: int, model: Vintix, row: dict[str, Any]) -> tuple[Vintix, dict[str, Any]]:
+        """Move the best model, if it walks, to the stance where it earns most, if the gate agrees.
+
+        Args:
+            row: the loop's, after its gate.
+
+        Returns:
+            The loop's model and row, with that.
+        """
+        config, run, accepted = self.config, self.run, row["accepted"]
+        best = row if accepted else run.current_row
+        falls = best["eval_length"] <= self.task.max_steps / 2
+        still = stands_still(best["eval_return"], best["eval_length"], self.task)  # the next loop's `leave_standing`
         # A stance moves encoders too, the control learns of nothing but imitation, and where environments differ the
         # best of them would be taken for the best stance.
         kept = config.finetune.train == "decoder" or config.improve.improver == "clone" or config.task.episodes_differ
         # After a loop that was undone the model is the same, and so would be the stance.
-        searched = any("posture" in row for row in self.run.rows if row["loop"] > self.run.current_loop)
-        if not still and (kept or searched):
-            return model, {}
-        # A stance belongs to the group, so robots that share it would be moved too.
-        if sharing := ", ".join(model.sharing(self.task_name)):
-            if still:
-                progress.say(f"The model stands still; its stance stays as it is, since {sharing} would change too")
-            return model, {}
-        if not still:
-            return model, refine_stance(model, self.task_name, self.task, self._policy, progress)
-        seed = seed_for(config, loop, "posture")
-        progress.say(f"The model stands still (return {best['eval_return']:.2f}): looking for a stance that moves")
-        return leave_standing(model, self.task_name, self.task, self._policy, config.init_map, seed, progress)
+        searched = not accepted and any("posture" in one for one in run.rows if one["loop"] >= run.current_loop)
+        if falls or still or kept or searched or model.sharing(self.task_name) or self._target_is_reached():
+            return model, row
+        candidate = copy.deepcopy(model) if accepted else load_checkpoint(run.current_dir, config.engine.device)
+        moved = refine_stance(candidate, self.task_name, self.task, self._policy, self.progress)
+        row |= {key: row.get(key, 0) + moved.pop(key) for key in ("posture_env_steps", "posture_seconds")}
+        if any(moved["posture"]):
+            found = self.gate(loop, candidate)
+            row |= {key: row[key] + found.pop(key) for key in ("eval_env_steps", "eval_seconds")}
+            if found["accepted"]:
+                total = np.add(row.get("posture", 0.0), moved["posture"]).tolist()
+                return candidate, row | found | {"kept_share": row["kept_share"], "posture": total}
+        return model, {"posture": [0.0] * len(moved["posture"])} | row
 
     def collect(self, index: int, model: Vintix) -> tuple[list[History], dict[str, Any]]:
         """The ``index``-th collection, from 0, and its metrics; from disk where an interrupted run had finished it."""
@@ -241,25 +264,19 @@ class Adaptation:
             Metrics, and what each optimiser step gave.
         """
         # The improver learns from all of the replay, and says of the loop's own steps what they should have been.
-        config = self.config
+        config, everything = self.config, [h for collection in replay.values() for h in collection]
+        updates = config.improve.critic.updates_for(sum(map(len, everything)))
         lesson = Lesson(
-            config.finetune, config.window_len, config.until_done, config.improve.critic.updates, config.engine.device,
+            config.finetune, config.window_len, config.until_done, updates, config.engine.device,
             critic_seed=seed_for(config, loop, "critic"), windows_seed=seed_for(config, loop, "windows"),
             # An interrupted fine-tuning goes on from its state file; the loop's end deletes it.
             state_file=self.run.training_state(loop - 1),
         )  # fmt: skip
-        everything = [h for collection in replay.values() for h in collection]
         return learn(
             model, self.task_name, replay[loop - 1], everything, self.improver, lesson, f"loop {loop}", self.progress
         )
 
-    def gate(
-        self,
-        loop: int,
-        model: Vintix,
-        before: dict[str, torch.Tensor] | None = None,
-        shares: tuple[float, ...] = SHARES,
-    ) -> dict[str, Any]:
+    def gate(self, loop: int, model: Vintix, before: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
         """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
 
         A step that was too long, which is common, is shortened: where the model became worse, half and then a quarter
@@ -269,7 +286,6 @@ class Adaptation:
         Args:
             model: what fine-tuning made; left with the share of its change that was tried last.
             before: the group's weights before that; None: there is nothing to shorten.
-            shares: of the change, in the order in which they are tried; 0 where ``before`` is new itself.
 
         Returns:
             The loop's metrics: of the best share, with the steps and seconds of all.
@@ -278,9 +294,9 @@ class Adaptation:
         what = f"loop {loop}: evaluating" if loop else "evaluating the initial policy"
         tried: list[tuple[float, Evaluation]] = []
         accepted = False
-        for share in shares if before else shares[:1]:
-            for name, weight in self._group(model):
-                weight.data.copy_(torch.lerp(before[name], after[name], share) if before else after[name])
+        for share in SHARES if before else SHARES[:1]:
+            if before:
+                self._set_weights(model, {name: before[name].lerp(after[name], share) for name in after})
             with self.progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
                 evaluation = measure(
                     self.task, self._policy(model), config.gate_episodes, config.seed, True, self.progress
@@ -327,7 +343,7 @@ class Adaptation:
     ) -> tuple[Vintix, dict[int, list[History]]]:
         """Count a loop as done; returns the next one's model and what it may learn from besides its own collection."""
         run, config = self.run, self.config
-        self.improver.learn_of(row.get("accepted", True), self._walks())
+        self.improver.learn_of(row.get("kept_share", 1.0), self._walks())
         self._record(row, steps)
         run.training_state(loop - 1).unlink(missing_ok=True)
         if run.current_loop != loop:
@@ -353,10 +369,13 @@ class Adaptation:
 
     def _reached_target(self) -> bool:
         target = self.config.gate.target_return
-        reached = target is not None and self.run.best_return >= target
-        if reached:
+        if reached := self._target_is_reached():
             self.progress.say(f"A return of {self.run.best_return:.2f} reaches --target-return {target:g}: done.")
         return reached
+
+    def _target_is_reached(self) -> bool:
+        target = self.config.gate.target_return
+        return target is not None and self.run.best_return >= target
 
     def _walks(self) -> bool:
         """Whether the best model does; without a gate, always."""
@@ -374,6 +393,10 @@ class Adaptation:
     def _weights(self, model: Vintix) -> dict[str, torch.Tensor]:
         """A copy of what is trained."""
         return {name: weight.detach().clone() for name, weight in self._group(model)}
+
+    def _set_weights(self, model: Vintix, weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in self._group(model):
+            weight.data.copy_(weights[name])
 
     def _fingerprint(self, model: Vintix) -> str:
         """Of everything but the group that is trained."""

@@ -74,7 +74,7 @@ class CriticConfig(Options):
     """How the critic is fitted."""
 
     updates: int = option(
-        2000, LEARNING, "critic updates in a loop",
+        2000, LEARNING, "most critic updates in a loop",
         name="critic_updates", least=1, only_with={"improver": ("critic",)},
     )  # fmt: skip
     batch_size: int = 256
@@ -89,6 +89,13 @@ class CriticConfig(Options):
     """Rewards are a step's share of a second (dt = 0.02 s); this makes them per second."""
     reward_bonus: float = 0.5
     """Added to each scaled reward, so that staying up is worth more than falling even when walking badly."""
+    steps_for_all: int = 16_000
+    """To learn from fewer steps takes fewer updates: in proportion, but half of them at least."""
+
+    def updates_for(self, steps: int) -> int:
+        """How many updates to take on that many steps."""
+        share = min(1.0, max(0.5, steps / self.steps_for_all))
+        return max(1, round(share * self.updates))
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class ImproveConfig(Options):
     """What ``step`` is multiplied by after a loop that is kept (without a gate, each) if the robot walks, since smaller
     faults are left.  Otherwise it is divided by it, up to the first step."""
     step_decay: float = 0.5
-    """What ``step`` is multiplied by when the gate undoes a loop."""
+    """What ``step`` is multiplied by when the gate keeps less than the whole change."""
 
 
 @dataclass(frozen=True)

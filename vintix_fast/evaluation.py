@@ -121,9 +121,7 @@ def measure(
     return Evaluation(task.robot.name, found.episodes, found.env_steps, found.seconds, task.varied_columns)
 
 
-def task_measured(
-    model: Vintix, robot: Robot, reference_robot: str | None, init_map: str, progress: Progress
-) -> str:
+def task_measured(model: Vintix, robot: Robot, reference_robot: str | None, init_map: str, progress: Progress) -> str:
     """The model's task for the robot: its own, or that of a copy of the reference robot's adapter, which is made here.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from vintix_fast.config import (
     DEFAULT_WINDOW,
     LEARNING,
+    CriticConfig,
     FinetuneConfig,
     ImproveConfig,
     checkpoint_option,
@@ -39,7 +40,7 @@ class FromLogsConfig(RunConfig):
     )  # fmt: skip
     robot_type: str = option(MISSING, MAIN, ROBOTS, short="-r")
     output_dir: Path = option(MISSING, MAIN, "where models and logs go", may_change=True)
-    improve: ImproveConfig = ImproveConfig()
+    improve: ImproveConfig = ImproveConfig(critic=CriticConfig(steps_for_all=1))  # logs are short, and time is there
     finetune: FinetuneConfig = FinetuneConfig()
     max_steps_per_episode: int = option(1000, MAIN, "a log's return is that of an episode of so many steps", least=1)
     seed: int = seed_option(MAIN)

@@ -103,7 +103,7 @@ def _lay_out(run: Run, before: Run, loop: int) -> None:
             before.best = {"loop": row["loop"], "return": row["eval_return"]}
         walking = not gate or walks(before.best_return, run.config.task, run.config.max_steps_per_episode)
         if row["loop"] > 0:
-            improver.learn_of(row.get("accepted", True), walking)
+            improver.learn_of(row.get("kept_share", 1.0), walking)
         elif walking:
             improver.begin_walking()
     before.path.mkdir()

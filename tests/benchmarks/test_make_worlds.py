@@ -66,7 +66,9 @@ def test_a_model_is_stored_with_a_card_of_what_was_measured(ran, tmp_path, recip
         table = "| motor=0.7 | 9.50 ± 0.25 | 96% | 104% | 8.00 9.75 |"
     assert "A note." in text and ("benchmarks/commands.toml" in text) == (recipe.name == "commands")
     assert str(Path(make_worlds.__file__).parent) not in text
-    assert (table in text) == bool(recipe.stress) and "| go2 | 1.25 ± 0.125 | 1.00 ± 0.200 | 4.00 ± 0.250 | 80 | 3/100 |" in text
+    assert (table in text) == bool(
+        recipe.stress
+    ) and "| go2 | 1.25 ± 0.125 | 1.00 ± 0.200 | 4.00 ± 0.250 | 80 | 3/100 |" in text
 
 
 def test_what_is_described_is_not_measured_again(ran, tmp_path):

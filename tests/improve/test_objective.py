@@ -11,7 +11,7 @@ from vintix_fast.improve import CloneImprover, CriticImprover
 from vintix_fast.improve.operators import OPERATORS
 from vintix_fast.service.errors import Interrupted
 
-FEW = {"updates": 250, "batch_size": 128, "hidden": 32, "lr": 3e-3}
+FEW = {"updates": 250, "steps_for_all": 1, "batch_size": 128, "hidden": 32, "lr": 3e-3}
 
 
 def silent(step, loss):
@@ -134,6 +134,18 @@ def test_one_target_for_each_step_of_each_history():
     assert np.isfinite(improver.metrics()["critic_loss"])
 
 
+@pytest.mark.parametrize(("steps", "updates"), [(40, 20), (80, 20), (120, 30), (160, 40), (4000, 40)])
+def test_few_steps_get_fewer_updates_but_half_of_them_at_least(steps, updates):
+    history = make_history([steps], seed=1)
+    config = CriticConfig(updates=40, steps_for_all=160, batch_size=32, hidden=8)
+    told = []
+    CriticImprover(ImproveConfig(critic=config)).targets(
+        [history], [history], 0, lambda update, loss: told.append(update)
+    )
+    assert told[-1] == updates // 20 * 20  # each twentieth is told
+    assert config.updates_for(steps) == updates
+
+
 def test_an_observation_that_never_varies_does_no_harm():
     history = tries([0] * 300, terminated=range(300))
     history.observation[:, 6:9] = (1.0, 0.0, 0.0)
@@ -169,27 +181,28 @@ def test_stopping_from_on_step():
 # -- the step ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_step_shrinks_from_loop_to_loop_and_more_when_one_is_undone():
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_the_step_shrinks_from_loop_to_loop_and_more_where_not_all_was_kept(kept):
     improver = CriticImprover(ImproveConfig(step=0.4, step_anneal=0.75, step_decay=0.25))
-    improver.learn_of(True)
+    improver.learn_of(1.0)
     assert improver.step == pytest.approx(0.3)
-    improver.learn_of(False)
+    improver.learn_of(kept)
     assert improver.step == pytest.approx(0.075)
 
 
 def test_while_the_robot_does_not_walk_the_step_comes_back_to_the_first_one():
     improver = CriticImprover(ImproveConfig(step=0.4, step_anneal=0.5, step_decay=0.2))
-    improver.learn_of(True, walks=False)
+    improver.learn_of(1.0, walks=False)
     assert improver.step == 0.4  # and never beyond it
-    improver.learn_of(False, walks=False)
+    improver.learn_of(0.0, walks=False)
     assert improver.step == pytest.approx(0.08)
-    improver.learn_of(True, walks=False)
+    improver.learn_of(1.0, walks=False)
     assert improver.step == pytest.approx(0.16)
 
 
 def test_a_resumed_run_has_the_same_step():
     improver = CriticImprover(ImproveConfig(step=0.4))
-    improver.learn_of(False)
+    improver.learn_of(0.0)
     resumed = CriticImprover(ImproveConfig(step=0.4))
     resumed.load_state_dict({})
     assert resumed.step == 0.4

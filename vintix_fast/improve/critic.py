@@ -93,7 +93,7 @@ class Critic:
 
         # A step is hundreds of launches on CUDA: a graph of them.  Losses are read back only now and then.
         run = Captured(take_step) if on_cuda else take_step
-        for update in range(config.updates):
+        for update in range(config.updates_for(len(everything))):
             check_interrupt()
             rows = torch.randint(len(everything), (config.batch_size,), generator=generator)
             noise = torch.randn(config.batch_size, data.deviation.shape[1], generator=generator)

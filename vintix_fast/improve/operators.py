@@ -56,8 +56,8 @@ class Improver(ABC):
             VintixFastError: there is nothing to learn from.
         """
 
-    def learn_of(self, accepted: bool, walks: bool = True) -> None:  # noqa: B027 - optional
-        """Told after each loop whether its result was kept (without a gate always), and whether the robot walks."""
+    def learn_of(self, kept: float, walks: bool = True) -> None:  # noqa: B027 - optional
+        """Told after each loop how much of its change was kept (without a gate all, 1), and whether the robot walks."""
 
     def begin_walking(self) -> None:  # noqa: B027 - optional
         """Told before the first loop if the initial policy walks."""
@@ -133,8 +133,8 @@ class CriticImprover(Improver):
             total += _gradient(critic, state, deviation + aside) + _gradient(critic, state, deviation - aside)
         return total / (2 * cfg.smoothing_pairs)
 
-    def learn_of(self, accepted: bool, walks: bool = True) -> None:
-        if not accepted:
+    def learn_of(self, kept: float, walks: bool = True) -> None:
+        if kept < 1.0:  # it was too long
             self.step *= self.config.step_decay
         elif walks:
             self.step *= self.config.step_anneal

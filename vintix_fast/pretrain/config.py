@@ -49,7 +49,8 @@ class ExpertConfig(RunConfig):
     """Widths of the expert's hidden layers, and of its critic's."""
     lr: float = option(1e-3, TRAINING, "first learning rate; PPO adapts it", least=1e-12)
     init_noise: float = option(
-        1.0, TRAINING, "exploration noise at the beginning, in action units", least=1e-3, only_with={"init_from": (None,)},
+        1.0, TRAINING, "exploration noise at the beginning, in action units", least=1e-3,
+        only_with={"init_from": (None,)},
     )  # fmt: skip
     """A standard deviation; an action unit is 0.25 rad."""
     entropy: float = option(0.01, TRAINING, "entropy bonus at the beginning; it fades", least=0.0)

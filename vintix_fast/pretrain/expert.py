@@ -221,8 +221,8 @@ def _first_state(config: ExpertConfig, robot: Robot) -> dict[str, Any]:
         (_, had), (_, has) = (shapes[0] for shapes in sizes)
         why = f"takes {had} numbers, this one {has}" if had != has else "has other layers"
         raise UsageError(
-            f"--init-from {path}: that expert of {card['robot']} {why}; give one with as many joints, trained in worlds "
-            "that vary alike"
+            f"--init-from {path}: that expert of {card['robot']} {why}; give one with as many joints, trained in "
+            "worlds that vary alike"
         )
     if not (path / STATE_FILE).is_file():
         raise InputFileError(f"--init-from {path} lacks {STATE_FILE}, which has its critic; {AGAIN}")
