@@ -39,7 +39,7 @@ class Body:
 
     @staticmethod
     def draw(seed: int) -> Body:
-        """About half to one and a half times go2's size, the four robots' spread and beyond."""
+        """Three quarters to one and a half times go2's size, the four robots' spread and beyond."""
         random = np.random.default_rng(seed)
         size = float(np.exp(random.uniform(np.log(0.75), np.log(1.45))))
         leg = LEG_M * size
@@ -58,7 +58,7 @@ class Body:
         )  # fmt: skip
 
     def urdf(self, name: str) -> str:
-        """The robot of boxes, cylinders and balls."""
+        """The robot of boxes and balls."""
         leg = self.thigh + self.calf
         torque = self.effort * self.mass_kg * GRAVITY * leg
         limb, foot, height = 0.028 * leg, 0.052 * leg, 0.27 * leg

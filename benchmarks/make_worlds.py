@@ -216,7 +216,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, default=Path("runs/worlds"))
     parser.add_argument(
-        "--histories", type=Path, default=Path("runs/checkpoints/histories"), help="what make_checkpoints.py collected"
+        "--histories",
+        type=Path,
+        default=Path("runs/checkpoints/histories"),
+        help="what make_checkpoints.py collected; its experts beside",
     )
     parser.add_argument("--checkpoints", type=Path, help="where the models go; by default the bundled ones' place")
     parser.add_argument("--note", default="", help="a sentence for the cards, on how this was run")

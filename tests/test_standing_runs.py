@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import ACTIONS, StandingSimulator
-from runs import GROUP, TASK, assert_same_run, read_rows, read_state, run_small
+from runs import GROUP, SMALL, TASK, assert_same_run, read_rows, read_state, run_small, script_evaluations
 
 from vintix_fast.data import read_trajectories
 from vintix_fast.model import load_checkpoint
@@ -109,6 +109,15 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, ti
     result = run_small(out, tiny_checkpoint, resume=True, **STANDING)
     assert_same_run(out, finished[0])
     assert result.rows == read_rows(out) and "posture" in result.rows[1]
+
+
+def test_the_new_stance_is_kept_alone_where_fine_tuning_spoils_it(monkeypatch, tmp_path, tiny_checkpoint):
+    most = 0.02 * 1.2 * SMALL["max_steps_per_episode"]
+    found = [0.3 * most, *[0.0] * 3, 0.7 * most, 0.0]  # standing; three shares; the stance; another one
+    script_evaluations(monkeypatch, found, length=SMALL["max_steps_per_episode"])
+    first = run_small(tmp_path / "run", tiny_checkpoint, num_improvement_loops=1, **STANDING).rows[1]
+    assert "adapter" in first and any(first["posture"])
+    assert first["accepted"] and first["kept_share"] == 0.0 and first["eval_return"] == pytest.approx(0.7 * most)
 
 
 def test_without_the_gate_nobody_knows_that_it_stands(tmp_path, tiny_checkpoint):

@@ -189,7 +189,7 @@ class Adaptation:
             row = {"loop": loop} | moved | collected | trained
             if self.config.gate.on:
                 with region("gate"):
-                    row |= self.gate(loop, model, before)
+                    row |= self.gate(loop, model, before, (*SHARES, 0.0) if moved else SHARES)
                 with region("posture"):
                     model, row = self.refine_stance(loop, model, row)
             self._save(model, self.run.model_dir(loop))
@@ -276,7 +276,13 @@ class Adaptation:
             model, self.task_name, replay[loop - 1], everything, self.improver, lesson, f"loop {loop}", self.progress
         )
 
-    def gate(self, loop: int, model: Vintix, before: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
+    def gate(
+        self,
+        loop: int,
+        model: Vintix,
+        before: dict[str, torch.Tensor] | None = None,
+        shares: tuple[float, ...] = SHARES,
+    ) -> dict[str, Any]:
         """Evaluate, always from the same randomised starts, and keep the model if it is the best so far.
 
         A step that was too long, which is common, is shortened: where the model became worse, half and then a quarter
@@ -286,6 +292,7 @@ class Adaptation:
         Args:
             model: what fine-tuning made; left with the share of its change that was tried last.
             before: the group's weights before that; None: there is nothing to shorten.
+            shares: of the change, in the order in which they are tried; 0 where ``before`` is new itself.
 
         Returns:
             The loop's metrics: of the best share, with the steps and seconds of all.
@@ -294,7 +301,7 @@ class Adaptation:
         what = f"loop {loop}: evaluating" if loop else "evaluating the initial policy"
         tried: list[tuple[float, Evaluation]] = []
         accepted = False
-        for share in SHARES if before else SHARES[:1]:
+        for share in shares if before else shares[:1]:
             if before:
                 self._set_weights(model, {name: before[name].lerp(after[name], share) for name in after})
             with self.progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):

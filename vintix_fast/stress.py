@@ -217,9 +217,8 @@ def _actor(
 ) -> Callable[[WalkingTask], Actor]:
     """Who acts in a task: a model, the same in all of them, or an expert, which is told of each."""
     if (config.vintix_path / CARD_FILE).is_file():
-        useless = {"--context-len": config.context_len, "--forget-s": config.forget_s}
-        useless["--reference-robot"] = config.reference_robot
-        for name, value in useless.items():
+        given = {"--context-len": config.context_len, "--forget-s": config.forget_s}
+        for name, value in {**given, "--reference-robot": config.reference_robot}.items():
             if value is not None:
                 raise UsageError(f"{name} {value} has no effect: {config.vintix_path} is an expert, not a checkpoint")
         network, card = load_expert(config.vintix_path, robot, "MODEL")
