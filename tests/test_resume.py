@@ -82,7 +82,7 @@ def unbroken(tmp_path_factory, tiny_checkpoint):
     [
         ("evaluating the initial policy", 3, {}),
         ("loop 1: collecting", 5, {}),
-        ("loop 1: critic", 1, {"critic_updates": 20, "num_improvement_loops": 1}),  # it reports every 20th update
+        ("loop 1: critic", 1, {"critic_updates": 40, "num_improvement_loops": 1}),  # half are taken; each 20th reports
         ("after loop 1", 1, {}),
         ("loop 2: collecting", 2, {}),
         ("loop 2: fine-tuning", 5, {}),

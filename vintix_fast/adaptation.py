@@ -190,8 +190,7 @@ class Adaptation:
             if self.config.gate.on:
                 with region("gate"):
                     row |= self.gate(loop, model, before, (*SHARES, 0.0) if moved else SHARES)
-                with region("posture"):
-                    model, row = self.refine_stance(loop, model, row)
+                model, row = self.refine_stance(loop, model, row)
             self._save(model, self.run.model_dir(loop))
             row["weights"] = fingerprint(model)  # of what models/loop_NN holds; `verify` compares
             model, replay = self._finish(loop, row, steps, model, replay)
@@ -230,10 +229,12 @@ class Adaptation:
         if falls or still or kept or searched or model.sharing(self.task_name) or self._target_is_reached():
             return model, row
         candidate = copy.deepcopy(model) if accepted else load_checkpoint(run.current_dir, config.engine.device)
-        moved = refine_stance(candidate, self.task_name, self.task, self._policy, self.progress)
+        with region("posture"):
+            moved = refine_stance(candidate, self.task_name, self.task, self._policy, self.progress)
         row |= {key: row.get(key, 0) + moved.pop(key) for key in ("posture_env_steps", "posture_seconds")}
         if any(moved["posture"]):
-            found = self.gate(loop, candidate)
+            with region("gate"):
+                found = self.gate(loop, candidate)
             row |= {key: row[key] + found.pop(key) for key in ("eval_env_steps", "eval_seconds")}
             if found["accepted"]:
                 total = np.add(row.get("posture", 0.0), moved["posture"]).tolist()
