@@ -1,4 +1,4 @@
-"""Make the bundled models of other worlds, commands and bodies: experts, histories, models and their cards.
+"""Make the bundled models of other worlds and commands: experts, histories, models and their cards.
 
 Runs the commands that the cards show, each unless its result is there already, so that it can be stopped and run again:
 
@@ -19,20 +19,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from vintix_fast.acting_config import AUDITION
-from vintix_fast.benchmarks.bodies import Body
 from vintix_fast.benchmarks.make_checkpoints import FULL, SMALL, Setting, is_described, measured, row, run
 from vintix_fast.model import fingerprint, load_checkpoint, save_checkpoint
 from vintix_fast.pretrain.pretrain import MODEL_DIR
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINTS, CARD_FILE
 from vintix_fast.service.errors import VintixFastError
 from vintix_fast.service.files import write_json, write_text
-from vintix_fast.world.robot import load_robot
 from vintix_fast.world.task_file import read_task
 
 BEGIN_WITH, UNSEEN = "builtin:without-minicheetah", "minicheetah"
-UNLIKE = (UNSEEN, "anymal_c", "laikago", "solo12")
-"""Robots that no model of these has seen."""
 VARIED = "payload_kg=0:5, motor=0.7:1, motor.any_leg=0.5:1, latency_steps=0:1, locked.any_calf="
 TRAINED = f"{VARIED}0.1"
 """What an expert learns.  Told which calf is locked, it needs few such episodes."""
@@ -40,8 +35,8 @@ SHOWN = f"{VARIED}0.3, redraw_episodes=2"
 """What its histories show: a context needs many to tell them from."""
 STRESS = "payload_kg=3; payload_kg=5; motor=0.85; motor=0.7; motor.FR=0.5; locked.FR_calf=1; latency_steps=1"
 COMMANDS = str(Path(__file__).with_name("commands.toml"))
-LIKE = "go2"
-"""Whose expert bodies' begin as, and whose task and group they have: what is copied for a new robot."""
+REFERENCE = "go2"
+"""What is copied for the robot that none has seen."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,9 @@ class Recipe:
     expert: tuple[str, ...]  # options of each command
     histories: dict[str, tuple[str, ...]]
     pretrain: tuple[str, ...]
-    stress: tuple[str, ...] = ()
+    stress: tuple[str, ...]
     task: str | None = None  # a file; in place of the default task
     forgets: bool = False  # whether to measure it without a context, too
-    bodies: tuple[int, ...] = ()  # seeds of random ones that are taught
-    unseen: tuple[str, ...] = (UNSEEN,)
-    bundled: bool = True  # or an experiment that the package does without
 
 
 RECIPES = (
@@ -81,29 +73,19 @@ RECIPES = (
         ("--lr", "5e-4", "--steps", "1600", "--long-steps", "300"),
         ("--max-steps", "500", "--worlds", ";", "--task", COMMANDS), COMMANDS,
     ),
-    Recipe(
-        "bodies", "Its go2 is one of many bodies, for robots unlike the four.", (), ("go1", LIKE, "a1"),
-        ("--iterations", "220"),
-        {"plain": ("--histories", "16", "--num-envs", "16")},
-        ("--lr", "5e-4", "--steps", "4000", "--long-steps", "800"), bodies=(1, 2, 3, 4, 5), unseen=UNLIKE,
-        bundled=False,
-    ),
 )  # fmt: skip
 
 
 def commands(recipe: Recipe, out: Path, others: Path, setting: Setting) -> list[tuple[list[str], Path]]:
     """What makes the model, in order: each command, and the file that it ends with."""
     own = out / recipe.name
-    teachers = [(robot, robot, ()) for robot in recipe.robots]
-    begin = ("--init-from", str(others.parent / "experts" / LIKE))
-    teachers += [(f"body_{seed}", str(own / "robots" / f"body_{seed}.toml"), begin) for seed in recipe.bodies]
     found, data = [], [word for robot in recipe.others for word in ("--data", str(others / robot))]
-    for name, robot, more in teachers:
-        expert = own / f"expert-{name}"
-        words = ["expert", "--robot-type", robot, "--output-dir", str(expert), *more, *recipe.expert, *setting.expert]
+    for robot in recipe.robots:
+        expert = own / f"expert-{robot}"
+        words = ["expert", "--robot-type", robot, "--output-dir", str(expert), *recipe.expert, *setting.expert]
         found.append((words, expert / "expert.json"))
         for kind, options in recipe.histories.items():
-            histories = own / f"histories-{name}-{kind}"
+            histories = own / f"histories-{robot}-{kind}"
             words = ["distil", "--expert", str(expert), "--robot-type", robot, "--output-dir", str(histories)]
             found.append(([*words, *options, *setting.distil], histories / "distil.json"))
             data += ["--data", str(histories)]
@@ -114,9 +96,6 @@ def commands(recipe: Recipe, out: Path, others: Path, setting: Setting) -> list[
 
 def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, setting: Setting) -> None:
     """Train the model, store it small, measure what was stored, and write its cards, unless they are of this model."""
-    kind = load_robot(LIKE)
-    for seed in recipe.bodies:
-        Body.draw(seed).write(out / recipe.name / "robots", f"body_{seed}", kind.task_names[0], kind.group_name)
     made, target = commands(recipe, out, others, setting), checkpoints / recipe.name
     for command, result in made:
         run(command, result)
@@ -131,17 +110,10 @@ def make(recipe: Recipe, out: Path, others: Path, checkpoints: Path, note: str, 
     returns: dict[str, Any] = {}
     for robot in dict.fromkeys((*recipe.robots, *recipe.others)):
         returns[robot] = {"seen": True} | measured(target, robot, results / robot, setting)
-    reference = LIKE if recipe.unseen == (UNSEEN,) else AUDITION
-    for robot in recipe.unseen:
-        returns[robot] = {"seen": False, "reference_robot": reference}
-        returns[robot] |= measured(target, robot, results / robot, setting, "--reference-robot", reference)
-        if recipe.bodies:  # and what the model that it began as does
-            before = measured(
-                Path(BEGIN_WITH), robot, results / f"{robot}-before", setting, "--reference-robot", reference
-            )
-            returns[robot]["before"] = before
+    found = measured(target, UNSEEN, results / UNSEEN, setting, "--reference-robot", REFERENCE)
+    returns[UNSEEN] = {"seen": False, "reference_robot": REFERENCE} | found
     tables = {}
-    for robot in recipe.robots if recipe.stress else ():
+    for robot in recipe.robots:
         tables[robot] = stress(target, robot, results / f"stress-{robot}", recipe, setting)
         if recipe.forgets:
             tables[f"{robot}, its context cleared every second"] = stress(
@@ -179,10 +151,6 @@ def card_text(
     lines += ["| robot | all episodes | first episodes | from the third on | mean length | fell |", "|---" * 6 + "|"]
     for robot, found in returns.items():
         lines.append(row(robot if found["seen"] else f"**{robot}**, never seen", found))
-        if "before" in found:
-            lines.append(row(f"{robot}, `{BEGIN_WITH}`", found["before"]))
-    if not recipe.stress:
-        return "\n".join(lines) + "\n"
     told = shlex.join(recipe.stress).replace(COMMANDS, "benchmarks/commands.toml")
     lines += ["", "## In the worlds that it was made for", "", f"`vintix-fast stress {told}`"]
     for title, found in tables.items():
@@ -219,19 +187,19 @@ def main() -> None:
         "--histories",
         type=Path,
         default=Path("runs/checkpoints/histories"),
-        help="what make_checkpoints.py collected; its experts beside",
+        help="what make_checkpoints.py collected",
     )
     parser.add_argument("--checkpoints", type=Path, help="where the models go; by default the bundled ones' place")
     parser.add_argument("--note", default="", help="a sentence for the cards, on how this was run")
     parser.add_argument("--only", choices=[recipe.name for recipe in RECIPES])
     parser.add_argument("--small", action="store_true", help="tiny settings, to try the script")
     args = parser.parse_args()
+    setting = SMALL if args.small else FULL
     try:
         for recipe in RECIPES:
             if args.only in (None, recipe.name):
-                bundled = recipe.bundled and not args.small
-                checkpoints = args.checkpoints or (BUILTIN_CHECKPOINTS if bundled else args.output_dir / "checkpoints")
-                make(recipe, args.output_dir, args.histories, checkpoints, args.note, SMALL if args.small else FULL)
+                bundled = args.output_dir / "checkpoints" if args.small else BUILTIN_CHECKPOINTS
+                make(recipe, args.output_dir, args.histories, args.checkpoints or bundled, args.note, setting)
     except VintixFastError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -20,10 +20,10 @@ PAGES = [
     *(ROOT / "docs").glob("*.md"),
     ROOT / "benchmarks/results/summary.md",
 ]
-OTHERS = {"help", "study", "experts", "max-episodes", "output", "mutants", "kills", "real", "nproc-per-node"} | {
+OTHERS = {"help", "experts", "max-episodes", "output", "mutants", "kills", "real", "nproc-per-node"} | {
     "port", "log", "stand", "periods", "explore", "small",
 }  # fmt: skip
-"""Of every command, of benchmarks/adaptation.py, what the original script's evaluation calls two of ours, of the tests
+"""Of every command, of benchmarks/zoo.py, what the original script's evaluation calls two of ours, of the tests
 that are programs too, of benchmarks, of torchrun, and of csrc/runner/walk.cpp."""
 GENERATED = {"options.md"}
 

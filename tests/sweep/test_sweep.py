@@ -11,6 +11,7 @@ from commands import invoke, last_json, spoken
 from fakes import Listener
 from runs import SMALL, assert_same_run
 
+from vintix_fast.config import AdaptConfig
 from vintix_fast.service.errors import UsageError, VintixFastError
 from vintix_fast.sweep import sweep as sweep_module
 from vintix_fast.sweep.config import SweepConfig, read_sweep
@@ -191,3 +192,12 @@ def test_the_command_prints_the_table_and_the_trials(file, tmp_path, monkeypatch
     monkeypatch.setattr(sweep_module, "sweep", fake)
     result = invoke("sweep", file, "--output-dir", tmp_path / "out", "--json")
     assert last_json(result) == {"trials": [row]} and "| go2 |" in result.stderr
+
+
+def test_the_projects_study_has_the_default_run_and_changes_of_it(tmp_path):
+    study = Path(__file__).parents[2] / "benchmarks/study.toml"
+    trials = {trial.setting: trial.adapt for trial in read_sweep(study, output_dir=tmp_path).trials()}
+    default = trials.pop("default")
+    assert default == AdaptConfig(robot_type="minicheetah-primitive", output_dir=default.output_dir, seed=7)
+    assert trials["discount-098"].improve.critic.gamma == 0.98
+    assert all(adapt.changed_options(default.to_json()) for adapt in trials.values())
