@@ -123,7 +123,13 @@ def test_without_a_cluster_trials_that_take_a_machine_run_here(monkeypatch, tmp_
 @pytest.mark.parametrize(
     ("line", "instead", "said"),
     [
-        ('robots = ["minicheetah"]', "robots = []", "robots is {}"),
+        ('robots = ["minicheetah"]', "robots = []", "robots is []"),
+        ('robots = ["minicheetah"]', "robots = {a = {seed = 1}}", "robots is {'a': {'seed': 1}}; it must be"),
+        (
+            'robots = ["minicheetah"]',
+            "robots = {a = {robot_type = 'go2', noise = -1}}",
+            "[robots.a] with [settings.long]: --noise is -1",
+        ),
         ('robots = ["minicheetah"]', 'robots = ["a/rex.urdf", "b/rex.urdf"]', "two have one name"),
         ('robots = ["minicheetah"]', 'robots = ["rex.urdf"]', "rex.urdf"),
         ("[settings.short]", "[settings]\nother = 1\n[settings.short]", "[settings.other] is 1; it must be a table"),
@@ -201,3 +207,12 @@ def test_the_projects_study_has_the_default_run_and_changes_of_it(tmp_path):
     assert default == AdaptConfig(robot_type="minicheetah-primitive", output_dir=default.output_dir, seed=7)
     assert trials["discount-098"].improve.critic.gamma == 0.98
     assert all(adapt.changed_options(default.to_json()) for adapt in trials.values())
+
+
+def test_a_robot_has_options_of_its_own_under_a_settings(tmp_path):
+    robots = {"a": {"robot_type": "go2", "batch_size": 3, "lr": 0.1}, "b": "go2"}
+    found = SweepConfig(
+        output_dir=tmp_path, robots=robots, adapt={"batch_size": 2}, settings={"w": {}, "x": {"lr": 0.2}}
+    )
+    numbers = {trial.name: (trial.adapt.finetune.batch_size, trial.adapt.finetune.lr) for trial in found.trials()}
+    assert numbers == {"a-w-5": (3, 0.1), "a-x-5": (3, 0.2), "b-w-5": (2, 5e-4), "b-x-5": (2, 0.2)}

@@ -48,8 +48,9 @@ class SweepConfig(RunConfig):
     command = "sweep"
 
     output_dir: Path = option(MISSING, MAIN, "where the trials and their table go", may_change=True)
-    robots: dict[str, str] = option(MISSING, None, may_change=True)
-    """Names -> robot types; of a list, each is both."""
+    robots: dict[str, dict[str, Any]] = option(MISSING, None, may_change=True)
+    """Names -> ``robot_type``, beside options of `adapt` for its trials alone; given without these as the type, or as a
+    list of types, which are names too."""
     seeds: tuple[int, ...] = option((5,), None, least=0, may_change=True)
     adapt: dict[str, Any] = option({}, None, may_change=True)
     """Options of `adapt`, for all trials."""
@@ -65,14 +66,7 @@ class SweepConfig(RunConfig):
 
     def _check(self) -> None:
         super()._check()
-        robots = self.robots
-        if isinstance(robots, list) and all(isinstance(word, str) for word in robots):
-            robots = {Path(word).stem if "." in word else word: word for word in robots}
-            if len(robots) < len(self.robots):
-                raise UsageError(f"robots are {self.robots}, of which two have one name; give a table [robots]")
-            object.__setattr__(self, "robots", robots)
-        if not robots or not isinstance(robots, dict) or not all(isinstance(word, str) for word in robots.values()):
-            raise UsageError(f'robots is {robots!r}; it must be a list such as ["go2", "a1"], or a table of names')
+        object.__setattr__(self, "robots", _robots(self.robots))
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError(f"seeds is {list(self.seeds)}; it must be one or more numbers, each once")
         tables = [("[adapt]", self.adapt), ("[eval]", self.eval), ("[settings]", self.settings)]
@@ -90,12 +84,16 @@ class SweepConfig(RunConfig):
 
     def trials(self) -> Iterator[Trial]:
         """All of them, checked; those of one robot together."""
-        for (robot, word), (setting, options), seed in itertools.product(
+        for (robot, own), (setting, options), seed in itertools.product(
             self.robots.items(), (self.settings or {"": {}}).items(), self.seeds
         ):
             name = "-".join(filter(None, (robot, setting, str(seed))))
             where = f"[settings.{setting}]" if setting else "[adapt]"
-            adapt = _made(AdaptConfig, where, self.adapt | options, {
+            own = dict(own)
+            word = own.pop("robot_type")
+            if own:
+                where = f"[robots.{robot}] with {where}"
+            adapt = _made(AdaptConfig, where, self.adapt | own | options, {
                 "robot_type": word, "seed": seed, "output_dir": self.output_dir / name,
             })  # fmt: skip
             if (adapt.engine.device == "cpu") != (self.gpus == 0):
@@ -125,6 +123,22 @@ def read_sweep(file: Path, **options: Any) -> SweepConfig:
         return SweepConfig.from_options(**(table | options))
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
+
+
+def _robots(given: Any) -> dict[str, dict[str, Any]]:
+    """What `SweepConfig.robots` is, of any of the three ways to give it."""
+    robots = given
+    if isinstance(robots, list) and all(isinstance(word, str) for word in robots):
+        robots = {Path(word).stem if "." in word else word: word for word in robots}
+        if len(robots) < len(given):
+            raise UsageError(f"robots are {given}, of which two have one name; give a table [robots]")
+    if isinstance(robots, dict) and robots:
+        robots = {name: {"robot_type": of} if isinstance(of, str) else of for name, of in robots.items()}
+        if all(isinstance(of, dict) and isinstance(of.get("robot_type"), str) for of in robots.values()):
+            return robots
+    raise UsageError(
+        f'robots is {given!r}; it must be a list such as ["go2", "a1"], or a table of names, each with its robot_type'
+    )
 
 
 def _made(of: type, where: str, options: dict[str, Any], own: dict[str, Any]) -> Any:
