@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
+from vintix_fast.cli.common import PlainJson, print_json, result_console
 
 Check = tuple[bool, str]
 ABSENT = "not installed"
@@ -22,7 +22,6 @@ EGL = "libEGL.so.1"
 EGL_VENDORS = (Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d"))
 
 
-@reports_errors
 def doctor(json: PlainJson = False) -> None:
     """Check the installation, and say what to do about what is missing."""
     checks: dict[str, Callable[[], Check]] = {

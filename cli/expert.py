@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, show, takes
 from vintix_fast.pretrain.config import ExpertConfig
 from vintix_fast.service.errors import VintixFastError
 
 
-@reports_errors
 @takes(ExpertConfig)
-def expert(json: Json = False, **options: Any) -> None:
+def expert(json: Json = False, **options: Any) -> Any:
     """Train a walking expert on one robot with PPO (rsl-rl-lib), in the Genesis simulator."""
     config = ExpertConfig.from_options(**options)
 
@@ -24,5 +23,4 @@ def expert(json: Json = False, **options: Any) -> None:
     evaluation = train_expert(config, progress=ConsoleProgress(console))
     console.print(evaluation_table(evaluation))
     show(console, f"Expert: {config.output_dir}")
-    if json:
-        print_json(evaluation.summary() | {"expert": str(config.output_dir)})
+    return evaluation.summary() | {"expert": str(config.output_dir)}

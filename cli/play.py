@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from vintix_fast.cli.common import console, reports_errors, takes
+from vintix_fast.cli.common import console, takes
 from vintix_fast.play.config import PlayConfig
 
 
-@reports_errors
 @takes(PlayConfig, but=("model",))
 def play(
     model: Annotated[

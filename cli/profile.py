@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, show, takes
+from vintix_fast.cli.common import Json, check_file, console, result_console, show, takes
 from vintix_fast.config import AdaptConfig, FinetuneConfig
 from vintix_fast.run_config import MAIN, RUN
 from vintix_fast.service.errors import Interrupted, UsageError
@@ -36,11 +36,10 @@ Folder = Annotated[
 Trace = Annotated[Path, Option(help="file for Chrome's chrome://tracing or ui.perfetto.dev", rich_help_panel=RUN)]
 
 
-@reports_errors
 @takes(AdaptConfig, but=LEFT_OUT, **DEFAULTS)
 def profile(
     output_dir: Folder = None, trace: Trace = Path("profile-trace.json"), json: Json = False, **options: Any
-) -> None:
+) -> Any:
     """Profile one loop of adapt: where its time goes, and a trace.
 
     Takes adapt's options, with fewer optimiser steps and evaluations by default: about two minutes on two cores.
@@ -69,8 +68,7 @@ def profile(
     for line in _lines(summary):
         show(out, line)
     show(out, f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)")
-    if json:
-        print_json(summary | {"trace": str(trace)})
+    return summary | {"trace": str(trace)}
 
 
 def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from vintix_fast.cli.common import PlainJson, console, print_json, reports_errors, result_console, show
+from vintix_fast.cli.common import PlainJson, console, print_json, result_console, show
 
 
-@reports_errors
 def verify(
     path: Annotated[Path, Argument(help="the --output-dir of an `adapt` run")],
     loop: Annotated[int | None, Option(help="which loop, from 1", show_default="the last")] = None,
