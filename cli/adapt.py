@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vintix_fast.cli.common import Json, console, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.config import AdaptConfig
 
 
@@ -20,9 +20,9 @@ def adapt(json: Json = False, **options: Any) -> Any:
 def run(config: AdaptConfig) -> dict[str, Any]:
     """Adapt, and say what came of it."""
     from vintix_fast.adaptation import adapt
-    from vintix_fast.service.console import ConsoleProgress, summary_table
+    from vintix_fast.service.console import summary_table
 
-    result = adapt(config, progress=ConsoleProgress(console))
+    result = adapt(config, progress=progress())
     console.print(summary_table(result.rows))
     said = {
         "env_steps": "collected",

@@ -9,14 +9,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from vintix_fast.benchmarks.config import PARTS, BenchConfig
-from vintix_fast.cli.common import (
-    Json,
-    check_file,
-    console,
-    result_console,
-    show,
-    takes,
-)
+from vintix_fast.cli.common import Json, check_file, progress, result_console, show, takes
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError
@@ -59,13 +52,12 @@ def bench(
     from vintix_fast.evaluation import check_context_len, task_for
     from vintix_fast.model import load_checkpoint
     from vintix_fast.policy import cache_bytes
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.service.device import check_device
     from vintix_fast.service.memory import check_memory
     from vintix_fast.world.robot import load_robot
 
     check_device(device)
-    out, say = result_console(json), ConsoleProgress(console).say
+    out, say = result_console(json), progress().say
     if training:
         return _training(config.context_len, device, out, say)
     # Whether model, context and memory fit is known before a scene is built.

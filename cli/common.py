@@ -204,6 +204,13 @@ def check_file(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: no permission to write it; choose another path")
 
 
+def progress() -> Any:
+    """What tells of a run in the terminal."""
+    from vintix_fast.service.console import ConsoleProgress
+
+    return ConsoleProgress(console)
+
+
 def dated_folder(parent: str, robot_type: str) -> Path:
     """A name for results that nobody named; those of one second, as of a cluster's jobs, differ too."""
     stamp = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, dated_folder, show, takes
+from vintix_fast.cli.common import Json, console, dated_folder, progress, show, takes
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.run_config import MAIN
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
@@ -29,9 +29,9 @@ def evaluate(
     config = config.with_options(output_dir=out)
 
     from vintix_fast.evaluation import evaluate as run
-    from vintix_fast.service.console import ConsoleProgress, evaluation_table
+    from vintix_fast.service.console import evaluation_table
 
-    evaluation = run(config, progress=ConsoleProgress(console))
+    evaluation = run(config, progress=progress())
     console.print(evaluation_table(evaluation))
     show(console, f"Written: {out / 'eval.json'}, {out / 'eval.csv'}")
     return evaluation.summary()

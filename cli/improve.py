@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.from_logs_config import HIDDEN, FromLogsConfig
 from vintix_fast.run_config import MAIN, ROBOTS
 from vintix_fast.service.bundled import checkpoint_path
@@ -33,9 +33,8 @@ def improve(
     """
     config = FromLogsConfig.of_call(checkpoint_path(model), robot_type=robot_type, output_dir=output_dir, **options)
     from vintix_fast.from_logs import improve as run
-    from vintix_fast.service.console import ConsoleProgress
 
-    found = run(config, progress=ConsoleProgress(console))
+    found = run(config, progress=progress())
     show(console, f"Best so far: {found.best_model}\nTo walk with next: {found.next_model}")
     return {
         "next_model": str(found.next_model),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from vintix_fast.cli.common import console, takes
+from vintix_fast.cli.common import progress, takes
 from vintix_fast.play.config import PlayConfig
 
 
@@ -25,6 +25,5 @@ def play(
     config = PlayConfig.from_options(model=model, **options)
 
     from vintix_fast.play.play import play as run
-    from vintix_fast.service.console import ConsoleProgress
 
-    run(config, progress=ConsoleProgress(console))
+    run(config, progress=progress())

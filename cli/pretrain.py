@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.pretrain.config import PretrainConfig, read_pretrain_config
 from vintix_fast.run_config import MAIN
 
@@ -29,9 +29,8 @@ def pretrain(config: Config = None, model: Model = None, json: Json = False, **o
 
     from vintix_fast.pretrain.pretrain import MODEL_DIR
     from vintix_fast.pretrain.pretrain import pretrain as run
-    from vintix_fast.service.console import ConsoleProgress
 
-    card = run(settings, progress=ConsoleProgress(console))
+    card = run(settings, progress=progress())
     if not card:  # another rank than the first
         return
     _say_trained(settings.output_dir / MODEL_DIR, card)
@@ -45,9 +44,8 @@ def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = Fal
 
     from vintix_fast.pretrain.leave_one_out import leave_one_out as run
     from vintix_fast.pretrain.pretrain import MODEL_DIR
-    from vintix_fast.service.console import ConsoleProgress
 
-    cards = run(settings, progress=ConsoleProgress(console))
+    cards = run(settings, progress=progress())
     for name, card in cards.items():
         _say_trained(settings.output_dir / name / MODEL_DIR, card)
     return cards

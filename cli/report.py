@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import PlainJson, console, show
+from vintix_fast.cli.common import PlainJson, console, progress, show
 
 
 def report(
@@ -21,9 +21,8 @@ def report(
     The page fetches nothing and can be sent as it is; its pictures and videos lie beside it too.
     """
     from vintix_fast.report.build import build_report
-    from vintix_fast.service.console import ConsoleProgress
 
-    made = build_report(path, rollout=not no_rollout, video=not no_video, progress=ConsoleProgress(console))
+    made = build_report(path, rollout=not no_rollout, video=not no_video, progress=progress())
     for part, reason in made.skipped.items():
         show(console, f"No {part}: {reason}")
     show(console, f"Report: {made.html}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, dated_folder, show, takes
+from vintix_fast.cli.common import Json, console, dated_folder, progress, show, takes
 from vintix_fast.run_config import MAIN
 from vintix_fast.stress_config import StressConfig
 
@@ -33,10 +33,9 @@ def stress(
     config = StressConfig.from_options(vintix_path=model, output_dir=output_dir, **options)
 
     from vintix_fast.report.stress_table import commands_table, terminal_table
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.stress import stress as run
 
-    result = run(config, progress=ConsoleProgress(console))
+    result = run(config, progress=progress())
     console.print(terminal_table(result))
     if result.get("commands"):
         console.print(commands_table(result))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.run_config import MAIN
 from vintix_fast.sweep.config import SweepConfig, read_sweep
 
@@ -30,11 +30,10 @@ def sweep(
     """
     config = read_sweep(file, output_dir=output_dir or Path("runs") / file.stem, **options)
 
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.sweep.sweep import sweep as run
     from vintix_fast.sweep.table import MARKDOWN, PLOT
 
-    rows = run(config, progress=ConsoleProgress(console))
+    rows = run(config, progress=progress())
     show(console, (config.output_dir / MARKDOWN).read_text())
     show(console, f"Table: {config.output_dir / MARKDOWN}\nPlot: {config.output_dir / PLOT}")
     return {"trials": rows}
