@@ -13,7 +13,6 @@ from vintix_fast.service.errors import UsageError
 from vintix_fast.service.extras import need
 from vintix_fast.service.files import check_writable, write_json
 from vintix_fast.world.robot import Robot
-from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 FILES = ("policy.onnx", "policy.bin", "contract.json")
 
@@ -23,7 +22,6 @@ def export_model(
     robot: Robot,
     output: Path,
     *,
-    task: TaskConfig = DEFAULT_TASK,
     overwrite: bool = False,
     **acting: Any,
 ) -> dict[str, Any]:
@@ -33,9 +31,8 @@ def export_model(
         model: with a group for the robot.
         robot: whose contract it is.
         output: is made where there is none.
-        task: that the model was trained in.
         overwrite: replace earlier files.
-        acting: how it is to act, see `make_contract`.
+        acting: in which task and how it is to act, see `make_contract`.
 
     Returns:
         The contract.
@@ -44,7 +41,7 @@ def export_model(
         InputFileError: model and robot do not fit.
         UsageError: an option is out of range; there is an export already; a package is missing.
     """
-    contract = make_contract(model, robot, task, **acting)
+    contract = make_contract(model, robot, **acting)
     need("pretrain", "policy.onnx")
     check_writable(output)
     held = [name for name in FILES if (output / name).exists()]

@@ -39,6 +39,7 @@ def make_contract(
     """The contract of a model that acts on a robot.
 
     Args:
+        task: that the model was trained in.
         context_len: tokens of history; None for the model's own.
         cache_dtype, dropped_mass: of the runner, see `vintix_fast.policy.CompiledPolicy`.
         reward: what the model is told of its last reward: constant, estimate or true; see `vintix_fast.export.reward`.
@@ -59,18 +60,12 @@ def make_contract(
     value = constant_reward(info, task) if reward_value is None else reward_value
     if not abs(value) <= 1.0:
         raise UsageError(f"--reward-value is {value:g}; a step's reward is at most {most:g}")
-    slices = {name: getattr(layout, name) for name in ("ang_vel", "gravity", "command", "joint_pos", "joint_vel")}
-    scales = {
-        "ang_vel": layout.ang_vel_scale,
-        "command": list(layout.command_scale),
-        "joint_vel": layout.joint_vel_scale,
-    }
-    units = {
-        "ang_vel": "the base's angular velocity, body frame, rad/s",
-        "gravity": "the unit vector of gravity, body frame",
-        "command": "forward and lateral speed, m/s, and yaw rate, rad/s",
-        "joint_pos": "joint positions less the default pose, rad",
-        "joint_vel": "joint speeds, rad/s",
+    observed = {
+        "ang_vel": (layout.ang_vel_scale, "the base's angular velocity, body frame, rad/s"),
+        "gravity": (1.0, "the unit vector of gravity, body frame"),
+        "command": (list(layout.command_scale), "forward and lateral speed, m/s, and yaw rate, rad/s"),
+        "joint_pos": (1.0, "joint positions less the default pose, rad"),
+        "joint_vel": (layout.joint_vel_scale, "joint speeds, rad/s"),
     }
     return {
         "contract_version": VERSION,
@@ -88,8 +83,9 @@ def make_contract(
         "max_tilt_rad": task.max_tilt_rad,
         "command": list(task.command),
         "observation": [
-            {"name": name, "from": part.start, "to": part.stop, "times": scales.get(name, 1.0), "is": units[name]}
-            for name, part in slices.items()
+            {"name": name, "from": part.start, "to": part.stop, "times": times, "is": words}
+            for name, (times, words) in observed.items()
+            for part in [getattr(layout, name)]
         ],
         "normalisation": {
             "observations": model.config.norm_obs,
