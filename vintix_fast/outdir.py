@@ -121,9 +121,7 @@ class RunDirectory(Generic[Config]):
             found = self._read(OPTIONS_FILE, {"options": dict})
             options, robot = found["options"], found.get("robot")
             if robot is not None and not is_robot_record(robot):
-                raise InputFileError(
-                    f"{path / OPTIONS_FILE} is broken (robot is {robot!r}); --overwrite begins the run anew"
-                )
+                raise InputFileError(f"{path / OPTIONS_FILE} is broken (robot is {robot!r}); {ANEW}")
             if robot is not None:  # which tells more than words
                 options = options | {"robot_type": getattr(config, "robot_type", None)}
             differences = config.changed_options(options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,8 @@ class Walk:
     def recording(self) -> Recording:
         """Of every step so far; falls are not told."""
         kept = self._kept or []
-        return Recording(**{name: np.stack([step[name] for step in kept]) for name in kept[0]}, falls=())
+        columns: dict[str, Any] = {name: np.stack([step[name] for step in kept]) for name in kept[0]}
+        return Recording(**columns, falls=())
 
     @property
     def seconds(self) -> float:
