@@ -61,11 +61,11 @@ def make_contract(
     if not abs(value) <= 1.0:
         raise UsageError(f"--reward-value is {value:g}; a step's reward is at most {most:g}")
     observed = {
-        "ang_vel": (layout.ang_vel_scale, "the base's angular velocity, body frame, rad/s"),
-        "gravity": (1.0, "the unit vector of gravity, body frame"),
-        "command": (list(layout.command_scale), "forward and lateral speed, m/s, and yaw rate, rad/s"),
-        "joint_pos": (1.0, "joint positions less the default pose, rad"),
-        "joint_vel": (layout.joint_vel_scale, "joint speeds, rad/s"),
+        "ang_vel": (layout.ang_vel, layout.ang_vel_scale, "the base's angular velocity, body frame, rad/s"),
+        "gravity": (layout.gravity, 1.0, "the unit vector of gravity, body frame"),
+        "command": (layout.command, list(layout.command_scale), "forward and lateral speed, m/s, and yaw rate, rad/s"),
+        "joint_pos": (layout.joint_pos, 1.0, "joint positions less the default pose, rad"),
+        "joint_vel": (layout.joint_vel, layout.joint_vel_scale, "joint speeds, rad/s"),
     }
     return {
         "contract_version": VERSION,
@@ -84,8 +84,7 @@ def make_contract(
         "command": list(task.command),
         "observation": [
             {"name": name, "from": part.start, "to": part.stop, "times": times, "is": words}
-            for name, (times, words) in observed.items()
-            for part in [getattr(layout, name)]
+            for name, (part, times, words) in observed.items()
         ],
         "normalisation": {
             "observations": model.config.norm_obs,
