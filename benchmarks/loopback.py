@@ -25,10 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.data import read_trajectories
 from vintix_fast.evaluation import task_for
-from vintix_fast.export.contract import Acting, make_contract
+from vintix_fast.export.contract import make_contract
 from vintix_fast.export.policy_file import write_policy
 from vintix_fast.export.reward import RewardFed
 from vintix_fast.kernels.reference import rotate_into_body
@@ -153,9 +152,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         # As `vintix-fast export` does, without the ONNX that nobody reads here.
-        acting = Acting(None, DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS, "constant", None)
         policy = Path(folder) / "policy.bin"
-        write_policy(policy, model, make_contract(model, robot, acting=acting))
+        write_policy(policy, model, make_contract(model, robot))
         log = args.log or Path(folder) / "trajectories.h5"
         remote, record = there(policy, log)
         logged = sum(len(history) for history in read_trajectories(log).histories)

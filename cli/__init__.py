@@ -1,4 +1,7 @@
-"""The ``vintix-fast`` command.  One file a subcommand: options -> dataclass -> call; heavy imports inside."""
+"""The ``vintix-fast`` command.  One file a subcommand: options -> dataclass -> call; heavy imports inside.
+
+What a subcommand returns is what ``--json`` prints.
+"""
 
 from __future__ import annotations
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.config import AdaptConfig
 
 
-@reports_errors
 @takes(AdaptConfig)
-def adapt(json: Json = False, **options: Any) -> None:
+def adapt(json: Json = False, **options: Any) -> Any:
     """Adapt a pretrained model to a robot by self-improvement, in Genesis or MuJoCo.
 
     Collects episodes with the current policy, fine-tunes only the robot's own encoders and decoder, and repeats.
     """
-    run(AdaptConfig.from_options(**options), json)
+    return run(AdaptConfig.from_options(**options))
 
 
-def run(config: AdaptConfig, json: bool) -> None:
+def run(config: AdaptConfig) -> dict[str, Any]:
     """Adapt, and say what came of it."""
     from vintix_fast.adaptation import adapt
-    from vintix_fast.service.console import ConsoleProgress, summary_table
+    from vintix_fast.service.console import summary_table
 
-    result = adapt(config, progress=ConsoleProgress(console))
+    result = adapt(config, progress=progress())
     console.print(summary_table(result.rows))
     said = {
         "env_steps": "collected",
@@ -42,5 +41,4 @@ def run(config: AdaptConfig, json: bool) -> None:
         if best["loop"] == 0 and len(measured) > 1:
             console.print("No loop was better than the initial policy, which is therefore kept as the best.")
     show(console, f"Adapted model: {result.best_model}\nCurve: {config.output_dir / 'curve.png'}")
-    if json:
-        print_json({"best_model": str(result.best_model), "last_model": str(result.last_model), "loops": result.rows})
+    return {"best_model": str(result.best_model), "last_model": str(result.last_model), "loops": result.rows}

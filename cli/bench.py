@@ -6,27 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Context, Option
+from typer import Option
 
 from vintix_fast.benchmarks.config import PARTS, BenchConfig
-from vintix_fast.cli.common import (
-    Json,
-    check_file,
-    console,
-    is_given,
-    print_json,
-    reports_errors,
-    result_console,
-    show,
-    takes,
-)
+from vintix_fast.cli.common import Json, check_file, progress, result_console, show, takes
 from vintix_fast.config import AdaptConfig
 from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError
 
 MAIN_ENVS = 64
 """The setting whose numbers stand at the top of --json."""
-TRAINING_OPTIONS = ("training", "context_len", "device", "json")
+TRAINING_OPTIONS = ("context_len", "device")
 Training = Annotated[
     bool, Option("--training", help="measure fine-tuning instead of collection", rich_help_panel=PARTS)
 ]
@@ -35,15 +25,13 @@ Picture = Annotated[
 ]
 
 
-@reports_errors
 @takes(BenchConfig)
 def bench(
-    context: Context,
     training: Training = False,
     png: Picture = None,
     json: Json = False,
     **options: Any,
-) -> None:
+) -> Any:
     """Measure collection, row by row: simulator, task, policy, writer, the plain way; or --training.
 
     Simulator and task repeat a recorded walk; the policy walks on live, from a
@@ -52,7 +40,7 @@ def bench(
     """
     # What can be wrong with the words is said before anything heavy is imported.
     if training:
-        _refuse_options_of_collection(context)
+        _refuse_options_of_collection(options | ({} if png is None else {"png": png}))
     config = BenchConfig.from_options(**options)
     device = config.engine.device
     if png is not None:
@@ -64,16 +52,14 @@ def bench(
     from vintix_fast.evaluation import check_context_len, task_for
     from vintix_fast.model import load_checkpoint
     from vintix_fast.policy import cache_bytes
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.service.device import check_device
     from vintix_fast.service.memory import check_memory
     from vintix_fast.world.robot import load_robot
 
     check_device(device)
-    out, say = result_console(json), ConsoleProgress(console).say
+    out, say = result_console(json), progress().say
     if training:
-        _training(config.context_len, device, out, say, json)
-        return
+        return _training(config.context_len, device, out, say)
     # Whether model, context and memory fit is known before a scene is built.
     robot, model = load_robot(config.robot_type), load_checkpoint(config.pretrained_path, device)
     task_name, full = task_for(model, robot), check_context_len(config.context_len, model)
@@ -92,15 +78,12 @@ def bench(
     if png is not None:
         tables.plot_scaling(png, settings, robot.name)
         show(out, f"Picture: {png}")
-    # The object comes last, on a line of its own, for programs.
-    if json:
-        print_json(result)
+    return result
 
 
-def _refuse_options_of_collection(context: Context) -> None:
-    for name in context.params:
-        if name not in TRAINING_OPTIONS and is_given(context, name):
-            value = context.params[name]
+def _refuse_options_of_collection(given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if name not in TRAINING_OPTIONS:
             said = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise UsageError(
                 f"--{name.replace('_', '-')} {said} means nothing to --training; leave it out "
@@ -108,7 +91,7 @@ def _refuse_options_of_collection(context: Context) -> None:
             )
 
 
-def _training(context_len: int | None, device: str, out: Any, say: Any, json: bool) -> None:
+def _training(context_len: int | None, device: str, out: Any, say: Any) -> dict[str, Any]:
     """Optimiser steps on windows of ``context_len``; needs no simulator."""
     from vintix_fast.benchmarks.collection_tables import training_table
     from vintix_fast.benchmarks.training import measure
@@ -119,8 +102,7 @@ def _training(context_len: int | None, device: str, out: Any, say: Any, json: bo
     size = f"{result['batch_size']} x {result['window_len']}"
     text = f"1000 steps of {size} tokens take {result['seconds_1000_steps']:.0f} s by the median step"
     show(out, text + ("" if memory is None else f"; a step's memory: {memory / 1e9:.2f} GB"))
-    if json:
-        print_json(result | _machine(device))
+    return result | _machine(device)
 
 
 def _result(settings: list[dict[str, Any]], full: int) -> dict[str, Any]:

@@ -28,24 +28,47 @@ from vintix_fast.run_config import RUN
 from vintix_fast.service.errors import UsageError, VintixFastError, cause
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object last", rich_help_panel=RUN)]
-
+"""What the command returns; see `Command.invoke`."""
 PlainJson = Annotated[bool, typer.Option("--json", help="print one JSON object last")]
-"""Of a command whose options are too few for panels."""
+"""The same, of a command whose options are too few for panels."""
 
 console = Console(stderr=True)
 """Where everything goes that is not a command's result, and the result too where --json gives it to programs."""
 
 
 class Command(TyperCommand):
-    """A subcommand whose complaint about an option names the value; newer Typers only say what they expected."""
+    """A subcommand: how its errors end, and what --json prints."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A complaint about an option names the value; newer Typers only say what they expected."""
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             faults: list[Any] = getattr(error.__cause__, "errors", list)()  # of a pydantic ValidationError
             error.message += "".join(f", got {fault['input']!r}" for fault in faults)
             raise
+
+    def invoke(self, ctx: Any) -> None:
+        """Run it; with --json, what it returns is printed last.
+
+        An error ends it with the error's exit code and a message instead of a traceback.  VINTIX_FAST_TRACEBACK=1 in
+        the environment shows the traceback too.
+        """
+        try:
+            result = super().invoke(ctx)
+            if ctx.params.get("json") and result is not None:
+                print_json(result)
+        except BrokenPipeError:  # see `main`
+            raise
+        except Exception as error:
+            message = _message(error)
+            if message is None or os.environ.get("VINTIX_FAST_TRACEBACK") == "1":
+                raise
+            console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except KeyboardInterrupt:
+            console.print("stopped")
+            raise typer.Exit(130) from None
 
 
 def fold_name(name: str) -> str:
@@ -70,19 +93,18 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
         # What the command has itself, and what it has from the configuration.
         own = {n: p.replace(kind=keyword) for n, p in inspect.signature(command, eval_str=True).parameters.items()}
         del own["options"]
-        own.setdefault("context", inspect.Parameter("context", keyword, annotation=typer.Context))
+        own["context"] = inspect.Parameter("context", keyword, annotation=typer.Context)
         known = {n: e for n, e in entries(of).items() if e.option.panel and n not in but}
         taken = {n: _parameter(e, defaults.get(n, e.default)) for n, e in known.items() if not only or n in only}
 
         def call(*, context: typer.Context, **values: Any) -> Any:
             # A default is left to the configuration, or to a file that the command reads.
-            given = {n: v for n, v in values.items() if n in own or is_given(context, n)}
+            said = {n for n in taken if getattr(context.get_parameter_source(n), "name", None) == "COMMANDLINE"}
+            given = {n: v for n, v in values.items() if n in own or n in said}
             options = defaults | given
             for name in without_effect(of, options):
                 if name not in given:  # a default of this command's
                     options.pop(name, None)
-            if "context" in inspect.signature(command).parameters:
-                options["context"] = context
             return command(**options)
 
         # Typer makes the parameters of the signature; the page of options reads the entries.
@@ -92,11 +114,6 @@ def takes(of: type[Options], only: tuple[str, ...] = (), but: tuple[str, ...] = 
         return called
 
     return decorate
-
-
-def is_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave an option."""
-    return getattr(context.get_parameter_source(name), "name", None) == "COMMANDLINE"
 
 
 def _parameter(entry: Entry, default: Any) -> inspect.Parameter:
@@ -163,31 +180,6 @@ def number_or_auto(text: str) -> int | None:
         raise typer.BadParameter(f"{text!r} is neither a valid integer nor auto") from None
 
 
-def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """End a command with its error's exit code and a message instead of a traceback.
-
-    VINTIX_FAST_TRACEBACK=1 in the environment shows the traceback too.
-    """
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except BrokenPipeError:  # see `main`
-            raise
-        except Exception as error:
-            message = _message(error)
-            if message is None or os.environ.get("VINTIX_FAST_TRACEBACK") == "1":
-                raise
-            console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-            raise typer.Exit(getattr(error, "exit_code", 1)) from None
-        except KeyboardInterrupt:
-            console.print("stopped")
-            raise typer.Exit(130) from None
-
-    return wrapped
-
-
 def _message(error: Exception) -> str | None:
     """What a user is told of an error; None of a defect."""
     if isinstance(error, VintixFastError | OSError):
@@ -210,6 +202,13 @@ def check_file(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: not a file in a directory that exists; choose another path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{option} {path}: no permission to write it; choose another path")
+
+
+def progress() -> Any:
+    """What tells of a run in the terminal."""
+    from vintix_fast.service.console import ConsoleProgress
+
+    return ConsoleProgress(console)
 
 
 def dated_folder(parent: str, robot_type: str) -> Path:

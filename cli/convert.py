@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console, show
+from vintix_fast.cli.common import PlainJson, result_console, show
 
 
-@reports_errors
 def convert(
     path: Annotated[
         Path,
@@ -22,7 +21,7 @@ def convert(
     ],
     output_dir: Annotated[Path, Option(help="a new or an empty directory")],
     json: PlainJson = False,
-) -> None:
+) -> Any:
     """Write a checkpoint or trajectories in another format: safetensors, a Minari or a LeRobot (v3.0) data set."""
     from vintix_fast.service.bundled import checkpoint_path
     from vintix_fast.sharing.convert import convert as run
@@ -30,5 +29,4 @@ def convert(
     out = result_console(json)
     said = run(checkpoint_path(path), to, output_dir, lambda text: show(out, text))
     show(out, f"Written: {output_dir}: {said}")
-    if json:
-        print_json({"output_dir": output_dir, "to": to, "written": said})
+    return {"output_dir": output_dir, "to": to, "written": said}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.cli.adapt import run
-from vintix_fast.cli.common import Json, reports_errors, takes
+from vintix_fast.cli.common import Json, takes
 from vintix_fast.cli.report import report
 from vintix_fast.config import AdaptConfig
 from vintix_fast.service.bundled import checkpoint_path
@@ -19,10 +19,10 @@ OPTIONS: dict[str, Any] = {
 ASKED = ("output_dir", "num_improvement_loops", "seed", "device", "resume")
 
 
-@reports_errors
 @takes(AdaptConfig, only=ASKED, **OPTIONS)
-def demo(json: Json = False, **options: Any) -> None:
+def demo(json: Json = False, **options: Any) -> Any:
     """Teach go2 to walk in about three minutes, and write a page on it; an earlier demo is replaced."""
     config = AdaptConfig.from_options(overwrite=not options.get("resume"), **options)
-    run(config, json)
+    result = run(config)
     report(config.output_dir)
+    return result

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
+from vintix_fast.cli.common import PlainJson, print_json, result_console
 
 Check = tuple[bool, str]
 ABSENT = "not installed"
@@ -22,11 +22,10 @@ EGL = "libEGL.so.1"
 EGL_VENDORS = (Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d"))
 
 
-@reports_errors
 def doctor(json: PlainJson = False) -> None:
     """Check the installation, and say what to do about what is missing."""
     checks: dict[str, Callable[[], Check]] = {
-        "python": _python,
+        "python": lambda: (True, platform.python_version()),
         "torch": _torch,
         "CUDA": _cuda,
         "triton": partial(_package, "triton", "triton", f"{ABSENT}; needed only on a CUDA device: pip install triton"),
@@ -52,11 +51,6 @@ def doctor(json: PlainJson = False) -> None:
         print_json({name: {"ok": good, "detail": text} for name, (good, text) in results.items()})
     if not all(good for good, _ in results.values()):
         raise typer.Exit(1)
-
-
-def _python() -> Check:
-    version = platform.python_version()
-    return (True, version) if sys.version_info >= (3, 11) else (False, f"{version}; install 3.11 or newer")
 
 
 def _torch() -> Check:

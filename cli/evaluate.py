@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, dated_folder, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, dated_folder, progress, show, takes
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.run_config import MAIN
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError
 
 
-@reports_errors
 @takes(EvalConfig, vintix_path=BUILTIN_CHECKPOINT)
 def evaluate(
     parallel: Annotated[
@@ -21,7 +20,7 @@ def evaluate(
     ] = True,
     json: Json = False,
     **options: Any,
-) -> None:
+) -> Any:
     """Evaluate a checkpoint on a robot, without exploration noise."""
     if not parallel and options.setdefault("num_envs", 1) != 1:
         raise UsageError(f"--num-envs {options['num_envs']} has no effect with --no-parallel; leave one of the two out")
@@ -30,10 +29,9 @@ def evaluate(
     config = config.with_options(output_dir=out)
 
     from vintix_fast.evaluation import evaluate as run
-    from vintix_fast.service.console import ConsoleProgress, evaluation_table
+    from vintix_fast.service.console import evaluation_table
 
-    evaluation = run(config, progress=ConsoleProgress(console))
+    evaluation = run(config, progress=progress())
     console.print(evaluation_table(evaluation))
     show(console, f"Written: {out / 'eval.json'}, {out / 'eval.csv'}")
-    if json:
-        print_json(evaluation.summary())
+    return evaluation.summary()

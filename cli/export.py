@@ -8,12 +8,11 @@ from typing import Annotated
 from typer import Argument, Option
 
 from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE
-from vintix_fast.cli.common import console, reports_errors, show
+from vintix_fast.cli.common import console, show
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import UsageError
 
 
-@reports_errors
 def export(
     model: Annotated[str, Argument(help="a checkpoint directory, or builtin:NAME")],
     robot_type: Annotated[str, Option(help="the robot that it is for: a name, or a .toml, .urdf or .xml file")],

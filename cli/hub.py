@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console, show
+from vintix_fast.cli.common import PlainJson, result_console, show
 
 Repo = Annotated[str, Argument(help="the repository: OWNER/NAME", metavar="REPO")]
 
 
-@reports_errors
 def push(
     path: Annotated[
         Path, Argument(help="the --output-dir of an `adapt` run (its best model), a checkpoint, or builtin:<name>")
     ],
     repo: Repo,
     json: PlainJson = False,
-) -> None:
+) -> Any:
     """Put a model on the Hugging Face Hub, with a card that tells its returns.
 
     A repository that is not there is made, as a private one.  Log in before: `hf auth login`, or HF_TOKEN.
@@ -33,16 +32,14 @@ def push(
     out = result_console(json)
     url = run(checkpoint_path(path), repo, lambda text: show(out, text))
     show(out, f"Pushed: {url}")
-    if json:
-        print_json({"url": url})
+    return {"url": url}
 
 
-@reports_errors
 def pull(
     repo: Repo,
     path: Annotated[Path, Argument(help="a new or an empty directory", metavar="DIR")],
     json: PlainJson = False,
-) -> None:
+) -> Any:
     """Fetch a model from the Hugging Face Hub to a directory, and check it.
 
     The directory can be given to --pretrained-path and --vintix-path.
@@ -54,5 +51,4 @@ def pull(
 
     run(repo, path)
     show(result_console(json), f"Pulled: {path}")
-    if json:
-        print_json({"path": path})
+    return {"path": path}

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.from_logs_config import HIDDEN, FromLogsConfig
 from vintix_fast.run_config import MAIN, ROBOTS
 from vintix_fast.service.bundled import checkpoint_path
 
 
-@reports_errors
 @takes(FromLogsConfig, but=HIDDEN)
 def improve(
     model: Annotated[str, Argument(help="the model that the robot walked with; then the directory of the last call")],
@@ -26,7 +25,7 @@ def improve(
     ] = None,
     json: Json = False,
     **options: Any,
-) -> None:
+) -> Any:
     """Improve a model from a robot's own logs, without a simulator; one call between two walks.
 
     First `improve MODEL --data walk1.h5 --robot-type R --output-dir OUT`. Walk with OUT/models/next, exploring. Then
@@ -34,12 +33,11 @@ def improve(
     """
     config = FromLogsConfig.of_call(checkpoint_path(model), robot_type=robot_type, output_dir=output_dir, **options)
     from vintix_fast.from_logs import improve as run
-    from vintix_fast.service.console import ConsoleProgress
 
-    found = run(config, progress=ConsoleProgress(console))
+    found = run(config, progress=progress())
     show(console, f"Best so far: {found.best_model}\nTo walk with next: {found.next_model}")
-    if json:
-        print_json(
-            {"next_model": str(found.next_model), "best_model": str(found.best_model), "verdict": found.verdict}
-            | found.row
-        )
+    return {
+        "next_model": str(found.next_model),
+        "best_model": str(found.best_model),
+        "verdict": found.verdict,
+    } | found.row

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console, show
+from vintix_fast.cli.common import PlainJson, print_json, result_console, show
 from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError
 
@@ -15,7 +15,6 @@ LARGEST = 1e15
 """Sums of so large values are finite still, and no robot's come near it, not even of a simulation that fails."""
 
 
-@reports_errors
 def inspect(
     path: Annotated[Path, typer.Argument(help="a checkpoint directory, builtin:<name>, or a trajectories.h5")],
     json: PlainJson = False,

@@ -7,12 +7,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
+from vintix_fast.cli.common import PlainJson, result_console
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT, BUILTIN_PREFIX, bundled_models
 
 
-@reports_errors
-def models(json: PlainJson = False) -> None:
+def models(json: PlainJson = False) -> Any:
     """List the bundled checkpoints, with the returns measured on the robots they saw and on the one they did not.
 
     Give a name to --pretrained-path or --vintix-path.  Each has a card (README.md) in its directory.
@@ -32,8 +31,7 @@ def models(json: PlainJson = False) -> None:
     out.print(table)
     out.print("* never seen: a converted copy of another robot's adapter, not adapted", highlight=False)
     out.print(f"Default: {BUILTIN_PREFIX}{BUILTIN_CHECKPOINT.name}", highlight=False)
-    if json:
-        print_json(cards)
+    return cards
 
 
 def _cell(found: dict[str, Any] | None) -> str:

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from vintix_fast.cli.common import console, reports_errors, takes
+from vintix_fast.cli.common import progress, takes
 from vintix_fast.play.config import PlayConfig
 
 
-@reports_errors
 @takes(PlayConfig, but=("model",))
 def play(
     model: Annotated[
@@ -26,6 +25,5 @@ def play(
     config = PlayConfig.from_options(model=model, **options)
 
     from vintix_fast.play.play import play as run
-    from vintix_fast.service.console import ConsoleProgress
 
-    run(config, progress=ConsoleProgress(console))
+    run(config, progress=progress())

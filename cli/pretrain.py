@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.pretrain.config import PretrainConfig, read_pretrain_config
 from vintix_fast.run_config import MAIN
 
@@ -22,39 +22,33 @@ Model = Annotated[
 Models = Annotated[Path, Option(help="where without-<robot>/ go", rich_help_panel=MAIN)]
 
 
-@reports_errors
 @takes(PretrainConfig)
-def pretrain(config: Config = None, model: Model = None, json: Json = False, **options: Any) -> None:
+def pretrain(config: Config = None, model: Model = None, json: Json = False, **options: Any) -> Any:
     """Train a whole Vintix on several robots' histories, a group for each robot."""
     settings = read_pretrain_config(config, model, **options)
 
     from vintix_fast.pretrain.pretrain import MODEL_DIR
     from vintix_fast.pretrain.pretrain import pretrain as run
-    from vintix_fast.service.console import ConsoleProgress
 
-    card = run(settings, progress=ConsoleProgress(console))
+    card = run(settings, progress=progress())
     if not card:  # another rank than the first
         return
     _say_trained(settings.output_dir / MODEL_DIR, card)
-    if json:
-        print_json(card)
+    return card
 
 
-@reports_errors
 @takes(PretrainConfig, only=("data", "resume", "overwrite"))
-def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = False, **options: Any) -> None:
+def leave_one_out(*, output_dir: Models, config: Config = None, json: Json = False, **options: Any) -> Any:
     """For each robot, train the model that never saw it: `pretrain` on the others' histories."""
     settings = read_pretrain_config(config, output_dir=output_dir, **options)
 
     from vintix_fast.pretrain.leave_one_out import leave_one_out as run
     from vintix_fast.pretrain.pretrain import MODEL_DIR
-    from vintix_fast.service.console import ConsoleProgress
 
-    cards = run(settings, progress=ConsoleProgress(console))
+    cards = run(settings, progress=progress())
     for name, card in cards.items():
         _say_trained(settings.output_dir / name / MODEL_DIR, card)
-    if json:
-        print_json(cards)
+    return cards
 
 
 def _say_trained(path: Path, card: dict[str, Any]) -> None:

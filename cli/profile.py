@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from vintix_fast.cli.common import Json, check_file, console, print_json, reports_errors, result_console, show, takes
+from vintix_fast.cli.common import Json, check_file, progress, result_console, show, takes
 from vintix_fast.config import AdaptConfig, FinetuneConfig
 from vintix_fast.run_config import MAIN, RUN
 from vintix_fast.service.errors import Interrupted, UsageError
@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {"robot_type": "go2", "finetune_steps_per_loop": 20, 
 """What differs from adapt's; episodes stay as they are, because training windows are as long as they are."""
 LEFT_OUT = ("num_improvement_loops", "target_return", "replay", "resume", "wandb")
 """What means nothing to a single loop."""
-ACTING, TRAINING, STARTING = ("posture", "collect", "gate"), ("train",), ("start-up", "compile")
+PARTS = {"acting": ("posture", "collect", "gate"), "training": ("train",), "starting": ("start-up", "compile")}
 """The outermost regions of `vintix_fast.adaptation`."""
 Folder = Annotated[
     Path | None,
@@ -36,11 +36,10 @@ Folder = Annotated[
 Trace = Annotated[Path, Option(help="file for Chrome's chrome://tracing or ui.perfetto.dev", rich_help_panel=RUN)]
 
 
-@reports_errors
 @takes(AdaptConfig, but=LEFT_OUT, **DEFAULTS)
 def profile(
     output_dir: Folder = None, trace: Trace = Path("profile-trace.json"), json: Json = False, **options: Any
-) -> None:
+) -> Any:
     """Profile one loop of adapt: where its time goes, and a trace.
 
     Takes adapt's options, with fewer optimiser steps and evaluations by default: about two minutes on two cores.
@@ -57,9 +56,10 @@ def profile(
         with recording() as recorded:
             with region("start-up"):
                 from vintix_fast.adaptation import adapt as run
-                from vintix_fast.service.console import ConsoleProgress
+
+                told = progress()
             try:
-                result = run(config, progress=ConsoleProgress(console))
+                result = run(config, progress=told)
             except Interrupted as stop:  # adapt's message says how to go on, which a profile does not
                 raise Interrupted("stopped before the loop was done: no profile, no trace") from stop
     write_text(trace, jsonlib.dumps(recorded.trace()))
@@ -69,8 +69,7 @@ def profile(
     for line in _lines(summary):
         show(out, line)
     show(out, f"Trace: {trace} (chrome://tracing, ui.perfetto.dev)")
-    if json:
-        print_json(summary | {"trace": str(trace)})
+    return summary | {"trace": str(trace)}
 
 
 def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> dict[str, Any]:
@@ -88,9 +87,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
 
     return {
         "wall_seconds": wall,
-        "acting": outermost(ACTING),
-        "training": outermost(TRAINING),
-        "starting": outermost(STARTING),
+        **{part: outermost(names) for part, names in PARTS.items()},
         "env_steps_per_s": row["env_steps_per_s"],
         "finetune_seconds_per_step": _seconds_per_step(times),
         "writer_wait_seconds": row["writer_wait_seconds"],
@@ -113,7 +110,7 @@ def _summary(recorded: Recording, config: AdaptConfig, row: dict[str, Any]) -> d
 
 def _seconds_per_step(times: list[RegionTime]) -> float:
     """Of fine-tuning, without each region's longest call, which is the first: memory is fetched and code compiled."""
-    parts = [t for t in times if t.path[:-1] == TRAINING and t.path[-1] != "critic"]
+    parts = [t for t in times if t.path[:-1] == PARTS["training"] and t.path[-1] != "critic"]
     return sum((t.seconds - t.longest_seconds) / (t.calls - 1) if t.calls > 1 else t.seconds for t in parts)
 
 
@@ -159,8 +156,7 @@ def _table(recorded: Recording) -> Table:
 
 def _lines(summary: dict[str, Any]) -> list[str]:
     """Collection against training, and what adapt's own number of optimiser steps would take."""
-    parts = {name: summary[name] for name in ("acting", "training", "starting")}
-    said = ", ".join(f"{name} {part['seconds']:.1f} s ({part['share']:.0%})" for name, part in parts.items())
+    said = ", ".join(f"{name} {summary[name]['seconds']:.1f} s ({summary[name]['share']:.0%})" for name in PARTS)
     usual, step = FinetuneConfig.steps, summary["finetune_seconds_per_step"]
     return [
         f"Acting (collect and gate) against training: {said}",

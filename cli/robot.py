@@ -9,11 +9,10 @@ import typer
 from rich import box
 from rich.table import Table
 
-from vintix_fast.cli.common import check_file, console, reports_errors, show
+from vintix_fast.cli.common import check_file, console, show
 from vintix_fast.service.errors import UsageError
 
 
-@reports_errors
 def robot(
     file: Annotated[Path, typer.Argument(help="a quadruped's URDF or MJCF; an SRDF beside it may give its stance")],
     output: Annotated[

@@ -8,12 +8,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from vintix_fast.cli.common import PlainJson, print_json, reports_errors, result_console
+from vintix_fast.cli.common import PlainJson, result_console
 from vintix_fast.service.errors import InputFileError
 
 
-@reports_errors
-def robots(json: PlainJson = False) -> None:
+def robots(json: PlainJson = False) -> Any:
     """List the bundled robots: mass, legs, where their URDF or MJCF comes from, and returns measured on them.
 
     Give a name to --robot-type.
@@ -47,5 +46,4 @@ def robots(json: PlainJson = False) -> None:
     out = result_console(json)
     out.print(table)
     out.print("Mean returns of an episode, never seen: of a copied adapter, and after five loops.", highlight=False)
-    if json:
-        print_json(found)
+    return found

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, dated_folder, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, dated_folder, progress, show, takes
 from vintix_fast.run_config import MAIN
 from vintix_fast.stress_config import StressConfig
 
@@ -17,14 +17,13 @@ Folder = Annotated[
 ]
 
 
-@reports_errors
 @takes(StressConfig, but=("vintix_path",))
 def stress(
     model: Annotated[Path, Argument(help="checkpoint directory, builtin:<name>, or an expert's directory")],
     output_dir: Folder = None,
     json: Json = False,
     **options: Any,
-) -> None:
+) -> Any:
     """Measure a model under payloads, weak motors, damage, low friction, pushes, noise and latency.
 
     Each world's returns, survival and speed, by episode number and by second of context; where --task has ranges of
@@ -34,13 +33,11 @@ def stress(
     config = StressConfig.from_options(vintix_path=model, output_dir=output_dir, **options)
 
     from vintix_fast.report.stress_table import commands_table, terminal_table
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.stress import stress as run
 
-    result = run(config, progress=ConsoleProgress(console))
+    result = run(config, progress=progress())
     console.print(terminal_table(result))
     if result.get("commands"):
         console.print(commands_table(result))
     show(console, f"Table: {output_dir / 'stress.json'}, {output_dir / 'stress.csv'}, {output_dir / 'stress.png'}")
-    if json:
-        print_json(result)
+    return result

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from vintix_fast.cli.common import Json, console, print_json, reports_errors, show, takes
+from vintix_fast.cli.common import Json, console, progress, show, takes
 from vintix_fast.run_config import MAIN
 from vintix_fast.sweep.config import SweepConfig, read_sweep
 
@@ -17,26 +17,23 @@ Where = Annotated[
 ]
 
 
-@reports_errors
 @takes(SweepConfig, only=("resume", "overwrite"))
 def sweep(
     file: Annotated[Path, Argument(help="TOML: robots, seeds, \\[adapt], \\[settings.NAME], \\[eval], cores, gpus")],
     output_dir: Where = None,
     json: Json = False,
     **options: Any,
-) -> None:
+) -> Any:
     """Adapt to every robot with every setting and seed, evaluate, and make one table of all.
 
     Each trial is a directory as `adapt` leaves it. RAY_ADDRESS names a Ray cluster; one machine needs none.
     """
     config = read_sweep(file, output_dir=output_dir or Path("runs") / file.stem, **options)
 
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.sweep.sweep import sweep as run
     from vintix_fast.sweep.table import MARKDOWN, PLOT
 
-    rows = run(config, progress=ConsoleProgress(console))
+    rows = run(config, progress=progress())
     show(console, (config.output_dir / MARKDOWN).read_text())
     show(console, f"Table: {config.output_dir / MARKDOWN}\nPlot: {config.output_dir / PLOT}")
-    if json:
-        print_json({"trials": rows})
+    return {"trials": rows}

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from vintix_fast.cli.common import PlainJson, console, print_json, reports_errors, result_console, show
+from vintix_fast.cli.common import PlainJson, print_json, progress, result_console, show
 
 
-@reports_errors
 def verify(
     path: Annotated[Path, Argument(help="the --output-dir of an `adapt` run")],
     loop: Annotated[int | None, Option(help="which loop, from 1", show_default="the last")] = None,
@@ -21,10 +20,9 @@ def verify(
 
     Says equal or different; ends with exit code 1 if they are different.  The run stays as it is.
     """
-    from vintix_fast.service.console import ConsoleProgress
     from vintix_fast.verify import verify as run
 
-    found = run(path, loop, progress=ConsoleProgress(console))
+    found = run(path, loop, progress=progress())
     out = result_console(json)
     show(out, f"Loop {found.loop}, weights then: {found.recorded}\nLoop {found.loop}, weights now:  {found.repeated}")
     if not found.equal:

@@ -36,10 +36,6 @@ class Tried:
     mean_return: float  # of the first episodes, cut off after `TRIAL_STEPS`
     mean_length: float
 
-    def words(self) -> str:
-        """For a person."""
-        return f"{self.reference}'s, {self.init_map}: return {self.mean_return:.2f}, length {self.mean_length:.0f}"
-
 
 @dataclass(frozen=True)
 class Audition:
@@ -107,9 +103,10 @@ def hold_audition(
         found = collect(task, actor, seed=seed, random_starts=True, steps_per_env=steps, keep=True)
         firsts = [history.reward[slice(*history.episodes()[0])] for history in found.histories]
         returns, lengths = [rewards.sum() for rewards in firsts], [len(rewards) for rewards in firsts]
-        tried.append(Tried(reference.name, kind, float(np.mean(returns)), float(np.mean(lengths))))
+        one = Tried(reference.name, kind, float(np.mean(returns)), float(np.mean(lengths)))
+        tried.append(one)
         env_steps += steps * task.num_envs
-        say(f"  {tried[-1].words()}")
+        say(f"  {one.reference}'s, {kind}: return {one.mean_return:.2f}, length {one.mean_length:.0f}")
     tried.sort(key=lambda one: -one.mean_return)
     best, reference = tried[0], load_robot(tried[0].reference)
     name = add_target(

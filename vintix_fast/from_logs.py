@@ -94,12 +94,11 @@ class LogsRun(Run[FromLogsConfig]):
         return f"models/{self.model_dir(loop).name}"
 
 
-def improve(config: FromLogsConfig, *, improver: Improver | None = None, progress: Progress | None = None) -> Improved:
+def improve(config: FromLogsConfig, *, progress: Progress | None = None) -> Improved:
     """Judge the model that made the logs ``config.data``, and make the next one, in ``config.output_dir``.
 
     Args:
         config: see `FromLogsConfig.of_call`.
-        improver: the improvement operator; None: `adapt`'s.
         progress: told what happens; None for silence.
 
     Raises:
@@ -133,7 +132,7 @@ def improve(config: FromLogsConfig, *, improver: Improver | None = None, progres
         run.begin()
         if not is_checkpoint(run.model_dir(0)):
             save_checkpoint(models[0], run.model_dir(0))
-        improver = improver or make_improver(config.improve, config.device)
+        improver = make_improver(config.improve, config.device)
         improver.load_state_dict(run.improver_state)
         try:
             return Call(config, run, task_name, improver, progress).improve(models, given, verdict, found)

@@ -165,8 +165,7 @@ class WalkEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode; ``seed`` as in `WalkVectorEnv.reset`."""
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(2**31)) if seed is None else seed
-        observation, _ = self._robots.reset(seed=drawn, options=options)
+        observation, _ = self._robots.reset(seed=seed, options=options)
         self._ended = False
         return observation[0], {}
 

@@ -6,7 +6,6 @@ Data flows trajectories.h5 -> `Log`.  Knows nothing about models.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vintix_fast.data import History, read_trajectories
+from vintix_fast.data import History, Trajectories, read_trajectories
 from vintix_fast.export.reward import estimated_reward
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import parse_json
@@ -63,8 +62,9 @@ def read_log(path: Path, robot: Robot, task: TaskConfig) -> Log:
         UsageError: it is another robot's or task's, or has nothing that could be learnt.
     """
     found = read_trajectories(path)
-    contract = _contract(found.attributes, path)
-    _check_robot(found.attributes, contract, found.histories, robot, task, path)
+    text = found.attributes.get("contract")
+    contract = parse_json(text, f"{path}: its contract", "log the walk again") if isinstance(text, str) else {}
+    _check_robot(found, contract, robot, task)
     for name in NEEDED:
         if any(name not in history.extras for history in found.histories):
             raise UsageError(f"{path} has no dataset {name}, so that nothing can be learnt from it; {EXPLORE}")
@@ -98,29 +98,21 @@ def read_log(path: Path, robot: Robot, task: TaskConfig) -> Log:
     return Log(path, hashlib.sha256(path.read_bytes()).hexdigest(), histories, shown)
 
 
-def _contract(attributes: dict[str, Any], path: Path) -> dict[str, Any]:
-    text = attributes.get("contract")
-    return parse_json(text, f"{path}: its contract", "log the walk again") if isinstance(text, str) else {}
-
-
-def _check_robot(
-    attributes: dict[str, Any], contract: dict[str, Any], histories: list[History], robot: Robot, task: TaskConfig,
-    path: Path,
-) -> None:  # fmt: skip
-    name = contract.get("robot", attributes.get("robot", robot.name))
+def _check_robot(found: Trajectories, contract: dict[str, Any], robot: Robot, task: TaskConfig) -> None:
+    path, first = found.path, found.histories[0]
+    name = contract.get("robot", found.attributes.get("robot", robot.name))
     if name != robot.name:
         raise UsageError(f"{path} is a log of {name}, and --robot-type is {robot.name}; give the log of that robot")
-    sizes = histories[0].observation.shape[1], histories[0].action.shape[1]
+    sizes = first.observation.shape[1], first.action.shape[1]
     if sizes != (robot.layout.size, robot.layout.num_joints):
         raise UsageError(
             f"{path} holds {sizes[0]} observations and {sizes[1]} actions; {robot.name} has {robot.layout.size} and "
             f"{robot.layout.num_joints}"
         )
-    text = attributes.get("task")
-    if isinstance(text, str) and TaskConfig.from_json(
-        parse_json(text, f"{path}: its task", "log the walk again")
-    ) != replace(task, vary=TaskConfig.from_json(json.loads(text)).vary):
-        raise UsageError(f"{path} was logged in another task than this run's; give that with --task FILE")
+    if isinstance(text := found.attributes.get("task"), str):
+        logged = TaskConfig.from_json(parse_json(text, f"{path}: its task", "log the walk again"))
+        if logged != replace(task, vary=logged.vary):
+            raise UsageError(f"{path} was logged in another task than this run's; give that with --task FILE")
 
 
 def _estimated(history: History, robot: Robot, task: TaskConfig) -> bool:
@@ -138,12 +130,12 @@ def pieces(histories: list[History]) -> list[History]:
     """Histories of at most `PIECE` steps, where there are too few of them to hold any back."""
     if len(histories) >= ENOUGH_HISTORIES:
         return histories
-    return [_cut(h, slice(start, start + PIECE)) for h in histories for start in range(0, len(h), PIECE)]
-
-
-def _cut(h: History, part: slice) -> History:
-    extras = {name: values[part] for name, values in h.extras.items()}
-    return History(h.observation[part], h.action[part], h.reward[part], h.step_num[part], extras, h.env)
+    cut = []
+    for h in histories:
+        for part in (slice(start, start + PIECE) for start in range(0, len(h), PIECE)):
+            extras = {name: values[part] for name, values in h.extras.items()}
+            cut.append(History(h.observation[part], h.action[part], h.reward[part], h.step_num[part], extras, h.env))
+    return cut
 
 
 def parts(h: History, max_steps: int, longest: int) -> Iterator[tuple[slice, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Generic, Self, TypeVar
 
 from vintix_fast.run_config import RunConfig
@@ -121,9 +121,7 @@ class RunDirectory(Generic[Config]):
             found = self._read(OPTIONS_FILE, {"options": dict})
             options, robot = found["options"], found.get("robot")
             if robot is not None and not is_robot_record(robot):
-                raise InputFileError(
-                    f"{path / OPTIONS_FILE} is broken (robot is {robot!r}); --overwrite begins the run anew"
-                )
+                raise InputFileError(f"{path / OPTIONS_FILE} is broken (robot is {robot!r}); {ANEW}")
             if robot is not None:  # which tells more than words
                 options = options | {"robot_type": getattr(config, "robot_type", None)}
             differences = config.changed_options(options)
@@ -198,7 +196,8 @@ class RunDirectory(Generic[Config]):
     def _leftovers(self) -> list[Path]:
         """What killed processes were writing here."""
         names = (*self._patterns, *self._inside, OPTIONS_FILE, ROBOT_DIR)
-        return [found for name in names for form in UNFINISHED for found in self.path.glob(_beside(name, form))]
+        beside = [PurePath(name).with_name(form.format(PurePath(name).name)) for name in names for form in UNFINISHED]
+        return [found for pattern in beside for found in self.path.glob(str(pattern))]
 
     def _used(self) -> bool:
         """Whether anything lies here but the beginning of a first ``config.json``."""
@@ -235,9 +234,3 @@ class RunDirectory(Generic[Config]):
     def _read(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
         """A JSON object of this directory that has at least ``keys``, of these types."""
         return read_json(self.path / name, ANEW, keys)
-
-
-def _beside(name: str, form: str) -> str:
-    """A path's form in `UNFINISHED`, in the same directory."""
-    folder, _, last = name.rpartition("/")
-    return "/".join(filter(None, (folder, form.format(last))))

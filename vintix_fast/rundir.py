@@ -195,10 +195,12 @@ class Run(RunDirectory[Config]):
         self.loops_done = row["loop"]
         self.improver_state = improver_state
         self._write_metrics()
-        write_json(
-            self.path / "state.json",
-            {"loops_done": self.loops_done, "best": self.best, "improver": improver_state, "rows": self.rows},
-        )
+        self.write_state()
+
+    def write_state(self) -> None:
+        """What `check` and `begin` of a resumed run take over."""
+        state = {"loops_done": self.loops_done, "best": self.best, "improver": self.improver_state, "rows": self.rows}
+        write_json(self.path / "state.json", state)
 
     def _write_metrics(self) -> None:
         write_text(self.path / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self.rows))

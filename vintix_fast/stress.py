@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from vintix_fast.outdir import ANEW, RunDirectory
 from vintix_fast.policy import Actor, cache_bytes, make_policy
 from vintix_fast.policy.expert import CARD_FILE, ExpertPolicy, load_expert, told_of, trained_in
 from vintix_fast.report.stress_table import COMMANDED, write_table
-from vintix_fast.rollout import Episode, collect
+from vintix_fast.rollout import Collection, Episode, collect
 from vintix_fast.service.device import check_device
 from vintix_fast.service.errors import UsageError
 from vintix_fast.service.files import read_json, versions, write_json
@@ -30,12 +30,13 @@ from vintix_fast.service.interrupt import check_interrupt, stop_on_interrupt, to
 from vintix_fast.service.memory import check_memory
 from vintix_fast.service.progress import Progress
 from vintix_fast.stress_config import StressConfig
-from vintix_fast.stress_meter import SECONDS, Meter, SpeedMeter, rates, with_errors
+from vintix_fast.stress_meter import SECONDS, Meter, rates, with_errors
 from vintix_fast.world.drawn import check_joints
 from vintix_fast.world.privileged import Privileged
 from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import DT_S, Simulator
 from vintix_fast.world.task import Simulation, WalkingTask
+from vintix_fast.world.task_config import TaskConfig
 from vintix_fast.world.variation import Variation
 
 TABLE_FILE = "stress.json"
@@ -75,12 +76,18 @@ class Forgetful(Actor):
         self._actor.observe(action, reward)
 
 
-def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progress: Progress) -> dict[str, Any]:
-    """One row: all episodes in one world."""
+def _walked(task: WalkingTask, policy: Actor, config: StressConfig, progress: Progress) -> tuple[Collection, Meter]:
+    """All episodes of a row, and what was measured in their steps."""
     meter, total = Meter(task, config.episodes_per_env), config.num_envs * config.episodes_per_env
     found = collect(
         task, policy, total, seed=config.seed, random_starts=True, writer=meter, on_step=progress.on_rollout_step
     )
+    return found, meter
+
+
+def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progress: Progress) -> dict[str, Any]:
+    """One row: all episodes in one world."""
+    found, meter = _walked(task, policy, config, progress)
 
     def account(episodes: list[Episode], sums: np.ndarray) -> dict[str, Any]:
         row = with_errors(_by_environment(episodes, task.num_envs))
@@ -107,11 +114,8 @@ def measure_world(task: WalkingTask, policy: Actor, config: StressConfig, progre
 
 def measure_command(task: WalkingTask, policy: Actor, config: StressConfig, progress: Progress) -> dict[str, Any]:
     """One row: all episodes under one command, which is the task's."""
-    meter, total = SpeedMeter(task), config.num_envs * config.episodes_per_env
-    found = collect(
-        task, policy, total, seed=config.seed, random_starts=True, writer=meter, on_step=progress.on_rollout_step
-    )
-    measured = {f"measured_{name}": meter.mean[:, i] for i, name in enumerate(COMMANDED)}
+    found, meter = _walked(task, policy, config, progress)
+    measured = {f"measured_{name}": meter.mean_speeds[:, i] for i, name in enumerate(COMMANDED)}
     command = dict(zip(COMMANDED, task.config.command, strict=True))
     return command | with_errors(_by_environment(found.episodes, task.num_envs) | measured)
 
@@ -159,57 +163,38 @@ def stress(
             simulator = Simulator(robot, config.num_envs, config.engine.device, progress.say, *varied)
         check_interrupt()
         directory.begin()
-        table = _Table(config, directory)
+        path = directory.path / TABLE_FILE
+        table: dict[str, Any] = {"robot": robot.name, "model": str(config.vintix_path), "worlds": []}
+        if config.resume and path.is_file():
+            found = read_json(path, ANEW, {"worlds": list})
+            table |= {part: found[part] for part in ("worlds", "commands") if part in found}
         with told_to_resume("with the next world"):
-            for variation in variations:
-                name = str(variation or "plain world")
-                world = WalkingTask(
-                    simulator, robot, config.max_steps, task_config=replace(config.task, vary=variation)
-                )
-                table.add("worlds", {"vary": str(variation)}, name, measure_world, world, actor, progress)
-            for command in config.commands():
-                asked = replace(config.task, command=command, command_spread=(0.0, 0.0, 0.0), resample_s=None)
-                name = "commanded {:.2f} and {:.2f} m/s, {:.2f} rad/s".format(*command)
-                world = WalkingTask(simulator, robot, config.max_steps, task_config=asked)
-                about = dict(zip(COMMANDED, command, strict=True))
-                table.add("commands", about, name, measure_command, world, actor, progress)
-        result = read_json(table.path, ANEW, {"worlds": list})
+            for part, about, name, asked in _rows(config, variations):
+                rows = table.setdefault(part, [])
+                if any(isinstance(row, dict) and row.items() >= about.items() for row in rows):
+                    continue
+                task = WalkingTask(simulator, robot, config.max_steps, task_config=asked)
+                measure = measure_world if part == "worlds" else measure_command
+                episodes = config.num_envs * config.episodes_per_env
+                with progress.rollout(f"{robot.name}: {name}", episodes, config.max_steps):
+                    row = measure(task, actor(task), config, progress)
+                rows.append(row)
+                error, survival = row["return_error"] or 0.0, row["survival"]
+                progress.say(f"{name}: return {row['return']:.2f} ± {error:.2f}, survives {survival:.0%}")
+                write_json(path, table | {"options": config.to_json(), "versions": versions()})
+        result = read_json(path, ANEW, {"worlds": list})
         write_table(directory.path, result)
     return result
 
 
-class _Table:
-    """stress.json as it grows; it goes on from a stopped one's rows."""
-
-    def __init__(self, config: StressConfig, directory: RunDirectory) -> None:
-        self._config, self.path = config, directory.path / TABLE_FILE
-        self._content: dict[str, Any] = {"robot": directory.robot.name, "model": str(config.vintix_path), "worlds": []}
-        if config.resume and self.path.is_file():
-            found = read_json(self.path, ANEW, {"worlds": list})
-            self._content |= {part: found[part] for part in ("worlds", "commands") if part in found}
-
-    def add(
-        self,
-        part: str,
-        about: dict[str, Any],
-        name: str,
-        measure: Callable[[WalkingTask, Actor, StressConfig, Progress], dict[str, Any]],
-        task: WalkingTask,
-        actor: Callable[[WalkingTask], Actor],
-        progress: Progress,
-    ) -> None:
-        """Measure a row, unless there is one of what it is ``about``."""
-        config, rows = self._config, self._content.setdefault(part, [])
-        if any(isinstance(row, dict) and row.items() >= about.items() for row in rows):
-            return
-        what = f"{task.robot.name}: {name}"
-        with progress.rollout(what, config.num_envs * config.episodes_per_env, config.max_steps):
-            row = measure(task, actor(task), config, progress)
-        rows.append(row)
-        progress.say(
-            f"{name}: return {row['return']:.2f} ± {row['return_error'] or 0.0:.2f}, survives {row['survival']:.0%}"
-        )
-        write_json(self.path, self._content | {"options": config.to_json(), "versions": versions()})
+def _rows(config: StressConfig, variations: list[Variation]) -> Iterator[tuple[str, dict[str, Any], str, TaskConfig]]:
+    """Of each row: the table's part, what tells it from others there, its name for a person, and its task."""
+    for variation in variations:
+        yield "worlds", {"vary": str(variation)}, str(variation or "plain world"), replace(config.task, vary=variation)
+    for command in config.commands():
+        name = "commanded {:.2f} and {:.2f} m/s, {:.2f} rad/s".format(*command)
+        asked = replace(config.task, command=command, command_spread=(0.0, 0.0, 0.0), resample_s=None)
+        yield "commands", dict(zip(COMMANDED, command, strict=True)), name, asked
 
 
 def _actor(

@@ -32,31 +32,8 @@ def speeds(task: WalkingTask) -> torch.Tensor:
     return torch.cat([velocity, turning], dim=1)
 
 
-class SpeedMeter:
-    """Takes what a rollout writes, and has each environment's mean speeds [N, 3] when it has settled; NaN where never.
-
-    Args:
-        task: whose simulator is read as each step arrives.
-    """
-
-    def __init__(self, task: WalkingTask) -> None:
-        self._task = task
-        self._sums, self._steps = np.zeros((task.num_envs, 3)), np.zeros(task.num_envs)
-
-    def append(self, arrays: dict[str, np.ndarray], active: np.ndarray) -> None:
-        done = (arrays["terminated"] | arrays["truncated"]).astype(bool)
-        counts = active & ~done & (arrays["step_num"] * DT_S >= SETTLED_S)
-        self._sums[counts] += speeds(self._task).cpu().numpy()[counts]
-        self._steps += counts
-
-    @property
-    def mean(self) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            return self._sums / self._steps[:, None]
-
-
 class Meter:
-    """Takes what a rollout writes, and adds speeds: by episode's number and by the context's age.
+    """Takes what a rollout writes, and adds speeds: by episode's number, by the context's age, and all together.
 
     Args:
         task: whose simulator and commands are read as each step arrives.
@@ -70,11 +47,13 @@ class Meter:
         self.by_second = np.zeros((shape, len(SECONDS) - 1, 5))
         self.by_episode = np.zeros((shape, episodes, 5))
         self._age, self._number = np.zeros(shape, int), np.zeros(shape, int)
+        self._speeds, self._settled = np.zeros((shape, 3)), np.zeros(shape)  # sums, and of how many steps
         self._envs = np.arange(shape)
 
     def append(self, arrays: dict[str, np.ndarray], active: np.ndarray) -> None:
         done = (arrays["terminated"] | arrays["truncated"]).astype(bool)
-        ratio = self._ratios()
+        moving = speeds(self._task)
+        ratio = self._ratios(moving)
         speed_counts = active & ~done  # the state of an episode that is over is gone
         row = np.zeros((len(active), 5))
         row[:, 0], row[:, 1] = arrays["reward"], 1.0
@@ -87,10 +66,19 @@ class Meter:
         self.by_episode[self._envs, number] += row
         self._age += active
         self._number += active & done
+        settled = speed_counts & (arrays["step_num"] * DT_S >= SETTLED_S)
+        self._speeds[settled] += moving.cpu().numpy()[settled]
+        self._settled += settled
 
-    def _ratios(self) -> np.ndarray:
+    @property
+    def mean_speeds(self) -> np.ndarray:
+        """Of each environment [N, 3] when it has settled; NaN where never."""
+        with np.errstate(invalid="ignore"):
+            return self._speeds / self._settled[:, None]
+
+    def _ratios(self, moving: torch.Tensor) -> np.ndarray:
         """[N, 2]: speed along the command over its speed, yaw rate over the commanded; NaN where none is asked for."""
-        moving, command = speeds(self._task), self._task.command
+        command = self._task.command
         asked = command[:, :2].norm(dim=1)
         speed = (moving[:, :2] * command[:, :2]).sum(dim=1) / asked.square()
         speed = torch.where(asked >= SLOWEST, speed, torch.nan)

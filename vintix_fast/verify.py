@@ -23,7 +23,7 @@ from vintix_fast.options import without_effect
 from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.rundir import Run
 from vintix_fast.service.errors import InputFileError, UsageError
-from vintix_fast.service.files import read_json, versions, write_json
+from vintix_fast.service.files import read_json, versions
 from vintix_fast.service.progress import Progress
 from vintix_fast.world.kept_robot import FOLDER as ROBOT_DIR
 from vintix_fast.world.task import Simulation
@@ -117,9 +117,9 @@ def _lay_out(run: Run, before: Run, loop: int) -> None:
     first = before.current_loop if run.config.improve.replay == "current" else 0
     for collection in range(first, loop - 1):
         _copy(_needed(before.data_dir(collection), run, before), before.data_dir(collection))
-    state = {"loops_done": loop - 1, "best": before.best, "improver": improver.state_dict(), "rows": before.rows}
+    before.improver_state = improver.state_dict()
     if before.rows:
-        write_json(before.path / "state.json", state)
+        before.write_state()
 
 
 def _needed(target: Path, run: Run, before: Run) -> Path:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vintix_fast.export.contract import Acting, make_contract
+from vintix_fast.export.contract import make_contract
 from vintix_fast.export.policy_file import policy_arrays, policy_bytes
 from vintix_fast.world.task_config import DEFAULT_TASK
 
@@ -12,7 +12,8 @@ TOLERANCE = {"float32": 1e-4, "int8": 8e-3}
 
 
 def contract_of(model, robot, *, task=DEFAULT_TASK, context_len=None, dtype="float32", mass=0.01, reward="constant"):
-    return make_contract(model, robot, task, acting=Acting(context_len, dtype, mass, reward, None))
+    acting = {"context_len": context_len, "cache_dtype": dtype, "dropped_mass": mass, "reward": reward}
+    return make_contract(model, robot, task, **acting)
 
 
 def rounded(model):

@@ -10,7 +10,7 @@ from fakes import make_history
 from histories_on_disk import NO_DROPOUT, TASKS, TINY_MODEL, config, write_history
 
 from vintix_fast.data import read_trajectories
-from vintix_fast.export.contract import Acting, make_contract
+from vintix_fast.export.contract import make_contract
 from vintix_fast.model import add_group, load_checkpoint
 from vintix_fast.pretrain import pretrain as pretrain_module
 from vintix_fast.pretrain.pretrain import pretrain
@@ -76,12 +76,12 @@ def test_validation_is_with_the_true_rewards_and_then_without(seen):
 
 def test_the_export_tells_a_robot_what_the_pretraining_told(seen, go2):
     model = load_checkpoint(seen[0.5][1])
-    told, acting = model.tasks[GO2].reward_told, Acting(None, "float32", 0.01, "constant", None)
-    assert make_contract(model, go2, acting=acting)["reward"]["value"] == told
+    told = model.tasks[GO2].reward_told
+    assert make_contract(model, go2)["reward"]["value"] == told
     add_group(model, "new", "new_group", GO2)  # as for a robot that is adapted to
     assert model.tasks["new"].reward_told == told
     never = load_checkpoint(seen[0.0][1])
-    assert make_contract(never, go2, acting=acting)["reward"]["value"] == pytest.approx(0.024)
+    assert make_contract(never, go2)["reward"]["value"] == pytest.approx(0.024)
 
 
 def test_without_the_option_nothing_says_that_there_is_one(seen):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ import yaml
 from commands import tree
 from local_hub import LocalHub
 from runs import read_rows
+from typer.main import get_command
 
+from vintix_fast.cli import app
 from vintix_fast.model import fingerprint, load_checkpoint
 
 pytest.importorskip("huggingface_hub", reason="needs vintix-fast[hub]")
@@ -72,7 +75,9 @@ def test_a_run_is_pushed_with_its_results_and_pulled_by_another(hub, call, run_d
     best = max((row for row in read_rows(run_dir)), key=lambda row: row["eval_return"])
     card = files["README.md"].decode()
     assert f"| after | {best['eval_return']:.2f} ± " in card and "vintix-fast pull me/walker MODEL" in card
+    words = re.search(r"vintix-fast (adapt .*)", card)[1].split()
     assert "--robot-type minicheetah" in card and str(run_dir) not in card
+    get_command(app).commands["adapt"].make_context("adapt", [*words[1:], "--output-dir", "out"])  # it can be typed
     (result,) = front(files["README.md"])["model-index"][0]["results"]
     assert result["dataset"]["name"] == "minicheetah" and result["metrics"][0]["type"] == "mean_reward"
 

@@ -6,11 +6,11 @@ Owns the contract's keys.  Reads model, robot and task; knows nothing about the 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from vintix_fast.acting_config import DEFAULT_CACHE_DTYPE, DEFAULT_DROPPED_MASS
 from vintix_fast.evaluation import check_context_len, task_for
 from vintix_fast.export.reward import KINDS, constant_reward
 from vintix_fast.model import Vintix
@@ -25,19 +25,25 @@ VERSION = 1
 """Of the contract's keys."""
 
 
-@dataclass(frozen=True)
-class Acting:
-    """How an exported model is to act; see `vintix_fast.export.export_model`."""
-
-    context_len: int | None
-    cache_dtype: str
-    dropped_mass: float
-    reward: str
-    reward_value: float | None
-
-
-def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, *, acting: Acting) -> dict[str, Any]:
+def make_contract(
+    model: Vintix,
+    robot: Robot,
+    task: TaskConfig = DEFAULT_TASK,
+    *,
+    context_len: int | None = None,
+    cache_dtype: str = DEFAULT_CACHE_DTYPE,
+    dropped_mass: float = DEFAULT_DROPPED_MASS,
+    reward: str = "constant",
+    reward_value: float | None = None,
+) -> dict[str, Any]:
     """The contract of a model that acts on a robot.
+
+    Args:
+        task: that the model was trained in.
+        context_len: tokens of history; None for the model's own.
+        cache_dtype, dropped_mass: of the runner, see `vintix_fast.policy.CompiledPolicy`.
+        reward: what the model is told of its last reward: constant, estimate or true; see `vintix_fast.export.reward`.
+        reward_value: the constant; None for what the model's pretraining told it, or the most that a step can give.
 
     Raises:
         InputFileError: the model has no group for this robot, or its numbers are none that this robot has.
@@ -46,28 +52,20 @@ def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, 
     task_name = task_for(model, robot)
     info, layout = model.tasks[task_name], robot.layout
     _check_fits(model, task_name, robot, task)
-    if acting.reward not in KINDS:
-        raise UsageError(f"--reward is {acting.reward!r}; it is one of {', '.join(KINDS)}")
-    if acting.reward_value is not None and acting.reward != "constant":
-        raise UsageError(
-            f"--reward-value {acting.reward_value:g} has no effect with --reward {acting.reward}; leave one of them out"
-        )
+    if reward not in KINDS:
+        raise UsageError(f"--reward is {reward!r}; it is one of {', '.join(KINDS)}")
+    if reward_value is not None and reward != "constant":
+        raise UsageError(f"--reward-value {reward_value:g} has no effect with --reward {reward}; leave one of them out")
     most = task.most_reward_per_s * DT_S
-    value = constant_reward(info, task) if acting.reward_value is None else acting.reward_value
+    value = constant_reward(info, task) if reward_value is None else reward_value
     if not abs(value) <= 1.0:
         raise UsageError(f"--reward-value is {value:g}; a step's reward is at most {most:g}")
-    slices = {name: getattr(layout, name) for name in ("ang_vel", "gravity", "command", "joint_pos", "joint_vel")}
-    scales = {
-        "ang_vel": layout.ang_vel_scale,
-        "command": list(layout.command_scale),
-        "joint_vel": layout.joint_vel_scale,
-    }
-    units = {
-        "ang_vel": "the base's angular velocity, body frame, rad/s",
-        "gravity": "the unit vector of gravity, body frame",
-        "command": "forward and lateral speed, m/s, and yaw rate, rad/s",
-        "joint_pos": "joint positions less the default pose, rad",
-        "joint_vel": "joint speeds, rad/s",
+    observed = {
+        "ang_vel": (layout.ang_vel, layout.ang_vel_scale, "the base's angular velocity, body frame, rad/s"),
+        "gravity": (layout.gravity, 1.0, "the unit vector of gravity, body frame"),
+        "command": (layout.command, list(layout.command_scale), "forward and lateral speed, m/s, and yaw rate, rad/s"),
+        "joint_pos": (layout.joint_pos, 1.0, "joint positions less the default pose, rad"),
+        "joint_vel": (layout.joint_vel, layout.joint_vel_scale, "joint speeds, rad/s"),
     }
     return {
         "contract_version": VERSION,
@@ -85,8 +83,8 @@ def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, 
         "max_tilt_rad": task.max_tilt_rad,
         "command": list(task.command),
         "observation": [
-            {"name": name, "from": part.start, "to": part.stop, "times": scales.get(name, 1.0), "is": units[name]}
-            for name, part in slices.items()
+            {"name": name, "from": part.start, "to": part.stop, "times": times, "is": words}
+            for name, (part, times, words) in observed.items()
         ],
         "normalisation": {
             "observations": model.config.norm_obs,
@@ -94,15 +92,15 @@ def make_contract(model: Vintix, robot: Robot, task: TaskConfig = DEFAULT_TASK, 
             **{key: list(getattr(info, key)) for key in ("obs_mean", "obs_std", "acs_mean", "acs_std")},
         },
         "reward": {
-            "input": acting.reward,
-            "value": value if acting.reward == "constant" else None,
+            "input": reward,
+            "value": value if reward == "constant" else None,
             "scale": info.reward_scale,
             "weights": {name: getattr(task.reward, name) for name in SENSED},
             "tracking_sigma": task.tracking_sigma,
         },
-        "context_len": check_context_len(acting.context_len, model),
-        "cache_dtype": acting.cache_dtype,
-        "dropped_mass": acting.dropped_mass,
+        "context_len": check_context_len(context_len, model),
+        "cache_dtype": cache_dtype,
+        "dropped_mass": dropped_mass,
         "model": model.config.to_dict(),
         "weights_sha256": weights_sha256(model, task_name),
         "versions": versions(),

@@ -7,7 +7,6 @@ rsl_rl brings.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import logging
@@ -20,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from vintix_fast.model import Vintix
-from vintix_fast.service.errors import UsageError
 from vintix_fast.service.files import write_bytes
 
 INPUTS = ("observation", "previous_action", "previous_reward", "step_num", "position", "keys", "values")
@@ -98,16 +96,8 @@ def example_inputs(model: Vintix, task_name: str, context_len: int) -> tuple[Ten
     )
 
 
-def check_onnx() -> None:
-    """Raise UsageError unless what exporting needs is installed."""
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"policy.onnx needs {' and '.join(missing)}: pip install 'vintix-fast[pretrain]'")
-
-
 def write_onnx(path: Path, model: Vintix, contract: Mapping[str, Any]) -> None:
     """Write policy.onnx, float32, with the contract in its metadata; all of the context is read."""
-    check_onnx()
     task_name = contract["task"]
     step = Step(model, task_name).eval()
     inputs = example_inputs(model, task_name, contract["context_len"])

@@ -34,11 +34,6 @@ class PlayConfig(Options):
     seconds: float | None = option(None, MAIN, "stop after so many simulated seconds", least=0.02, shown="Ctrl-C")
     record: Path | None = option(None, MAIN, "an .mp4 file for a video of it all, drawn at the end")
 
-    @property
-    def wants_page(self) -> bool:
-        """Whether a page was asked for, by itself or by saying where it listens."""
-        return self.page or self.host is not None or self.port is not None
-
     def _check(self) -> None:
         check_film(self.record)
         if self.model is None and self.policy is None:

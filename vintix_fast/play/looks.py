@@ -46,6 +46,7 @@ class Looks:
         self._robot, self._kinematics = robot, Kinematics(robot.urdf_path)
         drawn = _mjcf_shapes(self._kinematics.model) if is_mjcf(robot.urdf_path) else _urdf_shapes(robot.urdf_path)
         self.shapes = list(drawn)
+        self.links = list(dict.fromkeys(shape.link for shape in self.shapes))
         self._held = {name: place for name, place in robot.held_joints if name in self._kinematics.hinges}
 
     def poses(self, joint_pos_rad: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -56,7 +57,7 @@ class Looks:
         """
         places = dict(zip(self._robot.joints, joint_pos_rad.tolist(), strict=True)) | self._held
         pose, model = self._kinematics.pose(places, self._robot.base_link), self._kinematics.model
-        bodies = {link: model.body(link).id for link in dict.fromkeys(shape.link for shape in self.shapes)}
+        bodies = {link: model.body(link).id for link in self.links}
         return {link: (pose.point(body, np.zeros(3)), pose.orientation(body)) for link, body in bodies.items()}
 
 

@@ -83,8 +83,7 @@ class Page:
         )  # fmt: skip
         self._base = scene.add_frame("/robot", show_axes=False)
         self._links = {
-            link: scene.add_frame(f"/robot/{i}", show_axes=False)
-            for i, link in enumerate(dict.fromkeys(shape.link for shape in self._looks.shapes))
+            link: scene.add_frame(f"/robot/{i}", show_axes=False) for i, link in enumerate(self._looks.links)
         }
         for i, shape in enumerate(self._looks.shapes):
             frame = self._links[shape.link].name

@@ -85,7 +85,8 @@ def play(
 
 def choose_view(config: PlayConfig, say: Callable[[str], None]) -> Callable[[Walk, Looks], View]:
     """What makes the view: a window where one can be opened and no page was asked for."""
-    reason = "" if config.wants_page else why_no_window()
+    wants_page = config.page or config.host is not None or config.port is not None
+    reason = "" if wants_page else why_no_window()
     if reason is None:
         return Window
     import_viser()

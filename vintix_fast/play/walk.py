@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from vintix_fast.kernels.reference import rotate_into_body
 from vintix_fast.policy import Actor
-from vintix_fast.report.recording import Recording
+from vintix_fast.report.recording import Recording, seen
 from vintix_fast.world.mujoco_simulator import MujocoSimulator
 from vintix_fast.world.simulator import DT_S, RobotState
 from vintix_fast.world.task import Simulation, WalkingTask
@@ -77,7 +78,7 @@ class Walk:
         self.return_ = 0.0
         self.last_return: float | None = None
         self._speeds: deque[float] = deque(maxlen=SPEED_STEPS)
-        self._kept: list[tuple[np.ndarray, ...]] | None = [] if keep else None
+        self._kept: list[dict[str, np.ndarray]] | None = [] if keep else None
         self.steer(*task_config.command)
         self._next_seed = seed
         self.restart()
@@ -149,9 +150,7 @@ class Walk:
         self.state = self.simulator.state()
         self._speeds.append(float(rotate_into_body(self.state.base_quat, self.state.base_lin_vel_m_s)[0, 0]))
         if self._kept is not None:
-            parts = (self.state.base_pos_m, self.state.base_quat, self.state.joint_pos_rad)
-            shown = (torch.tensor([self._speeds[-1]]), self.simulator.foot_contact(), result.reward)
-            self._kept.append(tuple(part.numpy().copy() for part in (*parts, *shown)))
+            self._kept.append(seen(self.simulator) | {"reward": result.reward.numpy().copy()})
         if result.done[0]:
             self.falls += int(result.terminated[0])
             self.last_return, self.return_ = self.return_, 0.0
@@ -159,10 +158,9 @@ class Walk:
 
     def recording(self) -> Recording:
         """Of every step so far; falls are not told."""
-        position, quat, joints, speed, contact, reward = (
-            np.stack(parts) for parts in zip(*self._kept or (), strict=True)
-        )
-        return Recording(position, quat, speed, joints, contact, reward, falls=())
+        kept = self._kept or []
+        columns: dict[str, Any] = {name: np.stack([step[name] for step in kept]) for name in kept[0]}
+        return Recording(**columns, falls=())
 
     @property
     def seconds(self) -> float:

@@ -215,10 +215,7 @@ class Window:
 def _drawn(looks: Looks) -> mujoco.MjModel:
     """A model that is only looked at: a body for each link, moved by hand."""
     spec = mujoco.MjSpec.from_string(WORLD)
-    links = {
-        link: spec.body("robot").add_body(name=f"link {link}")
-        for link in dict.fromkeys(shape.link for shape in looks.shapes)
-    }
+    links = {link: spec.body("robot").add_body(name=f"link {link}") for link in looks.links}
     for i, shape in enumerate(looks.shapes):
         mesh = spec.add_mesh(
             name=str(i),

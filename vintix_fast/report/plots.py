@@ -1,4 +1,4 @@
-"""The pictures of a report: returns, lengths, episodes by their number, joint traces and gait.
+"""The pictures of a report: returns, lengths, episodes by their number, joint traces and gait; and of a robot's stance.
 
 Takes a run's record and recordings, writes PNGs.  Knows nothing about files' places or the page.
 """
@@ -15,8 +15,9 @@ from vintix_fast.report.record import RunRecord
 from vintix_fast.report.recording import SHOWN_STEPS, Recording
 from vintix_fast.rollout import episodes_per_env
 from vintix_fast.service.metrics import new_figure, save_figure
-from vintix_fast.world.robot import LEGS
+from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.simulator import DT_S
+from vintix_fast.world.stance import Stance
 
 LEG_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 """Of Okabe and Ito: told apart by colour-blind readers too."""
@@ -160,3 +161,35 @@ def _gait_diagram(axes: Any, seconds: np.ndarray, contact: np.ndarray) -> None:
     axes.set_ylim(3.6, -0.6)
     axes.set_xlim(seconds[0] - DT_S, seconds[-1])
     axes.set_title("on the ground", loc="left", fontsize=9)
+
+
+def draw_stance(path: Path, robot: Robot, stance: Stance) -> None:
+    """A robot's stance: legs from the side and from above, feet, support polygon, centre of mass."""
+    figure, (side, above) = new_figure(1, 2, (10, 5))
+    soles = float(stance.feet[:, 2].min())
+    for leg, color, joints, foot in zip(LEGS, LEG_COLORS, stance.joints, stance.feet, strict=True):
+        chain = np.vstack([joints, foot])
+        for axes, v in ((side, 2), (above, 1)):
+            axes.plot(chain[:, 0], chain[:, v], "-", color=color, linewidth=2.5, label=leg)
+            axes.plot(joints[:, 0], joints[:, v], "o", color=color, markersize=5)
+            axes.plot(foot[0], foot[v], "s", color=color, markersize=8)
+    # The base is drawn as the box between the first joints.
+    hips = stance.joints[:, 0]
+    outline = hips[[0, 1, 3, 2, 0]]
+    above.plot(outline[:, 0], outline[:, 1], color="black", linewidth=1)
+    side.plot(outline[:, 0], outline[:, 2], color="black", linewidth=3)
+    above.fill(*stance.support.T, color="#dddddd", zorder=0, label="support polygon")
+    side.axhline(soles, color="black", linewidth=0.8)
+    for axes, v in ((side, 2), (above, 1)):
+        axes.plot(
+            stance.centre_of_mass[0], stance.centre_of_mass[v], "X", color=RED, markersize=11, label="centre of mass"
+        )
+        axes.set_aspect("equal")
+        axes.set_xlabel("forward, m")
+        axes.grid(alpha=0.3)
+    side.set_ylabel("up, m")
+    above.set_ylabel("left, m")
+    side.set_title(f"{robot.name} from its right side: o joints, squares feet")
+    above.set_title("from above")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    save_figure(figure, path)

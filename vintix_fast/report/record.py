@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vintix_fast.outdir import OPTIONS_FILE
-from vintix_fast.rundir import read_rows
+from vintix_fast.rundir import is_checkpoint, read_rows
 from vintix_fast.service.bundled import bundled_models
 from vintix_fast.service.errors import InputFileError, shown
 from vintix_fast.service.files import read_json
@@ -67,24 +67,23 @@ class RunRecord:
 
     @property
     def initial_model(self) -> Path | None:
-        return _checkpoint(self.path / "models" / "initial")
+        return self._model("initial")
 
     @property
     def final_model(self) -> Path | None:
         """The best model, or the last loop's where no gate has chosen; None where it would be the initial one."""
         if self.best_loop is not None:
-            return _checkpoint(self.path / "models" / "best") if self.best_loop > 0 else None
-        models = (path for path in (self.path / "models").glob("loop_*") if path.name[5:].isdecimal())
-        loops = sorted(models, key=lambda path: int(path.name[5:]))
-        return next((path for path in reversed(loops) if _checkpoint(path)), None)
+            return self._model("best") if self.best_loop > 0 else None
+        found = (path for path in (self.path / "models").glob("loop_*") if path.name[5:].isdecimal())
+        return max(filter(is_checkpoint, found), key=lambda path: int(path.name[5:]), default=None)
+
+    def _model(self, name: str) -> Path | None:
+        path = self.path / "models" / name
+        return path if is_checkpoint(path) else None
 
     def total(self, key: str) -> float:
         """Sum of a number over all rows."""
         return sum(row.get(key) or 0 for row in self.rows)
-
-
-def _checkpoint(path: Path) -> Path | None:
-    return path if (path / "model.pth").is_file() else None
 
 
 def read_run(path: Path) -> RunRecord:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from vintix_fast.evaluation import task_for
 from vintix_fast.kernels.reference import rotate_into_body
@@ -90,20 +88,23 @@ def record_actor(
 ) -> Recording:
     """Let an actor walk for `STEPS` steps from a cold context in every environment of ``simulator``."""
     task = WalkingTask(simulator, simulator.robot, max_steps=STEPS + 1, task_config=task_config)
-    steps: list[dict[str, torch.Tensor]] = []
-
-    def look(collection: Any) -> None:
-        state = simulator.state()
-        speed = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0]
-        seen = {name: getattr(state, name) for name in ("base_pos_m", "base_quat", "joint_pos_rad")}
-        steps.append(seen | {"forward_speed_m_s": speed, "contact": simulator.foot_contact()})
-
+    steps: list[dict[str, np.ndarray]] = []
     collection = collect(
-        task, policy, seed=seed, random_starts=random_starts, steps_per_env=STEPS, keep=True, on_step=look
-    )
-    columns = {name: torch.stack([step[name] for step in steps]).cpu().numpy() for name in steps[0]}
+        task, policy, seed=seed, random_starts=random_starts, steps_per_env=STEPS, keep=True,
+        on_step=lambda _: steps.append(seen(simulator)),
+    )  # fmt: skip
+    columns = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
     reward = np.stack([history.reward for history in collection.histories], axis=1)
     return Recording(**columns, reward=reward, falls=tuple(_falls(collection.episodes)), task=task_config)
+
+
+def seen(simulator: Simulation) -> dict[str, np.ndarray]:
+    """What a `Recording` keeps of a step, but its reward."""
+    state = simulator.state()
+    speed = rotate_into_body(state.base_quat, state.base_lin_vel_m_s)[:, 0]
+    columns = {name: getattr(state, name) for name in ("base_pos_m", "base_quat", "joint_pos_rad")}
+    columns |= {"forward_speed_m_s": speed, "contact": simulator.foot_contact()}
+    return {name: values.cpu().numpy().copy() for name, values in columns.items()}
 
 
 def _falls(episodes: list[Episode]) -> list[tuple[int, int]]:

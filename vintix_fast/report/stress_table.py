@@ -9,6 +9,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from vintix_fast.service.console import plus_minus
 from vintix_fast.service.files import write_csv
 from vintix_fast.service.metrics import new_figure, save_figure
 
@@ -37,15 +38,11 @@ def write_table(folder: Path, result: dict[str, Any]) -> None:
         for part in (row, *row["by_episode"])
     ]
     seconds = [{"world": row["vary"] or PLAIN, **part} for row in result["worlds"] for part in row["by_second"]]
-    commands = result.get("commands", [])
-    for name, rows, columns in (
-        ("stress.csv", episodes, ("world", "episode", *NUMBERS)),
-        ("stress_seconds.csv", seconds, ("world", *SECONDS_NUMBERS)),
-        *((("stress_commands.csv", commands, COMMANDS_NUMBERS),) if commands else ()),
-    ):
-        write_csv(folder / name, columns, rows)
+    write_csv(folder / "stress.csv", ("world", "episode", *NUMBERS), episodes)
+    write_csv(folder / "stress_seconds.csv", ("world", *SECONDS_NUMBERS), seconds)
     plot_table(folder / "stress.png", result)
-    if commands:
+    if commands := result.get("commands"):
+        write_csv(folder / "stress_commands.csv", COMMANDS_NUMBERS, commands)
         plot_commands(folder / "stress_commands.png", result)
 
 
@@ -53,9 +50,7 @@ def plot_table(path: Path, result: dict[str, Any]) -> None:
     """Left: each world's returns by episode number. Right: reward in a second by the context's age."""
     worlds = result["worlds"]
     names = [row["vary"] or PLAIN for row in worlds]
-    figure, axes = new_figure(size_in=(12, 1.2 + 0.36 * len(worlds)))
-    axes.remove()
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = new_figure(1, 2, (12, 1.2 + 0.36 * len(worlds)), sharey=True)
     count = max(len(row["by_episode"]) for row in worlds)
     at = np.arange(len(worlds))
     for n in range(count):
@@ -119,19 +114,15 @@ def unit_of(name: str) -> str:
 
 def commands_table(result: dict[str, Any]) -> Table:
     """A line for each command."""
-    table = Table(
-        title=f"{result['robot']} under commands",
-        caption="commanded → measured after the first second, mean ± standard error",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-    )
+    caption = "commanded → measured after the first second, mean ± standard error"
+    table = Table(title=f"{result['robot']} under commands", caption=caption, box=box.SIMPLE_HEAD, padding=0)
     for title in (*map(unit_of, COMMANDED), "return", "survives"):
         table.add_column(title, justify="right")
     for row in result["commands"]:
         cells = []
         for name in COMMANDED:
             measured, error = row[f"measured_{name}"], row[f"measured_{name}_error"]
-            found = "-" if measured is None else f"{measured:.2f}" + ("" if error is None else f" ± {error:.2f}")
+            found = "-" if measured is None else plus_minus(measured, error)
             cells.append(f"{row[name]:.2f} → {found}".replace("-0.00", "0.00"))
         table.add_row(*cells, f"{row['return']:.2f}", f"{row['survival']:.0%}")
     return table
@@ -139,9 +130,8 @@ def commands_table(result: dict[str, Any]) -> Table:
 
 def terminal_table(result: dict[str, Any]) -> Table:
     """A line for each world."""
-    table = Table(
-        title=f"{result['robot']} in other worlds", caption="mean ± standard error", box=box.SIMPLE_HEAD, padding=0
-    )
+    title, caption = f"{result['robot']} in other worlds", "mean ± standard error"
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=0)
     numbers = len(result["worlds"][0]["by_episode"])
     table.add_column("\nworld", overflow="fold")
     for title in ("\nreturn", "\nsurvives", "\nspeed", *(f"episode\n{n + 1}" for n in range(numbers))):
@@ -149,8 +139,6 @@ def terminal_table(result: dict[str, Any]) -> Table:
     for row in result["worlds"]:
         speed = "" if row["speed_ratio"] is None else f"{row['speed_ratio']:.0%}"
         by_episode = (f"{part['return']:.2f}" for part in row["by_episode"])
-        error = "" if row["return_error"] is None else f" ± {row['return_error']:.2f}"
-        table.add_row(
-            row["vary"] or PLAIN, f"{row['return']:.2f}{error}", f"{row['survival']:.0%}", speed, *by_episode
-        )  # fmt: skip
+        mean = plus_minus(row["return"], row["return_error"])
+        table.add_row(row["vary"] or PLAIN, mean, f"{row['survival']:.0%}", speed, *by_episode)
     return table

@@ -116,10 +116,13 @@ def summary_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def with_error(values: list[float], form: str) -> str:
-    """A mean and its standard error, as every table of ours shows them."""
-    mean, error = sum(values) / len(values), standard_error(values)
+def plus_minus(mean: float, error: float | None, form: str = ".2f") -> str:
+    """A mean and its standard error, if there is one, as every table of ours shows them."""
     return f"{mean:{form}}" + ("" if error is None else f" ± {error:{form}}")
+
+
+def with_error(values: list[float], form: str) -> str:
+    return plus_minus(sum(values) / len(values), standard_error(values), form)
 
 
 def evaluation_table(evaluation: Any) -> Table:

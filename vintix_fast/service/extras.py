@@ -12,6 +12,7 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "lerobot": ("pandas", "pyarrow"),
     "minari": ("gymnasium", "minari"),
+    "pretrain": ("onnx", "onnxscript"),
     "wandb": ("wandb",),
 }
 """An extra of pyproject.toml -> the modules that are asked for."""

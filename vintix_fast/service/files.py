@@ -13,9 +13,10 @@ import json
 import math
 import os
 import platform
+import tempfile
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -190,6 +191,32 @@ def load_tensors(path: Path, device: str = "cpu", remedy: str = "") -> dict[str,
 def most_bytes(path: Path) -> int:
     """What a sound file of numbers unpacks to at most: they can be packed to half their size, constants further."""
     return 64 * 2**20 + 16 * path.stat().st_size
+
+
+def check_free(path: Path, named: str = "") -> None:
+    """Raise UsageError if a directory cannot be made at ``path`` because something is there; an empty one may be."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{named} {path}".strip() + " exists and is not an empty directory; give another")
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to ``path`` at the end, so that it is whole or not there; see `check_free`.
+
+    Raises:
+        VintixFastError: the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as beside:
+            made = Path(beside) / "made"
+            made.mkdir()
+            yield made
+            if path.is_dir():
+                path.rmdir()
+            os.replace(made, path)
+    except OSError as error:
+        raise VintixFastError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_writable(path: Path) -> None:

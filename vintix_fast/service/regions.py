@@ -69,7 +69,8 @@ class Recording:
         self.thread = threading.current_thread().name
         """The one that records; shares of the run are shares of its time."""
         self._start_ns = time.perf_counter_ns()
-        self._end_ns: int | None = None
+        self.seconds = 0.0
+        """From the recording's begin to its end."""
         self._spans: list[tuple[str, int, int, str]] = []  # name, start, end, thread
 
     def add(self, name: str, start_ns: int, end_ns: int, thread: str) -> None:
@@ -78,12 +79,7 @@ class Recording:
 
     def end(self) -> None:
         """Stop the clock."""
-        self._end_ns = time.perf_counter_ns()
-
-    @property
-    def seconds(self) -> float:
-        """From the recording's begin to its end, or to now."""
-        return ((self._end_ns or time.perf_counter_ns()) - self._start_ns) / 1e9
+        self.seconds = (time.perf_counter_ns() - self._start_ns) / 1e9
 
     def times(self) -> list[RegionTime]:
         """Times by thread and path, in the order in which they first began."""

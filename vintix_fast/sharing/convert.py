@@ -6,12 +6,12 @@ The result is written beside its final name and renamed, so that it is whole or 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError
+from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.extras import need
+from vintix_fast.service.files import check_free, whole_directory
 
 MODELS = ("safetensors", "pth")
 DATA_SETS = ("minari", "lerobot")
@@ -36,8 +36,7 @@ def convert(path: Path, to: str, out: Path, say: Callable[[str], None] = lambda 
     """
     if to not in MODELS + DATA_SETS:
         raise UsageError(f"--to is {to!r}; it must be one of {', '.join(MODELS + DATA_SETS)}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"--output-dir {out} exists and is not an empty directory; give another")
+    check_free(out, "--output-dir")
     if to in DATA_SETS:
         need(to, f"--to {to}")
         return _convert_recordings(path, to, out)
@@ -56,19 +55,10 @@ def _convert_recordings(path: Path, to: str, out: Path) -> str:
     from vintix_fast.sharing.episodes import read_recordings
 
     recordings = read_recordings(path)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.new-", dir=out.parent) as beside:
-            root = Path(beside) / "made"
-            root.mkdir()
-            if to == "minari":
-                from vintix_fast.sharing.minari_set import write_minari as write
-            else:
-                from vintix_fast.sharing.lerobot_set import write_lerobot as write
-            said = write(recordings, root)
-            if out.is_dir():
-                out.rmdir()
-            os.replace(root, out)
-    except OSError as error:
-        raise VintixFastError(f"cannot write {out}: {error.strerror or error}") from error
+    with whole_directory(out) as root:
+        if to == "minari":
+            from vintix_fast.sharing.minari_set import write_minari as write
+        else:
+            from vintix_fast.sharing.lerobot_set import write_lerobot as write
+        said = write(recordings, root)
     return said.format(os.path.abspath(out))

@@ -24,7 +24,7 @@ from vintix_fast.outdir import OPTIONS_FILE
 from vintix_fast.report.record import read_run
 from vintix_fast.service.bundled import CARD_FILE
 from vintix_fast.service.errors import InputFileError, UsageError, VintixFastError, cause
-from vintix_fast.service.files import read_json, write_text
+from vintix_fast.service.files import check_free, read_json, whole_directory, write_text
 from vintix_fast.sharing.card import card_of_model, card_of_run
 from vintix_fast.world.robot import load_robot
 
@@ -62,14 +62,12 @@ def push(path: Path, repo: str, say: Callable[[str], None] = lambda text: None) 
 
 def _lay_out(path: Path, repo: str, folder: Path) -> None:
     """Copy what is to be pushed, a sound model and its card, to ``folder``."""
-    run = None
-    if path.is_dir() and "options" in _options(path):
-        run = read_run(path)
-        model_dir = run.final_model or run.initial_model
-        if model_dir is None:
-            raise InputFileError(f"{path} holds no model yet; wait for its first loop")
-    else:
-        model_dir = path
+    options = path / OPTIONS_FILE  # a checkpoint's own has no options
+    is_run = options.is_file() and "options" in read_json(options, "restore it from the original")
+    run = read_run(path) if is_run else None
+    model_dir = path if run is None else run.final_model or run.initial_model
+    if model_dir is None:
+        raise InputFileError(f"{path} holds no model yet; wait for its first loop")
     model = load_checkpoint(model_dir)  # which says what is missing
     weights = weights_file(model_dir)
     assert weights is not None
@@ -83,11 +81,6 @@ def _lay_out(path: Path, repo: str, folder: Path) -> None:
     write_text(folder / CARD, card)
 
 
-def _options(path: Path) -> dict:
-    file = path / OPTIONS_FILE
-    return read_json(file, "restore it from the original") if file.is_file() else {}
-
-
 def pull(repo: str, out: Path) -> None:
     """Fetch a model from the Hub to ``out``, which must not exist or be empty.
 
@@ -96,32 +89,16 @@ def pull(repo: str, out: Path) -> None:
         InputFileError: what is there is no model, or a broken one; nothing is put in place then.
         VintixFastError: the Hub cannot be reached, or refuses.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not an empty directory; give another")
-    out = Path(os.path.abspath(out))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent)
-    except OSError as error:
-        raise VintixFastError(f"cannot write {out}: {error.strerror or error}") from error
-    try:
+    check_free(out)
+    with whole_directory(Path(os.path.abspath(out))) as made:
         with _reported(repo, "pulled"):
-            snapshot_download(repo, local_dir=beside, allow_patterns=list(FETCHED), library_name="vintix-fast")
-        shutil.rmtree(Path(beside) / ".cache", ignore_errors=True)  # the library's notes
+            snapshot_download(repo, local_dir=made, allow_patterns=list(FETCHED), library_name="vintix-fast")
+        shutil.rmtree(made / ".cache", ignore_errors=True)  # the library's notes
         try:
-            load_checkpoint(beside)
+            load_checkpoint(made)
         except InputFileError as error:
-            raise InputFileError(f"{repo} on the Hub is no sound model: {str(error).replace(beside, repo)}") from None
-        made = Path(beside) / "made"
-        made.mkdir()
-        for file in FETCHED:
-            if (Path(beside) / file).is_file():
-                os.rename(Path(beside) / file, made / file)
-        if out.is_dir():
-            out.rmdir()
-        os.rename(made, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            text = str(error).replace(str(made), repo)
+            raise InputFileError(f"{repo} on the Hub is no sound model: {text}") from None
 
 
 @contextlib.contextmanager

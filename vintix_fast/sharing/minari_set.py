@@ -22,13 +22,9 @@ DESCRIPTION = (
 )
 
 
-def dataset_id(recordings: Recordings) -> str:
-    return f"vintix-fast/{recordings.robot}-walk-v0"
-
-
 def write_minari(recordings: Recordings, root: Path) -> str:
     """Write a data set below ``root``, which MINARI_DATASETS_PATH is to name, and say how it is opened."""
-    name = dataset_id(recordings)
+    name = f"vintix-fast/{recordings.robot}-walk-v0"
     path = root / name / "data"
     path.mkdir(parents=True)
     (root / "vintix-fast" / "namespace_metadata.json").write_text("{}\n")

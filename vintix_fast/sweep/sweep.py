@@ -43,7 +43,7 @@ def sweep(config: SweepConfig, *, progress: Progress | None = None) -> list[dict
     directory = RunDirectory(config, (*TABLES, *(f"{name}{end}" for name in trials for end in ("", ".eval", ".log"))))
     directory.check()
     _check(list(trials.values()), config.overwrite)
-    done = {} if config.overwrite else {name: trial for name, trial in trials.items() if _evaluated(trial)}
+    done = {} if config.overwrite else {name: trial for name, trial in trials.items() if trial.eval_file.is_file()}
     left = {name: functools.partial(run_trial, trial) for name, trial in trials.items() if name not in done}
     with contextlib.ExitStack() as stack:
         if left:
@@ -55,13 +55,13 @@ def sweep(config: SweepConfig, *, progress: Progress | None = None) -> list[dict
         try:
             if left:
                 run_trials(left, config.output_dir)
-            if missing := [name for name, trial in trials.items() if not _evaluated(trial)]:
+            if missing := [name for name, trial in trials.items() if not trial.eval_file.is_file()]:
                 raise VintixFastError(
                     f"{missing[0]} was done, but {config.output_dir} does not have it; --output-dir must be on a file "
                     "system that all nodes share, by a path that begins with /"
                 )
         finally:
-            rows = [read_trial(trial) for trial in trials.values() if _evaluated(trial)]
+            rows = [read_trial(trial) for trial in trials.values() if trial.eval_file.is_file()]
             write_tables(config.output_dir, rows)
     return rows
 
@@ -75,10 +75,6 @@ def run_trial(trial: Trial, again: bool, progress: Progress) -> None:
 def _going_on(trial: Trial) -> AdaptConfig:
     """The trial's options, with --resume where its run was begun."""
     return replace(trial.adapt, resume=(trial.adapt.output_dir / OPTIONS_FILE).is_file())
-
-
-def _evaluated(trial: Trial) -> bool:
-    return trial.eval_file.is_file()
 
 
 def _check(trials: list[Trial], overwrite: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from vintix_fast.report.record import read_run
 from vintix_fast.rollout import standard_error
 from vintix_fast.rundir import loop_seconds
+from vintix_fast.service.console import plus_minus
 from vintix_fast.service.files import read_json, write_csv, write_text
 from vintix_fast.service.metrics import new_figure, save_figure
 from vintix_fast.sweep.config import Trial
@@ -79,9 +80,9 @@ def markdown(means: list[dict[str, Any]]) -> str:
     head = "| robot | setting | seeds | return, mean ± s.e. | worst seed | minutes | total_env_steps |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for row in means:
-        error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
+        mean = plus_minus(row["return"], row["standard_error"])
         lines.append(
-            f"| {row['robot']} | {row['setting']} | {row['seeds']} | {row['return']:.2f}{error} | {row['worst']:.2f} | "
+            f"| {row['robot']} | {row['setting']} | {row['seeds']} | {mean} | {row['worst']:.2f} | "
             f"{row['minutes']:.1f} | {row['total_env_steps']:,} |"
         )
     return "\n".join(lines) + "\n"

@@ -50,7 +50,7 @@ def make_robot(file: Path, output: Path) -> Made:
     Raises:
         InputFileError: the file cannot be read, or holds no quadruped.
     """
-    from vintix_fast.report.stance_picture import draw_stance  # matplotlib is for those who look
+    from vintix_fast.report.plots import draw_stance  # matplotlib is for those who look
 
     found = survey(file, output.stem)
     draft = output.with_name(f".{output.stem}.draft.toml")
