@@ -4,7 +4,7 @@
 // words of two bfloat16, [K / 2][N]: word (k, n) = (B[2k][n], B[2k + 1][n]), called "paired" below; the left-hand one
 // [M, K] lies row by row, and a pair of neighbours is broadcast.
 //
-// For causal_attention_avx512.cpp and decoder_loss_avx512.cpp, which compile it for these instructions.
+// For bfloat16_kernels.cpp, which compiles it for these instructions.
 
 inline std::uint16_t* bf16(std::uint32_t* pairs) { return reinterpret_cast<std::uint16_t*>(pairs); }
 inline std::uint32_t* words(std::uint16_t* pairs) { return reinterpret_cast<std::uint32_t*>(pairs); }
