@@ -145,10 +145,10 @@ class BoundWriter {
     }
     if (arrays.size() != specs_.size()) throw_field_error(arrays);
     const std::uint8_t* flags = checked_active(active);
-    if (writer_->try_append(data.data(), flags)) return;
+    if (writer_->append(data.data(), flags, /*wait=*/false)) return;
     const py::dict kept = py::reinterpret_steal<py::dict>(PyDict_Copy(arrays.ptr()));  // others may run meanwhile
     const py::gil_scoped_release release;
-    writer_->append(data.data(), flags);
+    writer_->append(data.data(), flags, /*wait=*/true);
   }
 
   void close() {

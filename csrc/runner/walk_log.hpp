@@ -45,7 +45,7 @@ class WalkLog {
     const std::uint8_t failed = 0, active = 1;
     const void* const arrays[] = {step.observation.data(), step.action.data(), &step.reward,    &step.step_num,
                                   step.mean_action.data(), &step.terminated,   &step.truncated, &failed};
-    return file_.try_append(arrays, &active);
+    return file_.append(arrays, &active, /*wait=*/false);
   }
 
   void close() { file_.close(); }  // throws where the file could not be finished
