@@ -15,16 +15,14 @@ inline const std::uint32_t* words(const std::uint16_t* pairs) { return reinterpr
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(std::size_t size) : memory_(size * sizeof(T) + 64) {
-    void* at = memory_.data();
-    std::size_t space = memory_.size();
-    data_ = static_cast<T*>(std::align(64, size * sizeof(T), at, space));
-  }
-  operator T*() const { return data_; }
+  explicit Buffer(std::size_t size) : lines_((size * sizeof(T) + 63) / 64) {}
+  operator T*() const { return reinterpret_cast<T*>(const_cast<Line*>(lines_.data())); }
 
  private:
-  std::vector<std::byte> memory_;
-  T* data_;
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
 };
 
 using Words = Buffer<std::uint32_t>;
