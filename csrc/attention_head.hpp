@@ -1,4 +1,4 @@
-// What the passes of causal_attention_avx512.cpp share, which includes this within its own namespace and target.
+// What causal attention's passes share, for bfloat16_kernels.cpp, which includes this within its own namespace and target.
 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kLn2 = 0.69314718f;

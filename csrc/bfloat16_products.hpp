@@ -4,7 +4,7 @@
 // words of two bfloat16, [K / 2][N]: word (k, n) = (B[2k][n], B[2k + 1][n]), called "paired" below; the left-hand one
 // [M, K] lies row by row, and a pair of neighbours is broadcast.
 //
-// For causal_attention_avx512.cpp and decoder_loss_avx512.cpp, which compile it for these instructions.
+// For bfloat16_kernels.cpp, which compiles it for these instructions.
 
 inline std::uint16_t* bf16(std::uint32_t* pairs) { return reinterpret_cast<std::uint16_t*>(pairs); }
 inline std::uint32_t* words(std::uint16_t* pairs) { return reinterpret_cast<std::uint32_t*>(pairs); }
@@ -15,16 +15,14 @@ inline const std::uint32_t* words(const std::uint16_t* pairs) { return reinterpr
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(std::size_t size) : memory_(size * sizeof(T) + 64) {
-    void* at = memory_.data();
-    std::size_t space = memory_.size();
-    data_ = static_cast<T*>(std::align(64, size * sizeof(T), at, space));
-  }
-  operator T*() const { return data_; }
+  explicit Buffer(std::size_t size) : lines_((size * sizeof(T) + 63) / 64) {}
+  operator T*() const { return reinterpret_cast<T*>(const_cast<Line*>(lines_.data())); }
 
  private:
-  std::vector<std::byte> memory_;
-  T* data_;
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
 };
 
 using Words = Buffer<std::uint32_t>;

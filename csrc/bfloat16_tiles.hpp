@@ -1,6 +1,6 @@
 // Sums, layouts and norms of bfloat16 matrices in AVX-512, in tiles of 64 tokens.
 //
-// For causal_attention_avx512.cpp alone, which includes bfloat16_products.hpp before it.
+// For causal attention alone, in bfloat16_kernels.cpp, which includes bfloat16_products.hpp before it.
 
 constexpr std::size_t kPairs = kTile / 2;        // of tokens in a tile
 constexpr std::size_t kWeights = kTile * kTile;  // in a tile

@@ -10,8 +10,6 @@
 #include "bindings.hpp"
 #include "policy_decoder.hpp"
 
-namespace py = pybind11;
-
 namespace vintix_fast {
 namespace {
 

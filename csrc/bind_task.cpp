@@ -1,7 +1,5 @@
 // vintix_fast._core.TaskStep: checks arrays, releases the GIL; no logic of its own.
 
-#include <pybind11/stl.h>
-
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -11,8 +9,6 @@
 
 #include "bindings.hpp"
 #include "task.hpp"
-
-namespace py = pybind11;
 
 namespace vintix_fast {
 namespace {

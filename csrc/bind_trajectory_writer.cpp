@@ -17,24 +17,26 @@
 #include "bindings.hpp"
 #include "trajectory_writer.hpp"
 
-namespace py = pybind11;
-
 namespace vintix_fast {
 namespace {
+
+using namespace py::literals;
 
 constexpr std::size_t kMaxFields = 64;
 constexpr std::int64_t kMaxEnvs = 8000;  // an int64 for each must fit into one HDF5 attribute, 64 KB at most
 
 constexpr std::size_t kMostBytes = std::size_t{1} << 34;  // of any one buffer; HDF5's chunks end at a fourth of it
 
-const char* dtype_name(ElementType type) {
-  switch (type) {
-    case ElementType::float32: return "float32";
-    case ElementType::int32: return "int32";
-    case ElementType::uint8: return "uint8";
-  }
-  return "?";
+using Checked = const void* (*)(const char* label, const py::handle& object, const Shape& shape);
+
+template <typename T>
+const void* checked_data(const char* label, const py::handle& object, const Shape& shape) {
+  return checked<T>(label, object, shape);
 }
+
+// In the order of ElementType.
+constexpr std::pair<const char*, Checked> kTypes[] = {
+    {"float32", checked_data<float>}, {"int32", checked_data<std::int32_t>}, {"uint8", checked_data<std::uint8_t>}};
 
 // -------------------------------------------------------------------------------------------- constructor's arguments
 
@@ -56,8 +58,8 @@ std::size_t buffer_bytes(const std::string& name, std::initializer_list<std::siz
 }
 
 ElementType element_type(const std::string& field, const std::string& dtype) {
-  for (const ElementType type : {ElementType::float32, ElementType::int32, ElementType::uint8}) {
-    if (dtype == dtype_name(type)) return type;
+  for (int type = 0; type < 3; ++type) {
+    if (dtype == kTypes[type].first) return static_cast<ElementType>(type);
   }
   throw py::value_error("fields: '" + field + "': expected dtype float32, int32 or uint8, got '" + dtype + "'");
 }
@@ -112,19 +114,9 @@ std::map<std::string, std::string> checked_attributes(std::map<std::string, std:
 struct ArraySpec {
   py::str name;
   std::string label;  // in errors
-  ElementType type;
+  Checked checked;
   Shape shape;
 };
-
-const void* checked_data(const ArraySpec& spec, const py::handle& object) {
-  const char* const label = spec.label.c_str();
-  switch (spec.type) {
-    case ElementType::float32: return checked<float>(label, object, spec.shape);
-    case ElementType::int32: return checked<std::int32_t>(label, object, spec.shape);
-    case ElementType::uint8: return checked<std::uint8_t>(label, object, spec.shape);
-  }
-  return nullptr;
-}
 
 // ---------------------------------------------------------------------------------------------------------- the class
 
@@ -136,7 +128,7 @@ class BoundWriter {
     for (const Field& field : config.fields) {
       Shape shape{num_envs};
       shape.insert(shape.end(), field.shape.begin(), field.shape.end());
-      specs_.push_back({py::str(field.name), "append: '" + field.name + "'", field.type, std::move(shape)});
+      specs_.push_back({py::str(field.name), "append: '" + field.name + "'", kTypes[static_cast<int>(field.type)].second, std::move(shape)});
     }
     const py::gil_scoped_release release;
     writer_ = std::make_unique<TrajectoryWriter>(config);
@@ -149,14 +141,14 @@ class BoundWriter {
     for (std::size_t f = 0; f < specs_.size(); ++f) {
       PyObject* array = PyDict_GetItemWithError(arrays.ptr(), specs_[f].name.ptr());
       if (array == nullptr) throw_field_error(arrays);
-      data[f] = checked_data(specs_[f], array);
+      data[f] = specs_[f].checked(specs_[f].label.c_str(), array, specs_[f].shape);
     }
     if (arrays.size() != specs_.size()) throw_field_error(arrays);
     const std::uint8_t* flags = checked_active(active);
-    if (writer_->try_append(data.data(), flags)) return;
+    if (writer_->append(data.data(), flags, /*wait=*/false)) return;
     const py::dict kept = py::reinterpret_steal<py::dict>(PyDict_Copy(arrays.ptr()));  // others may run meanwhile
     const py::gil_scoped_release release;
-    writer_->append(data.data(), flags);
+    writer_->append(data.data(), flags, /*wait=*/true);
   }
 
   void close() {
@@ -171,12 +163,9 @@ class BoundWriter {
 
   py::dict stats() const {
     const WriterStats stats = writer_->stats();
-    py::dict result;
-    result["queue_capacity"] = writer_->config().queue_capacity;
-    result["max_queue_depth"] = stats.max_queue_depth;
-    result["waits"] = stats.waits;
-    result["wait_seconds"] = stats.wait_seconds;
-    return result;
+    return py::dict("queue_capacity"_a = writer_->config().queue_capacity,
+                    "max_queue_depth"_a = stats.max_queue_depth, "waits"_a = stats.waits,
+                    "wait_seconds"_a = stats.wait_seconds);
   }
 
  private:
@@ -219,13 +208,6 @@ std::unique_ptr<BoundWriter> make_writer(const std::filesystem::path& path, std:
   return std::make_unique<BoundWriter>(config);
 }
 
-void raise_os_error(const WriteError& error) {
-  const auto message = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
-  py::object exception = py::reinterpret_borrow<py::object>(PyExc_OSError)(message);
-  if (error.error_number != 0) exception.attr("errno") = error.error_number;
-  PyErr_SetObject(PyExc_OSError, exception.ptr());
-}
-
 }  // namespace
 
 void bind_trajectory_writer(py::module_& module) {
@@ -233,7 +215,10 @@ void bind_trajectory_writer(py::module_& module) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const WriteError& error) {
-      raise_os_error(error);
+      const auto message = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
+      py::object exception = py::reinterpret_borrow<py::object>(PyExc_OSError)(message);
+      if (error.error_number != 0) exception.attr("errno") = error.error_number;
+      PyErr_SetObject(PyExc_OSError, exception.ptr());
     }
   });
   py::class_<BoundWriter>(module, "TrajectoryWriter", "See _core.pyi and csrc/trajectory_writer.hpp.")

@@ -10,26 +10,22 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstddef>
+#include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "cpu_features.hpp"
+namespace py = pybind11;
 
 namespace vintix_fast {
 
-using Shape = std::vector<pybind11::ssize_t>;
+using Shape = std::vector<py::ssize_t>;
 
-inline std::string text(const pybind11::handle& object) {
-  return pybind11::cast<std::string>(pybind11::str(object));
-}
+inline std::string text(const py::handle& object) { return py::str(object); }
 
 // Throws TypeError unless it is an array of exactly this type.
 template <typename T>
-pybind11::array typed(const char* name, const pybind11::handle& object) {
-  namespace py = pybind11;
+py::array typed(const char* name, const py::handle& object) {
   if (!py::isinstance<py::array_t<T>>(object)) {
     const std::string got = py::isinstance<py::array>(object) ? "dtype " + text(object.attr("dtype"))
                                                               : text(py::type::of(object).attr("__name__"));
@@ -39,25 +35,23 @@ pybind11::array typed(const char* name, const pybind11::handle& object) {
   return py::reinterpret_borrow<py::array>(object);
 }
 
-inline bool has_shape(const pybind11::array& array, const Shape& shape) {
-  bool same = array.ndim() == static_cast<pybind11::ssize_t>(shape.size());
-  for (std::size_t axis = 0; same && axis < shape.size(); ++axis) same = array.shape(axis) == shape[axis];
-  return same;
+inline bool has_shape(const py::array& array, const Shape& shape) {
+  return std::equal(shape.begin(), shape.end(), array.shape(), array.shape() + array.ndim());
 }
 
 // Throws ValueError: the array is not ``expected``, such as "a C-contiguous array", of this shape.
 [[noreturn]] inline void throw_layout_error(const char* name, const char* expected, const Shape& shape,
-                                            const pybind11::array& array) {
-  throw pybind11::value_error(std::string(name) + ": expected " + expected + " of shape " +
-                              text(pybind11::cast(shape)) + ", got shape " + text(array.attr("shape")) +
+                                            const py::array& array) {
+  throw py::value_error(std::string(name) + ": expected " + expected + " of shape " +
+                              text(py::cast(shape)) + ", got shape " + text(array.attr("shape")) +
                               " and strides " + text(array.attr("strides")));
 }
 
 // The data of a C-contiguous array of exactly this type and shape; throws TypeError or ValueError with ``name``.
 template <typename T>
-const T* checked(const char* name, const pybind11::handle& object, const Shape& shape) {
-  const pybind11::array array = typed<T>(name, object);
-  if (!has_shape(array, shape) || !(array.flags() & pybind11::array::c_style)) {
+const T* checked(const char* name, const py::handle& object, const Shape& shape) {
+  const py::array array = typed<T>(name, object);
+  if (!has_shape(array, shape) || !(array.flags() & py::array::c_style)) {
     throw_layout_error(name, "a C-contiguous array", shape, array);
   }
   return static_cast<const T*>(array.data());
@@ -65,27 +59,20 @@ const T* checked(const char* name, const pybind11::handle& object, const Shape& 
 
 // The same, to be written to; throws ValueError where it is read-only.
 template <typename T>
-T* writeable(const char* name, const pybind11::handle& object, const Shape& shape) {
+T* writeable(const char* name, const py::handle& object, const Shape& shape) {
   T* const data = const_cast<T*>(checked<T>(name, object, shape));
-  if (!pybind11::reinterpret_borrow<pybind11::array>(object).writeable()) {
-    throw pybind11::value_error(std::string(name) + ": expected an array that can be written to, got a read-only one");
+  if (!py::reinterpret_borrow<py::array>(object).writeable()) {
+    throw py::value_error(std::string(name) + ": expected an array that can be written to, got a read-only one");
   }
   return data;
 }
 
-inline Shape shape_of(const pybind11::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
-inline pybind11::ssize_t length_of(const pybind11::array& array) { return array.ndim() > 0 ? array.shape(0) : 0; }
+inline Shape shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
+inline py::ssize_t length_of(const py::array& array) { return array.ndim() > 0 ? array.shape(0) : 0; }
 
-// Throws RuntimeError unless causal attention and the decoder's loss run on this processor.
-inline void require_bfloat16_kernels() {
-  if (!has_bfloat16_kernels()) throw std::runtime_error("this processor or build has no bfloat16 kernels");
-}
-
-void bind_causal_attention(pybind11::module_& module);
-void bind_decoder_loss(pybind11::module_& module);
-void bind_norm_elu(pybind11::module_& module);
-void bind_policy_decoder(pybind11::module_& module);
-void bind_task(pybind11::module_& module);
-void bind_trajectory_writer(pybind11::module_& module);
+void bind_policy_decoder(py::module_& module);
+void bind_task(py::module_& module);
+void bind_training(py::module_& module);
+void bind_trajectory_writer(py::module_& module);
 
 }  // namespace vintix_fast

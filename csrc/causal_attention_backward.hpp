@@ -1,4 +1,4 @@
-// The backward pass of causal_attention_avx512.cpp, which includes this within its own namespace and target.
+// Causal attention's backward pass, for bfloat16_kernels.cpp, which includes this within its own namespace and target.
 
 constexpr std::size_t kGroup = 4;  // tiles of keys that the backward pass goes through with one reading of the queries
 

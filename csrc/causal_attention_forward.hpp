@@ -1,4 +1,4 @@
-// The forward pass of causal_attention_avx512.cpp, which includes this within its own namespace and target.
+// Causal attention's forward pass, for bfloat16_kernels.cpp, which includes this within its own namespace and target.
 
 class Forward {
  public:

@@ -7,7 +7,7 @@
 #include <sys/auxv.h>
 #endif
 
-// Whether this compiler knows what causal_attention_avx512.cpp and decoder_loss_avx512.cpp are written in.
+// Whether this compiler knows what bfloat16_kernels.cpp is written in.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
 #define VINTIX_FAST_BFLOAT16_KERNELS 1
 #else

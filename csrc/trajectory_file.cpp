@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <numeric>
 
 namespace vintix_fast {
@@ -15,17 +16,10 @@ namespace {
 constexpr std::size_t kChunksPerBlock = 4;
 constexpr std::size_t kSmallestChunkRows = 64;
 
-struct Hdf5Types {
-  hid_t file, memory;
-};
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are stored as they lie in memory");
 
-Hdf5Types hdf5_types(ElementType type) {
-  switch (type) {
-    case ElementType::float32: return {H5T_IEEE_F32LE, H5T_NATIVE_FLOAT};
-    case ElementType::int32: return {H5T_STD_I32LE, H5T_NATIVE_INT32};
-    case ElementType::uint8: return {H5T_STD_U8LE, H5T_NATIVE_UINT8};
-  }
-  return {H5I_INVALID_HID, H5I_INVALID_HID};
+hid_t hdf5_type(ElementType type) {
+  return type == ElementType::float32 ? H5T_IEEE_F32LE : type == ElementType::int32 ? H5T_STD_I32LE : H5T_STD_U8LE;
 }
 
 std::vector<hsize_t> dimensions(std::size_t rows, const std::vector<std::size_t>& shape) {
@@ -85,13 +79,9 @@ TrajectoryFile::TrajectoryFile(const WriterConfig& config)
       streams_(config.num_envs),
       stream_length_(config.num_envs, 0) {
   for (const Field& field : config_.fields) {
-    row_bytes_.push_back(field.row_bytes());
     pending_.emplace_back(config_.num_envs * config_.flush_every * field.row_bytes());
   }
-  create_file();
-}
 
-void TrajectoryFile::create_file() {
   const std::string partial = config_.partial_path();
   // A new inode: whoever still has a leftover open (this process included, after a failure) is not in the way.
   if (::unlink(partial.c_str()) != 0 && errno != ENOENT) throw_errno(errno);
@@ -117,20 +107,26 @@ void TrajectoryFile::close_partial() {
 void TrajectoryFile::finish() {
   flush();
   rename_groups();
-  write_final_attributes();
+  for (const char* name : {"closed_cleanly", "stream_env", "stream_length"}) check(H5Adelete(file_, name));
+  std::vector<std::int64_t> envs, lengths;
+  for (std::size_t env = 0; env < streams_.size(); ++env) {
+    if (stream_length_[env] == 0) continue;
+    envs.push_back(static_cast<std::int64_t>(env));
+    lengths.push_back(stream_length_[env]);
+  }
+  write_stream_attributes(1, envs, lengths);
   close_file();
   const std::string partial = config_.partial_path();
   sync_to_disk(partial, O_RDONLY);
   if (std::rename(partial.c_str(), config_.path.c_str()) != 0) throw_errno(errno);
-  const auto slash = config_.path.find_last_of('/');
-  sync_to_disk(slash == std::string::npos ? "." : config_.path.substr(0, slash + 1), O_RDONLY | O_DIRECTORY);
+  sync_to_disk(std::filesystem::path(config_.path).parent_path() / ".", O_RDONLY | O_DIRECTORY);
 }
 
 void TrajectoryFile::rename_groups() {
   std::size_t first = 0;  // global transition number
   for (std::size_t env = 0; env < streams_.size(); ++env) {
     close_block(streams_[env]);
-    const std::size_t end = first + streams_[env].length;
+    const std::size_t end = first + static_cast<std::size_t>(stream_length_[env]);
     for (std::size_t block = 0; first < end; ++block) {
       const std::size_t next = std::min(first + config_.block_len, end);
       const std::string name = std::to_string(first) + "-" + std::to_string(next - 1);
@@ -138,17 +134,6 @@ void TrajectoryFile::rename_groups() {
       first = next;
     }
   }
-}
-
-void TrajectoryFile::write_final_attributes() {
-  std::vector<std::int64_t> envs, lengths;
-  for (std::size_t env = 0; env < streams_.size(); ++env) {
-    if (streams_[env].length == 0) continue;
-    envs.push_back(static_cast<std::int64_t>(env));
-    lengths.push_back(static_cast<std::int64_t>(streams_[env].length));
-  }
-  for (const char* name : {"closed_cleanly", "stream_env", "stream_length"}) check(H5Adelete(file_, name));
-  write_stream_attributes(1, envs, lengths);
 }
 
 void TrajectoryFile::write_stream_attributes(std::int64_t closed_cleanly, const std::vector<std::int64_t>& envs,
@@ -170,7 +155,7 @@ void TrajectoryFile::close_file() {
 
 void TrajectoryFile::add_step(const std::vector<const std::byte*>& arrays, const std::uint8_t* active) {
   for (std::size_t f = 0; f < config_.fields.size(); ++f) {
-    const std::size_t row_bytes = row_bytes_[f];
+    const std::size_t row_bytes = config_.fields[f].row_bytes();
     const std::byte* source = arrays[f];
     std::byte* target = pending_[f].data();
     for (std::size_t env = 0; env < streams_.size(); ++env) {
@@ -197,26 +182,26 @@ void TrajectoryFile::flush() {
 
 void TrajectoryFile::write_pending(std::size_t env) {
   Stream& stream = streams_[env];
+  std::int64_t& length = stream_length_[env];
   std::size_t done = 0;
   while (done < stream.pending) {
-    const std::size_t filled = stream.length % config_.block_len;  // rows in the open block
+    const std::size_t filled = static_cast<std::size_t>(length) % config_.block_len;  // rows in the open block
     if (filled == 0) {
       close_block(stream);
       open_block(env);
     }
     const std::size_t count = std::min(stream.pending - done, config_.block_len - filled);
     append_rows(env, done, filled, count);
-    stream.length += count;
+    length += static_cast<std::int64_t>(count);
     done += count;
   }
   stream.pending = 0;
-  stream_length_[env] = static_cast<std::int64_t>(stream.length);
 }
 
 void TrajectoryFile::open_block(std::size_t env) {
   Stream& stream = streams_[env];
   const hid_t group = check(H5Gcreate_anon(file_, H5P_DEFAULT, H5P_DEFAULT));
-  new_blocks_.push_back({group, block_name(env, stream.length / config_.block_len)});
+  new_blocks_.emplace_back(group, block_name(env, static_cast<std::size_t>(stream_length_[env]) / config_.block_len));
   // Rows go straight to the file, not through a chunk cache: each is written once and never read here.
   const Handle access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
   check(H5Pset_chunk_cache(access, 0, 0, H5D_CHUNK_CACHE_W0_DEFAULT));
@@ -230,7 +215,7 @@ void TrajectoryFile::open_block(std::size_t env) {
     const auto full = dimensions(config_.block_len, field.shape);
     const Handle space(H5Screate_simple(static_cast<int>(empty.size()), empty.data(), full.data()), H5Sclose);
     stream.datasets.push_back(check(
-        H5Dcreate2(group, field.name.c_str(), hdf5_types(field.type).file, space, H5P_DEFAULT, creation, access)));
+        H5Dcreate2(group, field.name.c_str(), hdf5_type(field.type), space, H5P_DEFAULT, creation, access)));
   }
 }
 
@@ -248,8 +233,8 @@ void TrajectoryFile::append_rows(std::size_t env, std::size_t source_row, std::s
     const Handle file_space(H5Screate_simple(rank, extent.data(), nullptr), H5Sclose);
     check(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr));
     const Handle memory_space(H5Screate_simple(rank, size.data(), nullptr), H5Sclose);
-    const std::byte* rows = pending_[f].data() + (env * config_.flush_every + source_row) * row_bytes_[f];
-    check(H5Dwrite(dataset, hdf5_types(field.type).memory, memory_space, file_space, H5P_DEFAULT, rows));
+    const std::byte* rows = pending_[f].data() + (env * config_.flush_every + source_row) * field.row_bytes();
+    check(H5Dwrite(dataset, hdf5_type(field.type), memory_space, file_space, H5P_DEFAULT, rows));
   }
 }
 
@@ -259,9 +244,9 @@ void TrajectoryFile::close_block(Stream& stream) {
 }
 
 void TrajectoryFile::link_new_blocks() {
-  for (const NewBlock& block : new_blocks_) {
-    check(H5Olink(block.group, file_, block.name.c_str(), H5P_DEFAULT, H5P_DEFAULT));
-    check(H5Gclose(block.group));
+  for (const auto& [group, name] : new_blocks_) {
+    check(H5Olink(group, file_, name.c_str(), H5P_DEFAULT, H5P_DEFAULT));
+    check(H5Gclose(group));
   }
   new_blocks_.clear();
 }

@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hdf5_support.hpp"
@@ -77,15 +78,9 @@ class TrajectoryFile {
  private:
   struct Stream {                 // one environment's transitions
     std::size_t pending = 0;      // rows in pending_, not yet in the file
-    std::size_t length = 0;       // rows in the file
     std::vector<hid_t> datasets;  // of the open block, one per field; empty when no block is open
   };
-  struct NewBlock {
-    hid_t group;
-    std::string name;
-  };
 
-  void create_file();
   void write_pending(std::size_t env);
   void open_block(std::size_t env);
   void close_block(Stream& stream);
@@ -94,17 +89,15 @@ class TrajectoryFile {
   void flush_metadata();
   void close_file();
   void rename_groups();
-  void write_final_attributes();
   void write_stream_attributes(std::int64_t closed_cleanly, const std::vector<std::int64_t>& envs,
                                const std::vector<std::int64_t>& lengths);
 
   WriterConfig config_;
-  std::size_t chunk_len_;               // rows
-  std::vector<std::size_t> row_bytes_;  // per field
+  std::size_t chunk_len_;  // rows
   std::vector<std::vector<std::byte>> pending_;  // per field: [num_envs, flush_every, row_bytes]
   std::vector<Stream> streams_;
-  std::vector<NewBlock> new_blocks_;  // created since the last flush, not linked yet
-  std::vector<std::int64_t> stream_length_;
+  std::vector<std::pair<hid_t, std::string>> new_blocks_;  // groups made since the last flush, not linked yet
+  std::vector<std::int64_t> stream_length_;  // of each environment, rows in the file
   std::size_t steps_since_flush_ = 0;
 
   hid_t file_ = H5I_INVALID_HID;

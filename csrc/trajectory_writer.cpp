@@ -21,13 +21,8 @@ std::mutex& hdf5_mutex() {
 }  // namespace
 
 TrajectoryWriter::TrajectoryWriter(const WriterConfig& config) : config_(config) {
-  for (const Field& field : config_.fields) {
-    field_offset_.push_back(slot_bytes_);
-    field_bytes_.push_back(config_.num_envs * field.row_bytes());
-    slot_bytes_ += field_bytes_.back();
-  }
-  active_offset_ = slot_bytes_;
-  slot_bytes_ += config_.num_envs;
+  for (const Field& field : config_.fields) offset_.push_back(offset_.back() + config_.num_envs * field.row_bytes());
+  slot_bytes_ = offset_.back() + config_.num_envs;
   ring_.resize(config_.queue_capacity * slot_bytes_);
 
   thread_ = std::thread(&TrajectoryWriter::run, this);
@@ -48,22 +43,10 @@ void TrajectoryWriter::throw_failure() const {
   throw WriteError("cannot write " + config_.partial_path() + ": " + failure_->what(), failure_->error_number);
 }
 
-void TrajectoryWriter::check_usable() const {
-  if (failure_) throw_failure();
-  if (ending_ != Ending::none) throw std::invalid_argument("append: the writer of " + config_.path + " is closed");
-}
-
-bool TrajectoryWriter::try_append(const void* const* arrays, const std::uint8_t* active) {
-  const std::lock_guard lock(queue_mutex_);
-  check_usable();
-  if (depth_ == config_.queue_capacity) return false;
-  push(arrays, active);
-  return true;
-}
-
-void TrajectoryWriter::append(const void* const* arrays, const std::uint8_t* active) {
+bool TrajectoryWriter::append(const void* const* arrays, const std::uint8_t* active, bool wait) {
   std::unique_lock lock(queue_mutex_);
   if (depth_ == config_.queue_capacity && !failure_ && ending_ == Ending::none) {
+    if (!wait) return false;
     const auto start = Clock::now();
     ++stats_.waits;
     slot_free_.wait(lock, [this] {
@@ -71,19 +54,18 @@ void TrajectoryWriter::append(const void* const* arrays, const std::uint8_t* act
     });
     stats_.wait_seconds += std::chrono::duration<double>(Clock::now() - start).count();
   }
-  check_usable();
-  push(arrays, active);
-}
+  if (failure_) throw_failure();
+  if (ending_ != Ending::none) throw std::invalid_argument("append: the writer of " + config_.path + " is closed");
 
-void TrajectoryWriter::push(const void* const* arrays, const std::uint8_t* active) {
   std::byte* slot = ring_.data() + (head_ + depth_) % config_.queue_capacity * slot_bytes_;
-  for (std::size_t f = 0; f < field_bytes_.size(); ++f) {
-    std::memcpy(slot + field_offset_[f], arrays[f], field_bytes_[f]);
+  for (std::size_t f = 0; f < config_.fields.size(); ++f) {
+    std::memcpy(slot + offset_[f], arrays[f], offset_[f + 1] - offset_[f]);
   }
-  std::memcpy(slot + active_offset_, active, config_.num_envs);
+  std::memcpy(slot + offset_.back(), active, config_.num_envs);
   ++depth_;
   stats_.max_queue_depth = std::max<std::uint64_t>(stats_.max_queue_depth, depth_);
   work_or_state_.notify_one();
+  return true;
 }
 
 void TrajectoryWriter::end(Ending ending) {
@@ -136,7 +118,7 @@ void TrajectoryWriter::run() {
 }
 
 void TrajectoryWriter::write_steps(TrajectoryFile& file) {
-  std::vector<const std::byte*> arrays(field_offset_.size());
+  std::vector<const std::byte*> arrays(config_.fields.size());
   while (true) {
     std::unique_lock lock(queue_mutex_);
     work_or_state_.wait(lock, [this] { return depth_ > 0 || ending_ != Ending::none; });
@@ -144,8 +126,8 @@ void TrajectoryWriter::write_steps(TrajectoryFile& file) {
     const std::byte* slot = ring_.data() + head_ * slot_bytes_;
     lock.unlock();
 
-    for (std::size_t f = 0; f < arrays.size(); ++f) arrays[f] = slot + field_offset_[f];
-    file.add_step(arrays, reinterpret_cast<const std::uint8_t*>(slot + active_offset_));
+    for (std::size_t f = 0; f < arrays.size(); ++f) arrays[f] = slot + offset_[f];
+    file.add_step(arrays, reinterpret_cast<const std::uint8_t*>(slot + offset_.back()));
 
     lock.lock();
     head_ = (head_ + 1) % config_.queue_capacity;

@@ -48,10 +48,9 @@ class TrajectoryWriter {
 
   // Any thread; calls from several threads are written in the order in which they get the queue.
   // arrays[f]: field f of all environments, C-contiguous [num_envs, *shape]; active: [num_envs], 0 leaves a row out.
-  // try_append returns false instead of waiting when the queue is full.
-  // Throw WriteError after a failure in the thread, std::invalid_argument after close() or abort().
-  bool try_append(const void* const* arrays, const std::uint8_t* active);
-  void append(const void* const* arrays, const std::uint8_t* active);
+  // When the queue is full it waits, or returns false, and nothing was taken.
+  // Throws WriteError after a failure in the thread, std::invalid_argument after close() or abort().
+  bool append(const void* const* arrays, const std::uint8_t* active, bool wait);
 
   // Any thread; blocks until everything is on disk.  close() gives the file its final name and throws WriteError if
   // it could not; abort() leaves <path>.partial with all rows and never throws.  After either, both do nothing more
@@ -67,11 +66,7 @@ class TrajectoryWriter {
  private:
   enum class Ending { none, close, abort };
 
-  // Any thread, with queue_mutex_ held.
-  void check_usable() const;
-  void throw_failure() const;
-  void push(const void* const* arrays, const std::uint8_t* active);
-
+  [[noreturn]] void throw_failure() const;  // any thread, with queue_mutex_ held
   void end(Ending ending);  // any thread
 
   // The writer's thread only.
@@ -80,10 +75,8 @@ class TrajectoryWriter {
   void remember_failure(const WriteError& error);
 
   const WriterConfig config_;
-  std::vector<std::size_t> field_bytes_;   // of one step of all environments
-  std::vector<std::size_t> field_offset_;  // in a slot
-  std::size_t active_offset_ = 0;          // in a slot
-  std::size_t slot_bytes_ = 0;
+  std::vector<std::size_t> offset_{0};  // in a slot, of each field and of the flags
+  std::size_t slot_bytes_;
   std::vector<std::byte> ring_;  // [queue_capacity, slot_bytes]
 
   mutable std::mutex queue_mutex_;  // guards everything down to stats_, and which slots of the ring are taken

@@ -24,23 +24,17 @@ VF_INLINE Int lane_numbers() { return Int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 
 #else
 #define VF_TURNED(v, ...) __builtin_shuffle(v, Int{__VA_ARGS__})
 #endif
-#define VF_REDUCE(v, combine)                                                                \
-  v = combine(v, VF_TURNED(v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));        \
-  v = combine(v, VF_TURNED(v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));        \
-  v = combine(v, VF_TURNED(v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));        \
+template <typename Combine>
+VF_INLINE float reduce(Vec v, const Combine& combine) {
+  v = combine(v, VF_TURNED(v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = combine(v, VF_TURNED(v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = combine(v, VF_TURNED(v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
   v = combine(v, VF_TURNED(v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-
-VF_INLINE Vec plus(Vec a, Vec b) { return a + b; }
-
-VF_INLINE float sum(Vec v) {
-  VF_REDUCE(v, plus)
   return v[0];
 }
 
-VF_INLINE float largest(Vec v) {
-  VF_REDUCE(v, max)
-  return v[0];
-}
+VF_INLINE float sum(Vec v) { return reduce(v, [](const Vec& a, const Vec& b) { return a + b; }); }
+VF_INLINE float largest(Vec v) { return reduce(v, [](const Vec& a, const Vec& b) { return max(a, b); }); }
 
 VF_INLINE Bits load_bits(const void* p) { return *static_cast<const Bits*>(p); }
 

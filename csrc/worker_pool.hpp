@@ -19,17 +19,17 @@ class WorkerPool {
  public:
   // threads: who works in finish(), the caller included; with 1 nothing happens before it.  Throws std::system_error
   // where the system has no more.
-  explicit WorkerPool(int threads) {
-    try {
-      for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work_on(thread); });
-    } catch (...) {
-      stop();
-      throw;
-    }
+  explicit WorkerPool(int threads) : WorkerPool() {  // so that the destructor stops those that it has, if one fails
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work_on(thread); });
   }
   ~WorkerPool() {
     finish();
-    stop();
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    something_to_do_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
   }
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -61,6 +61,8 @@ class WorkerPool {
   }
 
  private:
+  WorkerPool() = default;
+
   void work_on(int thread) {
     std::unique_lock lock(mutex_);
     while (true) {
@@ -76,15 +78,6 @@ class WorkerPool {
     work_(item, thread);
     lock.lock();
     if (--unfinished_ == 0) all_done_.notify_all();
-  }
-
-  void stop() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    something_to_do_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
   }
 
   std::mutex mutex_;

@@ -190,7 +190,7 @@ class TaskStep:
         """[N, 3], where environments have commands of their own."""
         config, layout = task.config, task.layout
         self._default = torch.tensor(task.default_pose_rad, dtype=torch.float32, device=device)
-        self._one_command = torch.tensor(config.command, dtype=torch.float32, device=device)
+        self._one_command = torch.tensor(config.command, dtype=torch.float32, device=device).expand(2, 3)  # stride 0
         self._scales = (layout.num_joints, layout.ang_vel_scale, layout.joint_vel_scale, *layout.command_scale)
         self._limits = (
             task.target_height_m, config.tracking_sigma, task.dt_s, config.action_clip,
@@ -224,7 +224,7 @@ class TaskStep:
         _step_kernel[(num_envs,)](
             *state, action, solver_failed, last_action, step_num, self._default, self._commands,
             observation, *self._standardised(standardised), reward, *flags,
-            *(stride for tensor in state for stride in tensor.stride()), self._command_stride,
+            *(stride for tensor in state for stride in tensor.stride()), self._commands.stride(0),
             num_joints, self._max_steps, *scales, *self._limits, *self._weights,
             STANDARDISE=standardised is not None, BLOCK=triton.next_power_of_2(observation.shape[1]), **OPTIONS,
         )  # fmt: skip
@@ -241,17 +241,13 @@ class TaskStep:
         seen = (state[1], *state[3:])
         _observe_kernel[(len(mask),)](
             *seen, mask, self._default, self._commands, observation, *self._standardised(standardised),
-            *(stride for tensor in seen for stride in tensor.stride()), self._command_stride, *self._scales,
+            *(stride for tensor in seen for stride in tensor.stride()), self._commands.stride(0), *self._scales,
             STANDARDISE=standardised is not None, BLOCK=triton.next_power_of_2(observation.shape[1]), **OPTIONS,
         )  # fmt: skip
 
     @property
     def _commands(self) -> torch.Tensor:
         return self._one_command if self.command is None else self.command
-
-    @property
-    def _command_stride(self) -> int:
-        return 0 if self.command is None else self.command.stride(0)
 
     def _standardised(self, out: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Where to write it, mean and deviation; without ``out`` what no kernel reads."""

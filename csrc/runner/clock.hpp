@@ -1,4 +1,4 @@
-// Waking at absolute times, and how long things took.  Nothing here allocates.  For walk.cpp.
+// Waking at absolute times, and how long things took.  Nothing here allocates.  For the programs.
 #pragma once
 
 #include <algorithm>
@@ -35,9 +35,9 @@ class Histogram {
   double most_us_ = 0.0;
 };
 
-inline double now() {
+inline double now(clockid_t clock = CLOCK_MONOTONIC) {
   timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  clock_gettime(clock, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 

@@ -8,15 +8,15 @@
 namespace vintix_fast {
 namespace {
 
-constexpr int kMostSpan = 1 << 20, kMostJoints = 64, kMostLatency = 64;
+constexpr int kMostSpan = 1 << 20, kMostLatency = 64;
+constexpr std::size_t kMostJoints = 64;
 constexpr double kMostCacheBytes = 1 << 30, kLargest = 1e6;
 constexpr std::int32_t kMostSteps = 1 << 30;  // of an episode: its steps are counted no further
 
 Contract read_contract(const PolicyFile& file) {
   Contract c{};
-  c.joints = static_cast<int>(file.length("contract.default_pose_rad"));
+  c.joints = file.length("contract.default_pose_rad");
   if (c.joints > kMostJoints) throw std::runtime_error("does not fit together: " + std::to_string(c.joints) + " joints");
-  const std::size_t joints = static_cast<std::size_t>(c.joints);
   const auto number = [&](const char* name, double least, double most) {
     return file.number(std::string("contract.") + name, least, most);
   };
@@ -34,11 +34,11 @@ Contract read_contract(const PolicyFile& file) {
   c.joint_vel_scale = number("joint_vel_scale", 1e-6, kLargest);
   std::copy_n(list("command", 3), 3, c.command);
   std::copy_n(list("command_scale", 3), 3, c.command_scale);
-  const float* pose = list("default_pose_rad", joints);
-  const float* range = list("joint_range_rad", 2 * joints);
-  c.default_pose_rad.assign(pose, pose + joints);
-  c.joint_range_rad.assign(range, range + 2 * joints);
-  for (std::size_t j = 0; j < joints; ++j) {
+  const float* pose = list("default_pose_rad", c.joints);
+  const float* range = list("joint_range_rad", 2 * c.joints);
+  c.default_pose_rad.assign(pose, pose + c.joints);
+  c.joint_range_rad.assign(range, range + 2 * c.joints);
+  for (std::size_t j = 0; j < c.joints; ++j) {
     if (!(range[2 * j] <= range[2 * j + 1])) throw std::runtime_error("does not fit together: an empty joint range");
   }
   c.reward = static_cast<RewardInput>(file.integer("contract.reward_input", 0, 2));
@@ -95,14 +95,14 @@ bool finite(const float* numbers, std::size_t count) {
 
 Control::Control(const PolicyFile& file, const std::string& implementation)
     : contract_(read_contract(file)), decoder_(read_decoder(file, implementation), file.arrays()),
-      exploration_(static_cast<std::size_t>(contract_.joints)) {
-  const std::size_t joints = static_cast<std::size_t>(contract_.joints);
-  if (decoder_.action_dim() != contract_.joints || decoder_.observation_dim() != 9 + 2 * contract_.joints) {
-    throw std::runtime_error("does not fit together: a robot of " + std::to_string(contract_.joints) +
+      exploration_(contract_.joints) {
+  const std::size_t joints = contract_.joints, observations = 9 + 2 * joints;
+  if (decoder_.action_dim() != static_cast<int>(joints) || decoder_.observation_dim() != static_cast<int>(observations)) {
+    throw std::runtime_error("does not fit together: a robot of " + std::to_string(joints) +
                              " joints, and a model of " + std::to_string(decoder_.observation_dim()) +
                              " observations and " + std::to_string(decoder_.action_dim()) + " actions");
   }
-  observation_.resize(9 + 2 * joints);
+  observation_.resize(observations);
   action_.resize(joints);
   answer_.resize(joints);
   meant_.resize(joints);
@@ -140,11 +140,10 @@ void Control::act(const float* observation, const float* previous_action, float 
 // Fills observation_, roll_ and pitch_; false where a sensor gives no number.
 bool Control::observe(const vintix_state& state) {
   const Contract& c = contract_;
-  const std::size_t joints = static_cast<std::size_t>(c.joints);
   const float* q = state.quaternion;
   const float length = std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
-  if (!(length > 1e-3f) || !finite(q, 4) || !finite(state.gyro_rad_s, 3) || !finite(state.joint_pos_rad, joints) ||
-      !finite(state.joint_vel_rad_s, joints) || !std::isfinite(length)) {
+  if (!(length > 1e-3f) || !finite(q, 4) || !finite(state.gyro_rad_s, 3) || !finite(state.joint_pos_rad, c.joints) ||
+      !finite(state.joint_vel_rad_s, c.joints) || !std::isfinite(length)) {
     return false;
   }
   const float w = q[0] / length, x = q[1] / length, y = q[2] / length, z = q[3] / length;
@@ -157,9 +156,9 @@ bool Control::observe(const vintix_state& state) {
   o[3] = 2.0f * (w * y - x * z);
   o[4] = -2.0f * (w * x + y * z);
   o[5] = 2.0f * (x * x + y * y) - 1.0f;
-  for (std::size_t j = 0; j < joints; ++j) {
+  for (std::size_t j = 0; j < c.joints; ++j) {
     o[9 + j] = state.joint_pos_rad[j] - c.default_pose_rad[j];
-    o[9 + joints + j] = state.joint_vel_rad_s[j] * c.joint_vel_scale;
+    o[9 + c.joints + j] = state.joint_vel_rad_s[j] * c.joint_vel_scale;
   }
   roll_ = std::atan2(2.0f * (w * x + y * z), 1.0f - 2.0f * (x * x + y * y));
   pitch_ = std::asin(std::clamp(2.0f * (w * y - z * x), -1.0f, 1.0f));
@@ -171,11 +170,10 @@ float Control::told_reward(const vintix_state& state) const {
   const Contract& c = contract_;
   if (c.reward == RewardInput::measured) return state.reward;
   if (c.reward == RewardInput::constant) return c.reward_constant;
-  const std::size_t joints = static_cast<std::size_t>(c.joints);
   const float yaw_error = c.command[2] - observation_[2] / c.ang_vel_scale;
   float change = 0.0f, offset = 0.0f;
-  for (std::size_t j = 0; j < joints; ++j) {
-    const float difference = decided_[joints + j] - decided_[j];
+  for (std::size_t j = 0; j < c.joints; ++j) {
+    const float difference = decided_[c.joints + j] - decided_[j];
     change += difference * difference;
     offset += std::fabs(observation_[9 + j]);
   }
@@ -185,7 +183,6 @@ float Control::told_reward(const vintix_state& state) const {
 
 vintix_status Control::step(const vintix_state& state, float* target_rad) {
   const Contract& c = contract_;
-  const std::size_t joints = static_cast<std::size_t>(c.joints);
   const bool sensed = observe(state);
   const float reward = sensed ? told_reward(state) : 0.0f;
   // An episode's first step has no reward yet.
@@ -199,7 +196,7 @@ vintix_status Control::step(const vintix_state& state, float* target_rad) {
   }
   reward_ = step_num_ > 0 ? reward : 0.0f;
   act(observation_.data(), action_.data(), reward_, step_num_, answer_.data());
-  if (!finite(answer_.data(), joints)) {
+  if (!finite(answer_.data(), c.joints)) {
     forget();
     hold(target_rad);
     return VINTIX_POLICY_FAILED;
@@ -209,9 +206,9 @@ vintix_status Control::step(const vintix_state& state, float* target_rad) {
   exploration_.add_to(answer_.data());
   action_ = answer_;
   std::copy_backward(decided_.begin(), decided_.end() - c.joints, decided_.end());
-  const float* due = decided_.data() + joints * static_cast<std::size_t>(c.latency_steps);
-  for (std::size_t j = 0; j < joints; ++j) decided_[j] = std::clamp(answer_[j], -c.action_clip, c.action_clip);
-  for (std::size_t j = 0; j < joints; ++j) {
+  const float* due = decided_.data() + c.joints * static_cast<std::size_t>(c.latency_steps);
+  for (std::size_t j = 0; j < c.joints; ++j) decided_[j] = std::clamp(answer_[j], -c.action_clip, c.action_clip);
+  for (std::size_t j = 0; j < c.joints; ++j) {
     target_rad[j] = std::clamp(c.default_pose_rad[j] + c.action_scale_rad * due[j], c.joint_range_rad[2 * j],
                                c.joint_range_rad[2 * j + 1]);
   }

@@ -4,6 +4,7 @@
 // of the reward, and `WalkingTask`.  Knows no file and no clock.  One thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -18,7 +19,7 @@ enum class RewardInput { measured, constant, estimate };
 
 // The numbers of the contract, by the names that they have there.
 struct Contract {
-  int joints;
+  std::size_t joints;
   float period_s, kp, kd, action_scale_rad, action_clip, max_tilt_rad;
   int latency_steps;
   float ang_vel_scale, joint_vel_scale;

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -50,13 +49,7 @@ class Ladder {
   static constexpr int kRungs = 5;
   static constexpr int kLongest = 500;  // steps on a rung; an episode that ends sooner ends it
 
-  explicit Ladder(float largest) {
-    const float smallest = std::min(0.03f, largest);
-    for (int i = 1; i < kRungs; ++i) {
-      const float share = static_cast<float>(i - 1) / static_cast<float>(kRungs - 2);
-      sigma_[static_cast<std::size_t>(i)] = largest > 0.0f ? smallest * std::pow(largest / smallest, share) : 0.0f;
-    }
-  }
+  explicit Ladder(float largest) : largest_(largest) {}
 
   // Before every step: whether a rung begins with it.
   bool step(bool episode_begins) {
@@ -67,10 +60,14 @@ class Ladder {
   }
 
   long rung() const { return rung_; }
-  float sigma() const { return sigma_[static_cast<std::size_t>(rung_ % kRungs)]; }
+  float sigma() const {
+    const float smallest = std::min(0.03f, largest_);
+    const float share = static_cast<float>(rung_ % kRungs - 1) / static_cast<float>(kRungs - 2);
+    return rung_ % kRungs == 0 || largest_ == 0.0f ? 0.0f : smallest * std::pow(largest_ / smallest, share);
+  }
 
  private:
-  std::array<float, kRungs> sigma_{};
+  float largest_;
   long rung_ = -1;
   int steps_ = 0;
 };

@@ -14,10 +14,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <new>
 #include <vector>
 
+#include "clock.hpp"
 #include "vintix_policy.h"
 
 static long allocations = 0;
@@ -31,11 +31,7 @@ void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
-double now_us(clockid_t clock) {
-  timespec time{};
-  clock_gettime(clock, &time);
-  return 1e6 * static_cast<double>(time.tv_sec) + 1e-3 * static_cast<double>(time.tv_nsec);
-}
+using vintix_fast::now;
 
 // Shares of 0.5, 0.99, 0.999 and 1.
 void print_shares(const char* name, std::vector<double>& times_us) {
@@ -96,9 +92,9 @@ int time_steps(vintix_policy* policy, long steps) {
     const float quaternion[4] = {1.0f, around(0.0f, 0.03f), around(0.0f, 0.03f), 0.0f};
     const vintix_state state{gyro, quaternion, position.data(), speed.data(), 0.02f};
     const long before = allocations;
-    const double start = now_us(CLOCK_MONOTONIC), thread_start = now_us(CLOCK_THREAD_CPUTIME_ID);
+    const double start = now(), thread_start = now(CLOCK_THREAD_CPUTIME_ID);
     if (vintix_step(policy, &state, target.data()) != VINTIX_OK) return fail("a step was refused");
-    const double thread_took = now_us(CLOCK_THREAD_CPUTIME_ID) - thread_start, took = now_us(CLOCK_MONOTONIC) - start;
+    const double thread_took = 1e6 * (now(CLOCK_THREAD_CPUTIME_ID) - thread_start), took = 1e6 * (now() - start);
     during_steps += allocations - before;
     if (t >= kFill) by_clock.push_back(took), of_thread.push_back(thread_took);
   }

@@ -30,7 +30,7 @@ void vintix_close(vintix_policy* policy) { delete policy; }
 
 const char* vintix_contract(const vintix_policy* policy) { return policy->contract.c_str(); }
 const char* vintix_implementation(const vintix_policy* policy) { return policy->control.decoder().implementation(); }
-int vintix_joints(const vintix_policy* policy) { return policy->control.contract().joints; }
+int vintix_joints(const vintix_policy* policy) { return static_cast<int>(policy->control.contract().joints); }
 int vintix_observation_size(const vintix_policy* policy) { return policy->control.decoder().observation_dim(); }
 double vintix_period_s(const vintix_policy* policy) { return policy->control.contract().period_s; }
 float vintix_kp(const vintix_policy* policy) { return policy->control.contract().kp; }

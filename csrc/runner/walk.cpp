@@ -27,8 +27,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <map>
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,7 +39,8 @@
 
 namespace {
 
-using vintix_fast::Arguments, vintix_fast::Histogram, vintix_fast::Ladder, vintix_fast::now, vintix_fast::sleep_until;
+using vintix_fast::Arguments, vintix_fast::Histogram, vintix_fast::Ladder, vintix_fast::now, vintix_fast::sleep_until,
+    vintix_fast::WalkLog;
 
 constexpr std::uint32_t kStateMagic = 0x54534656, kTargetMagic = 0x4D434656;  // "VFST", "VFCM"
 constexpr std::uint32_t kBegins = 1, kTerminated = 2, kTruncated = 4;
@@ -77,17 +77,14 @@ class Walk {
     step_.observation.resize(static_cast<std::size_t>(vintix_observation_size(policy)));
     step_.action.resize(joints_);
     step_.mean_action.resize(joints_);
-#ifdef VINTIX_LOG
     if (arguments.log != nullptr) {
-      std::map<std::string, std::string> attributes{{"collected_by", "vintix_walk"},
-                                                    {"contract", vintix_contract(policy)}};
+      WalkLog::Attributes attributes{{"collected_by", "vintix_walk"}, {"contract", vintix_contract(policy)}};
       if (explores_) {
         attributes["explore"] = std::to_string(arguments.explore);
         attributes["seed"] = std::to_string(arguments.seed);
       }
-      log_ = std::make_unique<vintix_fast::WalkLog>(arguments.log, step_.observation.size(), joints_, attributes);
+      log_.emplace(arguments.log, step_.observation.size(), joints_, attributes);
     }
-#endif
   }
 
   void run(long periods) {
@@ -109,9 +106,7 @@ class Walk {
 
   // One JSON line; the log is closed before.
   void finish() {
-#ifdef VINTIX_LOG
-    if (log_ != nullptr) log_->close();
-#endif
+    if (log_) log_->close();
     std::printf("{\"periods\": %ld, \"steps\": %ld, \"held\": %ld, \"missed_periods\": %ld, \"lost_log_rows\": %ld, "
                 "\"wake_up_p99_9_us\": %.0f, \"wake_up_max_us\": %.0f, \"work_median_us\": %.0f, "
                 "\"work_p99_9_us\": %.0f, \"work_max_us\": %.0f}\n",
@@ -225,10 +220,8 @@ class Walk {
   }
 
   void append() {
-#ifdef VINTIX_LOG
-    if (log_ == nullptr || log_->append(step_)) return;
+    if (!log_ || log_->append(step_)) return;
     if (lost_rows_++ == 0) std::fprintf(stderr, "vintix_walk: the disk is too slow, steps are missing in the log\n");
-#endif
   }
 
   void enter(Mode mode) {
@@ -270,9 +263,7 @@ class Walk {
   std::int32_t step_num_ = 0;
   long stood_ = 0, sound_ = 0, periods_ = 0, steps_ = 0, held_ = 0, missed_ = 0, strangers_ = 0, lost_rows_ = 0;
   Histogram lateness_, took_;
-#ifdef VINTIX_LOG
-  std::unique_ptr<vintix_fast::WalkLog> log_;
-#endif
+  std::optional<WalkLog> log_;
 };
 
 int fail(const std::string& what) {
@@ -284,9 +275,7 @@ int fail(const std::string& what) {
 
 int main(int argc, char** argv) {
   Arguments arguments;
-  if (!parse(argc, argv, arguments)) {
-    return fail(vintix_fast::kUsage);
-  }
+  if (!parse(argc, argv, arguments)) return fail(vintix_fast::kUsage);
 #ifndef VINTIX_LOG
   if (arguments.log != nullptr) return fail("--log: built without HDF5; install libhdf5-dev and build again");
 #endif

@@ -1,30 +1,64 @@
-// decoder_loss.hpp, in AVX-512 with bfloat16.  What lies between the two pragmas must not run before
-// has_bfloat16_kernels() said yes.
+// The layers and the pass of decoder_loss.hpp, for bfloat16_kernels.cpp, which includes this within its own namespace
+// and target.
+//
+// Matrices on the right of a product lie in panels of 64 columns, one after another, each [pairs][64] words (see
+// bfloat16_products.hpp), so that a panel stays in the first cache while tokens stream past it.
 
-#include "decoder_loss.hpp"
+constexpr std::size_t kPanel = DecoderLoss::kColumns;
 
-#include "cpu_features.hpp"
-#include "worker_pool.hpp"
+inline std::size_t rounded_up(std::size_t count, std::size_t multiple) {
+  return (count + multiple - 1) / multiple * multiple;
+}
 
-#if VINTIX_FAST_BFLOAT16_KERNELS
+// Rows of bfloat16 [rows][columns] -> panels; rows even.
+void pair_rows_in_panels(const std::uint16_t* from, std::size_t rows, std::size_t columns, std::uint32_t* to) {
+  const std::size_t panel = std::min(columns, kPanel);
+  for (std::size_t column = 0; column < columns; column += panel, to += rows / 2 * panel)
+    pair_rows(from + column, columns, to, rows, panel);
+}
 
-#include <immintrin.h>
+// A layer's weights, ready to be multiplied with.
+struct Layer {
+  std::size_t inputs, outputs, padded;  // outputs rounded up to whole vectors
+  Buffer<std::uint16_t> rounded;        // [padded, inputs]
+  Words forward;                        // panels of W^T, [inputs / 2] pairs
+  Words backward;                       // panels of W, [padded / 2] pairs
+  Floats bias;
 
-#include <algorithm>
-#include <cstring>
-#include <memory>
+  Layer(std::size_t inputs, std::size_t outputs)
+      : inputs(inputs), outputs(outputs), padded(rounded_up(outputs, 16)), rounded(padded * inputs),
+        forward(padded * inputs / 2), backward(padded * inputs / 2), bias(padded) {}
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 11 and 12: false alarms in immintrin.h itself
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+  void load(const float* matrix, const float* vector) {
+    std::copy_n(vector, outputs, static_cast<float*>(bias));
+    for (std::size_t i = 0; i < outputs * inputs; i += 16) narrow(_mm512_loadu_ps(matrix + i), rounded + i);
+    pair_rows_in_panels(rounded, padded, inputs, backward);
+    const std::size_t panel = std::min(padded, kPanel);
+    for (std::size_t n = 0; n < padded; n += panel)
+      transpose(words(rounded) + n * inputs / 2, inputs / 2, forward + n * inputs / 2, panel, panel, inputs / 2);
+  }
+};
 
-namespace vintix_fast {
-namespace {
+// Sums over some tokens, of gradients and of the loss.
+struct Sums {
+  std::vector<Floats> matrices, biases;
+  float loss = 0.0f;
 
-#include "bfloat16_products.hpp"
-#include "decoder_layers.hpp"
+  explicit Sums(const std::vector<Layer>& layers) {
+    for (const Layer& layer : layers) {
+      matrices.emplace_back(layer.padded * layer.inputs);
+      biases.emplace_back(layer.padded);
+    }
+  }
+
+  void clear(const std::vector<Layer>& layers) {
+    loss = 0.0f;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      std::memset(matrices[l], 0, layers[l].padded * layers[l].inputs * sizeof(float));
+      std::memset(biases[l], 0, layers[l].padded * sizeof(float));
+    }
+  }
+};
 
 constexpr std::size_t kTokens = 128;   // in a tile: a multiple of kHeadRows
 constexpr std::size_t kParts = 8;      // of the tokens, each with sums of its own
@@ -185,66 +219,3 @@ void add_slice(const std::vector<Sums>& sums, std::size_t parts, std::size_t sli
     for (std::size_t i = count * slice / kParts; i < count * (slice + 1) / kParts; ++i) to[i] += from[i];
   }
 }
-
-}  // namespace
-
-struct DecoderLoss::Memory {
-  std::vector<Layer> layers;
-  std::vector<Sums> sums;    // of each part
-  std::vector<Pass> passes;  // of each thread
-  WorkerPool pool;           // last: its threads use the rest
-
-  Memory(const DecoderShape& shape, std::size_t threads) : pool(static_cast<int>(std::min(threads, kParts))) {
-    for (std::size_t l = 0; l <= shape.layers; ++l)
-      layers.emplace_back(shape.width, l < shape.layers ? shape.width : shape.actions);
-    for (std::size_t i = 0; i < kParts; ++i) sums.emplace_back(layers);
-    for (int i = 0; i < pool.threads(); ++i) passes.emplace_back(layers, shape);
-  }
-
-  float run(const DecoderStep& step) {
-    double weight = 0.0;
-    for (std::size_t i = 0; i < step.tokens; ++i) weight += step.weight[step.chosen[i]];
-    const float total = std::max(static_cast<float>(weight), 1e-8f);
-    for (std::size_t l = 0; l < layers.size(); ++l) layers[l].load(step.matrices[l], step.biases[l]);
-    const std::size_t tiles = (step.tokens + kTokens - 1) / kTokens, parts = std::min(kParts, tiles);
-    pool.run(static_cast<int>(parts), [&](std::size_t part, int thread) {
-      sums[part].clear(layers);
-      for (std::size_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile)
-        passes[thread].run(step, tile * kTokens, std::min(step.tokens, (tile + 1) * kTokens), total, sums[part]);
-    });
-    pool.run(kParts, [&](std::size_t slice, int) {
-      for (std::size_t l = 0; l < layers.size(); ++l) {
-        const std::size_t outputs = layers[l].outputs;
-        add_slice(sums, parts, slice, outputs * layers[l].inputs, step.grad_matrices[l],
-                  [&](const Sums& part) -> const float* { return part.matrices[l]; });
-        add_slice(sums, parts, slice, outputs, step.grad_biases[l],
-                  [&](const Sums& part) -> const float* { return part.biases[l]; });
-      }
-    });
-    float loss = 0.0f;
-    for (std::size_t part = 0; part < parts; ++part) loss += sums[part].loss;
-    return loss;
-  }
-};
-
-DecoderLoss::DecoderLoss(const DecoderShape& shape, std::size_t threads)
-    : shape_(shape), memory_(std::make_shared<Memory>(shape, threads)) {}
-
-float DecoderLoss::run(const DecoderStep& step) { return memory_->run(step); }
-
-}  // namespace vintix_fast
-
-#pragma GCC diagnostic pop
-#pragma GCC pop_options
-
-#else
-
-namespace vintix_fast {
-
-struct DecoderLoss::Memory {};
-DecoderLoss::DecoderLoss(const DecoderShape& shape, std::size_t) : shape_(shape) {}
-float DecoderLoss::run(const DecoderStep&) { return 0.0f; }
-
-}  // namespace vintix_fast
-
-#endif

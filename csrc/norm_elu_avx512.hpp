@@ -1,29 +1,6 @@
-// norm_elu.hpp, in AVX-512 with bfloat16.  What lies between the two pragmas must not run before has_bfloat16_kernels()
-// said yes; the standard library's templates, which other files share, are not compiled for it.
+// norm_elu.hpp, for bfloat16_kernels.cpp, which includes this within its own namespace and target.
 
-#include "norm_elu.hpp"
-
-#include "cpu_features.hpp"
-
-#if VINTIX_FAST_BFLOAT16_KERNELS
-
-#include <immintrin.h>
-
-#include <cmath>
-#include <cstring>
-#include <memory>
-#include <vector>
-
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 11 and 12: false alarms in immintrin.h itself
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-
-namespace vintix_fast {
 namespace {
-
-#include "bfloat16_products.hpp"
 
 // e^x for x <= 0, with a relative error of 1e-5, far below bfloat16's: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline __m512 exponential(__m512 x) {
@@ -117,19 +94,3 @@ void norm_elu_backward(const NormElu& task, const std::uint16_t* grad_out, std::
     }
   }
 }
-
-}  // namespace vintix_fast
-
-#pragma GCC diagnostic pop
-#pragma GCC pop_options
-
-#else
-
-namespace vintix_fast {
-
-void norm_elu(const NormElu&, std::uint16_t*) {}
-void norm_elu_backward(const NormElu&, const std::uint16_t*, std::uint16_t*, float*, float*, float*) {}
-
-}  // namespace vintix_fast
-
-#endif
