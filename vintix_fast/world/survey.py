@@ -162,7 +162,8 @@ def _find_legs(kinematics: Kinematics) -> tuple[str, list[Leg]]:
     candidates = [chain for chain in chains if len(chain) in (2, 3)]
     base = kinematics.common_body([kinematics.parent(kinematics.body_of(chain[0])) for chain in candidates])
     if candidates and base is None:
-        tops = dict.fromkeys(kinematics.top(kinematics.body_of(chain[0])) for chain in candidates)
+        highest = [kinematics.upwards(kinematics.body_of(chain[0]))[-1] for chain in candidates]
+        tops = dict.fromkeys(kinematics.model.body(body).name for body in highest)
         raise InputFileError(
             f"{where}: the legs hang from no common link but from {', '.join(tops)}; a robot has one base"
         )
