@@ -345,9 +345,9 @@ def test_what_does_not_fit_is_said_before_anything_is_written(monkeypatch, tmp_p
 def test_the_robot_may_be_named_and_is_the_experts_otherwise(monkeypatch, tmp_path, expert):
     built = []
 
-    def build(robot, num_envs, device, say):
+    def build(robot, num_envs, device, *rest):
         built.append((robot.name, num_envs, device))
-        return FakeSimulator(robot, num_envs, device, say)
+        return FakeSimulator(robot, num_envs, device, *rest)
 
     monkeypatch.setattr(distil_module, "Simulator", build)
     for name, options in (("named", {"robot_type": "go2"}), ("unnamed", {})):

@@ -178,7 +178,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     first = _first_state(config, robot) if state is None and config.init_from is not None else None
     with directory, stop_on_interrupt(progress.say):
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, config.task.vary)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()  # the scene took a while; nothing is written yet
         directory.begin()
