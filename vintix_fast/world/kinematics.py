@@ -15,6 +15,7 @@ import numpy as np
 
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.robot_file import MJCF_SUFFIXES
+from vintix_fast.world.urdf_text import find_file
 
 _FIXED_BELOW_M = 1e-3
 """A link that is fixed this far from the last joint or farther can be a foot."""
@@ -239,8 +240,7 @@ def _farthest_of_meshes(path: Path, link_name: str) -> np.ndarray:
         for shape in link.findall("collision") if link.get("name") == link_name else []:
             if (mesh := shape.find("geometry/mesh")) is None:
                 continue
-            file = path.parent / mesh.get("filename", "").removeprefix("package://")
-            if not file.is_file():
+            if (file := find_file(path, mesh.get("filename", ""))) is None:
                 continue
             vertices = np.asarray(trimesh.load_mesh(file).vertices)
             at, origin = vertices * _numbers(mesh, "scale", "1 1 1"), shape.find("origin")
