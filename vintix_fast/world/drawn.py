@@ -6,6 +6,7 @@ simulator as `Physics`, to `disturbances.py` by name, and to whoever records the
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -117,19 +118,13 @@ class Drawn:
 
     def of_joints(self, name: str) -> torch.Tensor | None:
         """Factors [N, J], 1 where a joint has its own; several that meet in a joint are multiplied."""
-        factor = None
-        for touched, value in self._touched(name):
-            one = 1.0 + touched * (value - 1.0)
-            factor = one if factor is None else factor * one
-        return factor
+        factors = [1.0 + touched * (value - 1.0) for touched, value in self._touched(name)]
+        return functools.reduce(torch.mul, factors) if factors else None
 
     def where(self, name: str) -> torch.Tensor | None:
         """Joints, bool [N, J], that are locked or limp."""
-        found = None
-        for touched, value in self._touched(name):
-            one = touched * value > 0
-            found = one if found is None else found | one
-        return found
+        found = [touched * value > 0 for touched, value in self._touched(name)]
+        return functools.reduce(torch.logical_or, found) if found else None
 
     def _touched(self, name: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Which joints each entry of this name means, [N or 1, J] of 0 and 1, and its values, [N, 1]."""
