@@ -12,37 +12,30 @@ from vintix_fast.world.layout import QUADRUPED, ObservationLayout
 Fields = dict[str, tuple[tuple[int, ...], np.dtype]]
 BLOCK_LEN = 1000
 """Most transitions in one HDF5 group."""
-
-
-def required_fields(layout: ObservationLayout) -> Fields:
-    """Name -> shape of one transition and type, for robots of this layout."""
-    return {
-        "proprio_observation": ((layout.size,), np.dtype("float32")),  # what the policy saw
-        "action": ((layout.num_joints,), np.dtype("float32")),  # what it did
-        "reward": ((), np.dtype("float32")),  # what it got for it
-        "step_num": ((), np.dtype("int32")),  # step within the episode, from 0
-    }
-
-
-def extra_fields(layout: ObservationLayout) -> Fields:
-    return {
-        "mean_action": ((layout.num_joints,), np.dtype("float32")),  # the policy's action before exploration noise
-        "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
-        "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
-        "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
-    }
+VARIATION = "variation"
+"""What differs from the nominal robot in the step's episode; the file's attribute of this name says what each is."""
 
 
 def fields(layout: ObservationLayout, varied: int = 0) -> Fields:
-    """All of them; where ``varied`` values differ between episodes, these too."""
+    """Name -> shape of one transition and type, for robots of this layout of which ``varied`` values differ."""
+    vector = (layout.num_joints,), np.dtype("float32")
     values: Fields = {VARIATION: ((varied,), np.dtype("float32"))} if varied else {}
-    return required_fields(layout) | extra_fields(layout) | values
+    return {
+        "proprio_observation": ((layout.size,), np.dtype("float32")),  # what the policy saw
+        "action": vector,  # what it did
+        "reward": ((), np.dtype("float32")),  # what it got for it
+        "step_num": ((), np.dtype("int32")),  # step within the episode, from 0
+        "mean_action": vector,  # the policy's action before exploration noise
+        "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
+        "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
+        "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
+    } | values
 
 
-VARIATION = "variation"
-"""What differs from the nominal robot in the step's episode; the file's attribute of this name says what each is."""
-REQUIRED_FIELDS, EXTRA_FIELDS, FIELDS = (kind(QUADRUPED) for kind in (required_fields, extra_fields, fields))
+FIELDS = fields(QUADRUPED)
 """Those of the bundled robots."""
+REQUIRED_FIELDS = ("proprio_observation", "action", "reward", "step_num")
+"""The rest are extras."""
 RETIRED_FIELDS = ("noise",)
 """In older files: ``action - mean_action``, which readers leave out."""
 DEMONSTRATOR = "demonstrator_action"
