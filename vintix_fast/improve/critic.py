@@ -52,6 +52,12 @@ class Critic:
         """The smaller of the twins' values [B] of deviations [B, A] in states [B, S] (arXiv 1802.09477)."""
         return self._twins(self._normalise(state), deviation).amin(dim=0)
 
+    def gradient(self, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+        """Of the values, [B, A]."""
+        deviation = deviation.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.values(state, deviation).sum(), deviation)
+        return gradient
+
     def states(self, history: History) -> torch.Tensor:
         """A history's states [n, S], where the critic lives."""
         return torch.from_numpy(states(history)).to(self._mean.device)
