@@ -14,8 +14,8 @@ import torch
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
 from vintix_fast.improve import Critic, Improver
+from vintix_fast.improve.critic import transitions
 from vintix_fast.improve.operators import OnStep
-from vintix_fast.improve.transitions import transitions
 
 TEMPERATURE = 1.0
 """Of the advantages, in their own standard deviations: smaller imitates fewer steps."""

@@ -14,8 +14,7 @@ from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.eval_config import EvalConfig
-from vintix_fast.improve.critic import Critic
-from vintix_fast.improve.transitions import states, transitions
+from vintix_fast.improve.critic import Critic, states, transitions
 from vintix_fast.pretrain.config import DistilConfig, ExpertConfig
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.robot import load_robot

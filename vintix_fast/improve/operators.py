@@ -20,8 +20,7 @@ import torch
 from vintix_fast.config import ImproveConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
-from vintix_fast.improve.critic import Critic
-from vintix_fast.improve.transitions import transitions
+from vintix_fast.improve.critic import Critic, transitions
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.service.upload import upload
 

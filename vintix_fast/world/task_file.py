@@ -1,6 +1,7 @@
-"""A task as a TOML file, which `docs/worlds.md` describes: read, checked, made a `TaskConfig`.
+"""A task as a TOML file, which `docs/worlds.md` describes, read, checked, made a `TaskConfig`; and as two options.
 
-Errors name the file and the key.  What a file does not say is as in the default task.
+Errors name the file and the key.  What a file does not say is as in the default task.  A configuration that has both
+options, as ``task`` and ``vary``, calls `check_world`; after that its ``task`` says all of it.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from vintix_fast.options import option
+from vintix_fast.run_config import MAIN
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_toml
 from vintix_fast.world.task_config import DEFAULT_TASK, FurtherWeights, RewardWeights, StartNoise, TaskConfig
@@ -114,3 +117,33 @@ _TABLES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "start_noise": _start_noise,
     "vary": lambda part: {"vary": Variation.from_table(part)},
 }
+
+
+def task_option() -> Any:
+    return option(
+        DEFAULT_TASK, MAIN, "a task file: commands, reward, ends, latency, what varies; see docs/worlds.md",
+        read=_task, metavar="FILE", sparse=True, shown="walk forward at 0.5 m/s",
+    )  # fmt: skip
+
+
+def vary_option() -> Any:
+    return option(
+        None, MAIN,
+        "what differs from the robot, drawn for each episode, such as 'payload_kg=0:5, motor.FR=0.5'; in place of the "
+        "task file's; see docs/worlds.md",
+        read=_variation, metavar="TEXT", sparse=True, shown="nothing",
+    )  # fmt: skip
+
+
+def _task(value: Any) -> TaskConfig:
+    return TaskConfig.from_json(value) if isinstance(value, dict) else read_task(value)
+
+
+def _variation(value: Any) -> Variation:
+    return value if isinstance(value, Variation) else Variation.parse(value)
+
+
+def check_world(config: Any) -> None:
+    """Put what varies into the task of a frozen configuration."""
+    if config.vary is not None:
+        object.__setattr__(config, "task", replace(config.task, vary=config.vary))
