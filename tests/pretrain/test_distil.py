@@ -12,7 +12,7 @@ from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from histories_on_disk import Watcher
 
 from vintix_fast.data import read_trajectories
-from vintix_fast.data import writer as writer_module
+from vintix_fast.data import schema as schema_module
 from vintix_fast.policy.expert import expert_network, load_expert
 from vintix_fast.pretrain import distil as distil_module
 from vintix_fast.pretrain.config import DistilConfig
@@ -215,7 +215,7 @@ def test_the_executed_actions_go_from_noise_to_the_expert(finished):
 
 def test_a_long_history_is_groups_that_follow_each_other(monkeypatch, tmp_path, expert):
     """Public readers of this format find a transition by the numbers in the groups' names."""
-    monkeypatch.setattr(writer_module, "BLOCK_LEN", 8)
+    monkeypatch.setattr(schema_module, "BLOCK_LEN", 8)
     out = tmp_path / "histories"
     run(out, expert)
     for env, history in enumerate(histories(out)):
