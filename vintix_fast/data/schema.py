@@ -27,8 +27,7 @@ VARIATION = "variation"
 def fields(layout: ObservationLayout, varied: int = 0) -> Fields:
     """Name -> shape of one transition and type, for robots of this layout of which ``varied`` values differ."""
     vector = (layout.num_joints,), np.dtype("float32")
-    values: Fields = {VARIATION: ((varied,), np.dtype("float32"))} if varied else {}
-    return {
+    found: Fields = {
         "proprio_observation": ((layout.size,), np.dtype("float32")),  # what the policy saw
         "action": vector,  # what it did
         "reward": ((), np.dtype("float32")),  # what it got for it
@@ -37,7 +36,10 @@ def fields(layout: ObservationLayout, varied: int = 0) -> Fields:
         "terminated": ((), np.dtype("uint8")),  # the robot fell: no value after this step
         "truncated": ((), np.dtype("uint8")),  # the episode's time ran out
         "failed": ((), np.dtype("uint8")),  # the simulation produced a state that is not finite
-    } | values
+    }
+    if varied:
+        found[VARIATION] = ((varied,), np.dtype("float32"))
+    return found
 
 
 FIELDS = fields(QUADRUPED)

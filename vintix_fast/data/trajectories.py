@@ -77,9 +77,9 @@ def _concatenated(histories: list[History]) -> History:
     if len(histories) == 1:
         return first
     required = ("observation", "action", "reward", "step_num")
-    columns = (np.concatenate([getattr(h, name) for h in histories]) for name in required)
+    columns = {name: np.concatenate([getattr(h, name) for h in histories]) for name in required}
     extras = {name: np.concatenate([h.extras[name] for h in histories]) for name in first.extras}
-    return History(*columns, extras, first.env)
+    return History(**columns, extras=extras, env=first.env)
 
 
 @dataclass(frozen=True)
