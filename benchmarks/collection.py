@@ -223,9 +223,10 @@ def collect_row(task: WalkingTask, policy: Actor, steps: int, writer: Any = None
 
 def decode_alone(policy: Actor, walk: Walk) -> dict[str, Any]:
     """One policy step of all environments with nothing beside it: its seconds, and what it read where that is known."""
-    read, started = getattr(policy, "bytes_read", None), now(walk.action.device)
+    decoder, started = getattr(policy, "decoder", None), now(walk.action.device)
+    read = None if decoder is None else decoder.bytes_read
     for step in range(DECODES):
         _replay(policy, walk, step)
     seconds = (now(walk.action.device) - started) / DECODES
-    per_step = None if read is None else (policy.bytes_read - read) / DECODES
+    per_step = None if decoder is None else (decoder.bytes_read - read) / DECODES
     return {"decode_seconds": seconds, "read_bytes_per_step": per_step}

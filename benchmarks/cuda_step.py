@@ -90,7 +90,8 @@ def measure_attention(model: Vintix, args: argparse.Namespace, dtype: torch.dtyp
     """One layer's kernel over all environments."""
     config = model.config
     spans = model.transformer.spans(args.context_len)
-    cache = ContextCache(config, args.num_envs, args.context_len, model.device, dtype, spans)
+    cache = ContextCache(config, args.num_envs, args.context_len, model.device, dtype)
+    cache.spans.copy_(torch.tensor(spans))
     cache.length.fill_(args.context_len)
     cache.advance()
     q, k, v = torch.randn(3, args.num_envs, config.transformer_heads, config.head_dim, device=model.device)

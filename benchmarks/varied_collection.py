@@ -37,7 +37,7 @@ def main() -> None:
     tasks = {}
     for name, text in WORLDS.items():
         config = TaskConfig(vary=Variation.parse(text))
-        simulator = Simulator(robot, NUM_ENVS, "cpu", print, *config.varied)
+        simulator = Simulator(robot, NUM_ENVS, "cpu", print, config.vary)
         tasks[name] = WalkingTask(simulator, robot, task_config=config)
         collect(tasks[name], policy, seed=5, random_starts=True, steps_per_env=50)  # warm
     seconds: dict[str, list[float]] = {name: [] for name in WORLDS}

@@ -33,12 +33,12 @@ def robot(
 
     from vintix_fast.world.make_robot import make_robot
 
-    made = make_robot(file, output)
+    stance = make_robot(file, output)
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("check", "found", "remedy"):
         table.add_column(title)
-    for check in made.stance.checks:
+    for check in stance.checks:
         table.add_row(check.name, check.value, "" if check.sound else f"[red]{check.remedy}[/]")
     console.print(table)
-    show(console, f"Robot file: {made.robot_file}\nPicture: {made.picture}")
-    show(console, f"Next: vintix-fast adapt --robot-type {made.robot_file} --output-dir OUT")
+    show(console, f"Robot file: {output}\nPicture: {output.with_suffix('.png')}")
+    show(console, f"Next: vintix-fast adapt --robot-type {output} --output-dir OUT")

@@ -187,9 +187,9 @@ def test_loops_draw_different_starts_and_noise(finished):
 def test_the_scene_is_built_once(monkeypatch, tmp_path, tiny_checkpoint):
     built = []
 
-    def build(robot, num_envs, device, say):
+    def build(robot, num_envs, device, *rest):
         built.append((robot.name, num_envs, device))
-        return FakeSimulator(robot, num_envs, device, say)
+        return FakeSimulator(robot, num_envs, device, *rest)
 
     monkeypatch.setattr("vintix_fast.world.simulators.Simulator", build)
     adapt(small_config(tmp_path / "run", tiny_checkpoint))

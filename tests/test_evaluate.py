@@ -158,7 +158,7 @@ def test_a_context_longer_than_the_models_is_refused(tiny_checkpoint):
 def test_without_a_simulator_one_is_built_of_the_mass_that_was_asked_for(tiny_checkpoint, monkeypatch):
     built = []
 
-    def build(robot, num_envs, device, say):
+    def build(robot, num_envs, device, *rest):
         built.append((robot.name, num_envs, device, robot.base_mass_kg))
         return FakeSimulator(robot, num_envs)
 

@@ -14,8 +14,7 @@ from vintix_fast.adaptation import adapt
 from vintix_fast.config import AdaptConfig
 from vintix_fast.data import read_trajectories
 from vintix_fast.eval_config import EvalConfig
-from vintix_fast.improve.critic import Critic
-from vintix_fast.improve.transitions import states, transitions
+from vintix_fast.improve.critic import Critic, states, transitions
 from vintix_fast.pretrain.config import DistilConfig, ExpertConfig
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.robot import load_robot
@@ -78,9 +77,9 @@ def test_a_record_says_what_the_world_was_only_where_it_was_another(tmp_path, ta
 def test_a_scene_is_built_with_room_for_what_varies(command, tmp_path, tiny_checkpoint, monkeypatch):
     built = []
 
-    def build(robot, num_envs, device, say, *vary):
-        built.append([str(variation) for variation in vary])
-        return FakeSimulator(robot, num_envs, device, say, *vary)
+    def build(robot, num_envs, device, say, vary):
+        built.append(str(vary))
+        return FakeSimulator(robot, num_envs, device, say, vary)
 
     monkeypatch.setattr("vintix_fast.world.simulators.Simulator", build)
     for vary in (None, VARY):
@@ -89,7 +88,7 @@ def test_a_scene_is_built_with_room_for_what_varies(command, tmp_path, tiny_chec
             adapt(small_config(tmp_path / f"run{vary is None}", tiny_checkpoint, num_improvement_loops=1, **options))
         else:
             evaluation.evaluate(EvalConfig(tiny_checkpoint, "go2", num_envs=2, max_steps=4, vary=vary))
-    assert built == [[], [VARY]]
+    assert built == ["", VARY]
 
 
 # -- adapt -------------------------------------------------------------------------------------------------------------

@@ -304,7 +304,7 @@ class Adaptation:
         accepted = False
         for share in shares if before else shares[:1]:
             if before:
-                self._set_weights(model, {name: before[name].lerp(after[name], share) for name in after})
+                model.load_state_dict({name: before[name].lerp(after[name], share) for name in after}, strict=False)
             with self.progress.rollout(what, config.gate_episodes, config.max_steps_per_episode):
                 evaluation = measure(
                     self.task, self._policy(model), config.gate_episodes, config.seed, True, self.progress
@@ -394,17 +394,10 @@ class Adaptation:
         options = self.config.engine.policy_options
         return make_policy(model, self.task_name, self.task.num_envs, self.config.context_len, **options)
 
-    def _group(self, model: Vintix) -> list[tuple[str, torch.nn.Parameter]]:
-        """What is trained, by name."""
-        return list(model.group_parameters(model.tasks[self.task_name].group_name))
-
     def _weights(self, model: Vintix) -> dict[str, torch.Tensor]:
-        """A copy of what is trained."""
-        return {name: weight.detach().clone() for name, weight in self._group(model)}
-
-    def _set_weights(self, model: Vintix, weights: dict[str, torch.Tensor]) -> None:
-        for name, weight in self._group(model):
-            weight.data.copy_(weights[name])
+        """A copy of what is trained, by name."""
+        group = model.group_parameters(model.tasks[self.task_name].group_name)
+        return {name: weight.detach().clone() for name, weight in group}
 
     def _fingerprint(self, model: Vintix) -> str:
         """Of everything but the group that is trained."""

@@ -38,8 +38,8 @@ from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError
 from vintix_fast.service.extras import need
 from vintix_fast.world.task_config import TaskConfig
+from vintix_fast.world.task_file import check_world, task_option, vary_option
 from vintix_fast.world.variation import Variation
-from vintix_fast.world.world_options import check_world, task_option, vary_option
 
 DEFAULT_WINDOW = 128
 ENOUGH_STEPS = 8000
@@ -249,8 +249,8 @@ class AdaptConfig(RunConfig):
     )  # fmt: skip
     gate: GateConfig = GateConfig()
     token_order: str | None = token_order_option()
-    task: TaskConfig = task_option(MAIN)
-    vary: Variation | None = vary_option(MAIN)
+    task: TaskConfig = task_option()
+    vary: Variation | None = vary_option()
     wandb: str | None = option(
         None, RUN, "log to this project of Weights & Biases too", metavar="PROJECT", recorded=False, may_change=True
     )

@@ -22,8 +22,8 @@ from vintix_fast.options import GIVEN, Options, entries, option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, RUN, TIME_LIMIT, seed_option, simulator_option
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.task_config import TaskConfig
+from vintix_fast.world.task_file import check_world, task_option, vary_option
 from vintix_fast.world.variation import Variation
-from vintix_fast.world.world_options import check_world, task_option, vary_option
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class EvalConfig(Options):
     )
     """None: nothing is written; the command makes up a name."""
     record: Path | None = option(None, RUN, "an .mp4 file for a video of the first six seconds")
-    task: TaskConfig = task_option(MAIN)
-    vary: Variation | None = vary_option(MAIN)
+    task: TaskConfig = task_option()
+    vary: Variation | None = vary_option()
     overwrite: bool = option(
         False, RUN, "replace an earlier evaluation there", flag="--overwrite", only_with={"output_dir": GIVEN}
     )

@@ -20,7 +20,7 @@ from vintix_fast.run_config import MAIN, ROBOTS, RunConfig, device_option, seed_
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_json
 from vintix_fast.world.task_config import TaskConfig
-from vintix_fast.world.world_options import task_option
+from vintix_fast.world.task_file import task_option
 
 HIDDEN = ("model", "resume", "improver", "finetune_exactly")
 """What no command line gives: the model is an argument, whether the run goes on follows from it, and the rest is the
@@ -46,7 +46,7 @@ class FromLogsConfig(RunConfig):
     seed: int = seed_option(MAIN)
     device: str = device_option(LEARNING)
     token_order: str | None = token_order_option()
-    task: TaskConfig = task_option(MAIN)
+    task: TaskConfig = task_option()
 
     def _check(self) -> None:
         super()._check()

@@ -18,8 +18,8 @@ from vintix_fast.options import option
 from vintix_fast.run_config import MAIN, MAX_ENVS, ROBOTS, TIME_LIMIT, RunConfig, seed_option
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.task_config import TaskConfig
+from vintix_fast.world.task_file import task_option
 from vintix_fast.world.variation import Variation
-from vintix_fast.world.world_options import task_option
 
 STANDARD = (
     *("payload_kg=3", "payload_kg=5", "motor=0.85", "motor=0.7", "motor.FR=0.5", "limp.FR_{last}=1"),
@@ -50,7 +50,7 @@ class StressConfig(RunConfig):
         None, MAIN, "what varies, as in eval --vary, with ; from one world to the next; the plain one comes first",
         shown="payloads, weak motors, damage, friction, pushes, noise, latency",
     )  # fmt: skip
-    task: TaskConfig = task_option(MAIN)
+    task: TaskConfig = task_option()
     num_envs: int = option(100, MAIN, "environments side by side", least=1, most=MAX_ENVS)
     max_steps: int = option(1000, MAIN, TIME_LIMIT, least=1)
     episodes_per_env: int = option(4, EPISODES, "successive episodes in each environment, in one context", least=1)

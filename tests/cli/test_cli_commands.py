@@ -228,7 +228,7 @@ def measured(monkeypatch, tmp_path):
         assert num_episodes == 4 and list(tmp_path.iterdir()) == []
         return evaluation_of(task.num_envs)
 
-    def simulator(robot, num_envs, device, say):
+    def simulator(robot, num_envs, device, *rest):
         return SimpleNamespace(num_envs=num_envs, device=device)
 
     monkeypatch.setattr(module, "measure", measure)

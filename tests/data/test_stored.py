@@ -9,7 +9,7 @@ import pytest
 from written_files import foreign_file
 
 from vintix_fast.data import read_trajectories
-from vintix_fast.data.schema import REQUIRED_FIELDS
+from vintix_fast.data.schema import FIELDS, REQUIRED_FIELDS
 from vintix_fast.service.errors import InputFileError
 
 
@@ -69,7 +69,7 @@ def test_a_packed_file_is_read_unless_it_would_fill_the_memory(tmp_path):
     def write(rows):
         with h5py.File(tmp_path / "t.h5", "w") as file:
             group = file.create_group(f"0-{rows - 1}")
-            for name, (shape, dtype) in REQUIRED_FIELDS.items():
+            for name, (shape, dtype) in ((name, FIELDS[name]) for name in REQUIRED_FIELDS):
                 zeros = np.zeros((rows, *shape), dtype)
                 group.create_dataset(name, data=zeros, compression=1, chunks=(1000, *shape))
         return tmp_path / "t.h5"

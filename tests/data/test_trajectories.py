@@ -10,9 +10,10 @@ from written_files import foreign_file, numbered_rows, write_group
 
 from vintix_fast._core import TrajectoryWriter
 from vintix_fast.data import History, read_trajectories
-from vintix_fast.data.schema import EXTRA_FIELDS, FIELDS, REQUIRED_FIELDS
+from vintix_fast.data.schema import FIELDS, REQUIRED_FIELDS
 from vintix_fast.service.errors import InputFileError
 
+EXTRA_FIELDS = [name for name in FIELDS if name not in REQUIRED_FIELDS]
 FIELD_LIST = [(name, shape, dtype.name) for name, (shape, dtype) in FIELDS.items()]
 
 

@@ -69,7 +69,7 @@ def numbered_rows(first: int, count: int) -> dict[str, np.ndarray]:
     numbers = np.arange(first, first + count)
     return {
         name: np.broadcast_to(numbers.reshape(-1, *[1] * len(shape)), (count, *shape)).astype(dtype)
-        for name, (shape, dtype) in REQUIRED_FIELDS.items()
+        for name, (shape, dtype) in ((name, FIELDS[name]) for name in REQUIRED_FIELDS)
     }
 
 

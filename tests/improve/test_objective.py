@@ -8,6 +8,7 @@ from made_histories import BEST, history_of, tries
 
 from vintix_fast.config import IMPROVERS, CriticConfig, ImproveConfig
 from vintix_fast.improve import CloneImprover, CriticImprover
+from vintix_fast.improve.critic import Critic
 from vintix_fast.improve.operators import OPERATORS
 from vintix_fast.service.errors import Interrupted
 
@@ -47,7 +48,7 @@ def test_targets_move_towards_the_best_action_by_the_step(history):
     assert nearer.mean() > 0.95
 
 
-class RippledCritic:
+class RippledCritic(Critic):
     """Joint 0 pays evenly; joint 1 not at all, but for ripples that are steeper than that."""
 
     loss = 0.0

@@ -5,7 +5,7 @@ from fakes import ACTIONS, OBSERVATIONS
 from made_histories import history_of
 
 from vintix_fast.config import CriticConfig
-from vintix_fast.improve.transitions import transitions
+from vintix_fast.improve.critic import transitions
 
 BY_HAND = CriticConfig(gamma=0.5, n_steps=3, reward_scale=2.0, reward_bonus=1.0)
 

@@ -70,7 +70,8 @@ def test_the_bundled_model_decodes_as_it_forwards_past_the_steep_heads_spans():
     history = make_history(model, 2, steps, task)
     spans = model.transformer.spans(context_len=300)
     assert max(layer[0] for layer in spans) < 230  # the steepest head leaves tokens unread, in both environments
-    cache = ContextCache(model.config, 2, context_len=300, spans=spans)
+    cache = ContextCache(model.config, 2, context_len=300)
+    cache.spans.copy_(torch.tensor(spans))
     decoded = decode_all(model, history, cache, task, resets=[(30, 1)])
     for env, start in ((0, 0), (1, 30)):
         expected = forward_from(model, history, env, start, steps, task)
@@ -83,7 +84,9 @@ def test_spans_that_wrap_around_the_ring_lose_nothing():
     history = make_history(model, envs=2, steps=700)
     spans = model.transformer.spans(context_len=300)
     assert spans[0][0] < 300
-    decoded = decode_all(model, history, ContextCache(model.config, 2, context_len=300, spans=spans))
+    cache = ContextCache(model.config, 2, context_len=300)
+    cache.spans.copy_(torch.tensor(spans))
+    decoded = decode_all(model, history, cache)
     for t in (299, 300, 310, 420, 599, 601, 640, 699):
         expected = forward_from(model, history, 1, max(0, t - 299), t + 1)[-1]
         torch.testing.assert_close(decoded[1, t], expected, atol=1e-4, rtol=0)
@@ -163,7 +166,9 @@ def test_each_layer_has_spans_of_its_own():
 
     def decode(history):
         # The first layer sees this token alone, the second two more: three tokens in all.
-        return decode_all(model, history, ContextCache(model.config, 2, spans=[[1] * 4, [3] * 4]))
+        cache = ContextCache(model.config, 2)
+        cache.spans.copy_(torch.tensor([[1] * 4, [3] * 4]))
+        return decode_all(model, history, cache)
 
     difference = (decode(changed) - decode(history)).abs().amax(dim=(0, 2))  # [T]
     assert (difference[10:13] > 1e-3).all()

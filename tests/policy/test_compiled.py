@@ -62,7 +62,7 @@ def test_acting_equals_forward_with_every_option(options, implementation, cache_
         model, "task", 5, 64, cache_dtype=cache_dtype, dropped_mass=1e-8, threads=2, implementation=implementation
     )
     acted = act_all(policy, history, resets)
-    assert policy.implementation == implementation
+    assert policy.decoder.implementation == implementation
     for env in range(5):
         starts = [0] + [step for step, e in resets if e == env] + [40]
         for start, stop in zip(starts, starts[1:], strict=False):
@@ -98,8 +98,8 @@ def test_the_bundled_model_leaves_far_tokens_unread_and_acts_as_it_forwards(cach
     acted, thrifty = run(1e-4)
     # A deeper layer's numbers may be rounded to the next level when its input changes in the last digits.
     torch.testing.assert_close(acted, everything, atol=max(1e-4, TOLERANCE[cache_dtype] / 4), rtol=0)
-    assert thrifty.bytes_read < 0.9 * policy.bytes_read
-    assert thrifty.cache_bytes_per_env < 0.6 * policy.cache_bytes_per_env
+    assert thrifty.decoder.bytes_read < 0.9 * policy.decoder.bytes_read
+    assert thrifty.decoder.bytes_per_env < 0.6 * policy.decoder.bytes_per_env
 
 
 def test_neither_the_number_of_threads_nor_of_environments_changes_an_action():
@@ -157,7 +157,7 @@ def test_leaving_tokens_out_changes_actions_by_no_more_than_their_weight(dropped
 
     def run(mass):
         policy = CompiledPolicy(model, "task", 2, 200, cache_dtype="float32", dropped_mass=mass)
-        return act_all(policy, history), policy.bytes_read
+        return act_all(policy, history), policy.decoder.bytes_read
 
     (exact, everything), (acted, read) = run(0.0), run(dropped_mass)
     assert exact.abs().max() < 1
@@ -172,7 +172,7 @@ def test_the_cache_is_as_large_as_was_said_before():
             for context_len in (1, 20, 300):
                 said = cache_bytes(model, context_len, engine="auto", cache_dtype=cache_dtype, dropped_mass=0.01)
                 policy = CompiledPolicy(model, "task", 1, context_len, cache_dtype=cache_dtype, dropped_mass=0.01)
-                assert said == pytest.approx(policy.cache_bytes_per_env, abs=64 * 3 * 2 * 6)  # lines of 64 bytes
+                assert said == pytest.approx(policy.decoder.bytes_per_env, abs=64 * 3 * 2 * 6)  # lines of 64 bytes
 
 
 def test_a_policy_keeps_the_weights_that_it_was_made_of():
@@ -219,7 +219,7 @@ def test_steps_that_do_not_follow_one_another_are_refused():
     ],
 )  # fmt: skip
 def test_arrays_of_another_form_are_refused(change, error, message):
-    decoder = CompiledPolicy(make_model(), "task", 2, 32)._decoder
+    decoder = CompiledPolicy(make_model(), "task", 2, 32).decoder
     arrays = {
         "observation": np.zeros((2, 7), np.float32), "prev_action": np.zeros((2, 5), np.float32),
         "prev_reward": np.zeros(2, np.float32), "step_num": np.zeros(2, np.int32),

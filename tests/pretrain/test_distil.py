@@ -12,7 +12,7 @@ from fakes import ACTIONS, OBSERVATIONS, FakeSimulator
 from histories_on_disk import Watcher
 
 from vintix_fast.data import read_trajectories
-from vintix_fast.data import writer as writer_module
+from vintix_fast.data import schema as schema_module
 from vintix_fast.policy.expert import expert_network, load_expert
 from vintix_fast.pretrain import distil as distil_module
 from vintix_fast.pretrain.config import DistilConfig
@@ -215,7 +215,7 @@ def test_the_executed_actions_go_from_noise_to_the_expert(finished):
 
 def test_a_long_history_is_groups_that_follow_each_other(monkeypatch, tmp_path, expert):
     """Public readers of this format find a transition by the numbers in the groups' names."""
-    monkeypatch.setattr(writer_module, "BLOCK_LEN", 8)
+    monkeypatch.setattr(schema_module, "BLOCK_LEN", 8)
     out = tmp_path / "histories"
     run(out, expert)
     for env, history in enumerate(histories(out)):
@@ -345,9 +345,9 @@ def test_what_does_not_fit_is_said_before_anything_is_written(monkeypatch, tmp_p
 def test_the_robot_may_be_named_and_is_the_experts_otherwise(monkeypatch, tmp_path, expert):
     built = []
 
-    def build(robot, num_envs, device, say):
+    def build(robot, num_envs, device, *rest):
         built.append((robot.name, num_envs, device))
-        return FakeSimulator(robot, num_envs, device, say)
+        return FakeSimulator(robot, num_envs, device, *rest)
 
     monkeypatch.setattr(distil_module, "Simulator", build)
     for name, options in (("named", {"robot_type": "go2"}), ("unnamed", {})):

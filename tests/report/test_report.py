@@ -46,7 +46,7 @@ def out(finished, tmp_path) -> Path:
 def report(monkeypatch):
     """Builds a report with the fake simulator; its recordings and its axes' contents are kept to look at."""
     report_of = type("Made", (), {})()
-    monkeypatch.setattr(simulators, "Simulator", lambda robot, n, device, say: FakeSimulator(robot, n, device, say))
+    monkeypatch.setattr(simulators, "Simulator", FakeSimulator)
 
     def draw(robot, recordings, folder):
         report_of.robot, report_of.recordings = robot, recordings

@@ -8,7 +8,7 @@ import torch
 from fakes import ACTIONS, FakeSimulator
 
 from vintix_fast.data import open_writer, read_trajectories
-from vintix_fast.data.schema import EXTRA_FIELDS
+from vintix_fast.data.schema import FIELDS, REQUIRED_FIELDS
 from vintix_fast.policy import Actor
 from vintix_fast.rollout import HostCopies, Noise, collect, collector, episodes_per_env, ladder
 from vintix_fast.service.errors import Interrupted
@@ -180,7 +180,7 @@ def test_the_file_holds_what_is_kept_in_memory(go2, tmp_path):
         collection, _ = run(go2, 5, 7, writer=writer, noise=noise, fall_after=(3, 9, 4, 12, 40))
     read = read_trajectories(path)
     assert read.closed_cleanly and read.num_transitions == collection.env_steps
-    assert read.histories[0].extras.keys() == EXTRA_FIELDS.keys()
+    assert read.histories[0].extras.keys() == FIELDS.keys() - set(REQUIRED_FIELDS)
     assert_same_histories(read.histories, collection.histories)
 
 

@@ -16,8 +16,8 @@ from vintix_fast.data import Batch
 from vintix_fast.model import fingerprint, freeze_all_but_group
 from vintix_fast.service.errors import InputFileError, Interrupted, VintixFastError
 from vintix_fast.train import finetune
+from vintix_fast.train.finetune import learning_rate
 from vintix_fast.train.losses import action_loss
-from vintix_fast.train.schedule import learning_rate
 
 
 def predicted(model, history):

@@ -13,7 +13,7 @@ from vintix_fast.data.windows import Targets, Windows
 from vintix_fast.model import fingerprint
 from vintix_fast.service.errors import Interrupted
 from vintix_fast.train import finetune
-from vintix_fast.train.schedule import CHECK_EVERY, COOLING_STEPS, cooling_from, learning_rate
+from vintix_fast.train.finetune import CHECK_EVERY, COOLING_STEPS, cooling_from, learning_rate
 
 CONFIG = FinetuneConfig(steps=1000, lr=1e-2, bf16=False, batch_size=2)
 

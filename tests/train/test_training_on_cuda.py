@@ -7,8 +7,7 @@ from fakes import make_history, tiny_model
 
 from vintix_fast.config import FinetuneConfig
 from vintix_fast.data import Targets, Windows
-from vintix_fast.improve.critic import Critic, CriticConfig
-from vintix_fast.improve.transitions import transitions
+from vintix_fast.improve.critic import Critic, CriticConfig, transitions
 from vintix_fast.service.errors import Interrupted
 from vintix_fast.train import finetune
 from vintix_fast.train.frozen import hidden_states

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stick_robot import stick_mjcf, stick_robot
+import trimesh
+from stick_robot import INERTIAL, stick_mjcf, stick_robot
 
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.make_robot import make_robot
@@ -59,11 +60,11 @@ def test_legs_of_two_joints_and_a_light_robot():
 
 
 def test_the_written_file_is_a_robot(tmp_path):
-    made = make_robot(ANYMAL, tmp_path / "rex.toml")
+    stance = make_robot(ANYMAL, tmp_path / "rex.toml")
     robot = load_robot(tmp_path / "rex.toml")
     assert robot.joints == survey(ANYMAL).joints and robot.urdf_path == ANYMAL.resolve()
     assert robot.target_height_m == pytest.approx(0.96 * 0.552, abs=2e-3)
-    assert made.picture.read_bytes().startswith(b"\x89PNG") and all(check.sound for check in made.stance.checks)
+    assert (tmp_path / "rex.png").read_bytes().startswith(b"\x89PNG") and all(check.sound for check in stance.checks)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -77,7 +78,7 @@ def test_a_stance_that_its_motors_cannot_hold_is_said(tmp_path):
             if shape.find("geometry/mesh") is not None:
                 link.remove(shape)
     urdf.write(tmp_path / "weak.urdf")
-    checks = {check.name: check for check in make_robot(tmp_path / "weak.urdf", tmp_path / "weak.toml").stance.checks}
+    checks = {check.name: check for check in make_robot(tmp_path / "weak.urdf", tmp_path / "weak.toml").checks}
     assert [name for name, check in checks.items() if not check.sound] == ["torque at stance"]
     assert "of 3.0 Nm at RR_calf_joint" in checks["torque at stance"].value and checks["torque at stance"].remedy
 
@@ -164,9 +165,9 @@ def test_hips_of_unlike_heights_stand_on_level_feet(tmp_path):
     for leg in ("leg2", "leg3"):
         side = "-0.1" if leg == "leg2" else "0.1"
         _changed(path, f'{leg}_thigh" pos="-0.2 {side} 0"', f'{leg}_thigh" pos="-0.2 {side} 0.08"')
-    made = make_robot(path, tmp_path / "rex.toml")
+    stance = make_robot(path, tmp_path / "rex.toml")
     assert "legs bent until the feet are level" in survey(path).pose_source
-    assert all(check.sound for check in made.stance.checks) and np.ptp(made.stance.feet[:, 2]) < 2e-3
+    assert all(check.sound for check in stance.checks) and np.ptp(stance.feet[:, 2]) < 2e-3
 
 
 URDF = stick_robot().replace('_foot"/></joint>', '_foot"/><origin xyz="0 0 -0.2"/></joint>')
@@ -219,3 +220,14 @@ MJCF_CAR = f'<mujoco><worldbody><body name="car"><freejoint/>{_WEIGHT}' + "".joi
     f'<joint name="wheel{i}" axis="0 1 0"/></body></body>'
     for i, x, y in _WHEELS
 ) + "</body></worldbody></mujoco>"  # fmt: skip
+
+
+def test_a_leg_ends_where_the_mesh_of_a_ros_package_does(tmp_path):
+    for folder in ("urdf", "meshes"):
+        (tmp_path / "rex_description" / folder).mkdir(parents=True)
+    trimesh.creation.box((0.02, 0.02, 0.4)).export(tmp_path / "rex_description/meshes/calf.stl")
+    mesh = '<geometry><mesh filename="package://rex_description/meshes/calf.stl"/></geometry>'
+    calf = rf'(<link name="\w+_calf">{INERTIAL})(</link>)'
+    path = tmp_path / "rex_description/urdf/rex.urdf"
+    path.write_text(re.sub(calf, rf"\1<collision>{mesh}</collision>\2", stick_robot()))
+    assert survey(path).leg_m == pytest.approx(0.4, abs=1e-3)

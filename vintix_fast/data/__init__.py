@@ -1,5 +1,5 @@
 """Trajectories on disk and what is made of them."""
 
+from vintix_fast.data.schema import open_writer
 from vintix_fast.data.trajectories import History, ShapeError, Trajectories, joined, read_trajectories
 from vintix_fast.data.windows import Batch, Targets, Windows
-from vintix_fast.data.writer import open_writer

@@ -15,7 +15,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from vintix_fast.data.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS, required_fields
+from vintix_fast.data.schema import DEMONSTRATOR, REQUIRED_FIELDS, RETIRED_FIELDS, fields
 from vintix_fast.data.stored import NUMBERS, check_stored, entry, whole_numbers
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.layout import QUADRUPED, ObservationLayout
@@ -76,14 +76,10 @@ def _concatenated(histories: list[History]) -> History:
     first = histories[0]
     if len(histories) == 1:
         return first
-    return History(
-        observation=np.concatenate([h.observation for h in histories]),
-        action=np.concatenate([h.action for h in histories]),
-        reward=np.concatenate([h.reward for h in histories]),
-        step_num=np.concatenate([h.step_num for h in histories]),
-        extras={name: np.concatenate([h.extras[name] for h in histories]) for name in first.extras},
-        env=first.env,
-    )
+    required = ("observation", "action", "reward", "step_num")
+    columns = {name: np.concatenate([getattr(h, name) for h in histories]) for name in required}
+    extras = {name: np.concatenate([h.extras[name] for h in histories]) for name in first.extras}
+    return History(**columns, extras=extras, env=first.env)
 
 
 @dataclass(frozen=True)
@@ -265,7 +261,8 @@ def _concatenate(blocks: list[_Block], path: Path) -> dict[str, np.ndarray]:
     check_stored([(b.datasets[name], b.length) for b in blocks for name in (*REQUIRED_FIELDS, *extras)], path)
     joints = blocks[0].datasets["action"].shape[1:]
     layout = ObservationLayout(*joints) if len(joints) == 1 else QUADRUPED
-    for name, (shape, dtype) in required_fields(layout).items():
+    for name in REQUIRED_FIELDS:
+        shape, dtype = fields(layout)[name]
         for block in blocks:
             if block.datasets[name].shape[1:] != shape:
                 raise ShapeError(

@@ -20,8 +20,7 @@ import torch
 from vintix_fast.config import ImproveConfig
 from vintix_fast.data import History
 from vintix_fast.data.windows import Targets
-from vintix_fast.improve.critic import Critic
-from vintix_fast.improve.transitions import transitions
+from vintix_fast.improve.critic import Critic, transitions
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.service.upload import upload
 
@@ -110,27 +109,25 @@ class CriticImprover(Improver):
         deviation = torch.zeros(len(state), action_dim, device=state.device)
         for _ in range(cfg.gradient_steps):
             chunks = zip(state.split(CHUNK), deviation.split(CHUNK), strict=True)
-            gradient = torch.cat([self._gradient(critic, s, a, generator) for s, a in chunks])
+            gradient = torch.cat([self._smooth_gradient(critic, s, a, generator) for s, a in chunks])
             length = gradient.square().mean(dim=1, keepdim=True).sqrt()  # [M, 1]
             longest = cfg.largest_gradient * length.median()
             gradient = gradient * (longest / length.clamp_min(1e-12)).clamp_max(1.0)
             deviation = deviation + (self.step / cfg.gradient_steps) * gradient / length.median().clamp_min(1e-12)
         return deviation
 
-    def _gradient(
+    def _smooth_gradient(
         self, critic: Critic, state: torch.Tensor, deviation: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """The value's gradient [M, A], a mean over actions around; without smoothing, at the action itself.
+        """The value's gradient [M, A], a mean over actions around.
 
         Smoothing as in evolution strategies, with antithetic pairs (arXiv 1703.03864), but of a known gradient.
         """
         cfg = self.config
-        if cfg.smoothing == 0.0:
-            return _gradient(critic, state, deviation)
         total = torch.zeros_like(deviation)
         for _ in range(cfg.smoothing_pairs):
             aside = upload(cfg.smoothing * torch.randn(deviation.shape, generator=generator), deviation.device)
-            total += _gradient(critic, state, deviation + aside) + _gradient(critic, state, deviation - aside)
+            total += critic.gradient(state, deviation + aside) + critic.gradient(state, deviation - aside)
         return total / (2 * cfg.smoothing_pairs)
 
     def learn_of(self, kept: float, walks: bool = True) -> None:
@@ -159,13 +156,6 @@ class CriticImprover(Improver):
 
 CHUNK = 8192
 """States whose gradients are held at a time."""
-
-
-def _gradient(critic: Critic, state: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-    deviation = deviation.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic.values(state, deviation).sum(), deviation)
-    return gradient
-
 
 OPERATORS: dict[str, type[Improver]] = {"critic": CriticImprover, "clone": CloneImprover}
 """By the names that a run's options give them."""

@@ -15,8 +15,6 @@ Sizes in comments: L layers, N environments, H heads, C = context_len slots, D =
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -43,8 +41,6 @@ class ContextCache:
         device: of the buffers.
         dtype: of the stored keys and values: float32, or int8 with a float32 scale for each key and each value of a
             head. Arithmetic is in float32 always.
-        spans: for each layer and head [L][H] how many of the latest tokens it reads, as `Transformer.spans` gives;
-            ``None``: all. ``self.spans`` holds them as a tensor that may be written between steps.
 
     Raises:
         UsageError: ``num_envs`` or ``context_len`` is not positive, or there is no cache of this dtype.
@@ -58,7 +54,6 @@ class ContextCache:
         context_len: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        spans: Sequence[Sequence[int]] | None = None,
     ):
         context_len = config.context_len if context_len is None else context_len
         if num_envs < 1 or context_len < 1:
@@ -77,9 +72,8 @@ class ContextCache:
 
         self.rings = [ring() for _ in range(depth)]
         self.length = torch.zeros(num_envs, device=device, dtype=torch.int32)  # tokens in each history, at most C
+        # How many of the latest tokens each head reads: all, or what is written here, see `Transformer.spans`.
         self.spans = torch.full((depth, heads), context_len, device=device, dtype=torch.int32)
-        if spans is not None:
-            self.spans.copy_(torch.tensor(spans))
         self._slot = torch.full((1,), -1, device=device, dtype=torch.long)  # what the latest step wrote
         self._slopes = torch.tensor(alibi_slopes(heads), device=device)
 

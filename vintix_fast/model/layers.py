@@ -134,15 +134,14 @@ class TaskStatistics(nn.Module):
 class RMSNorm(nn.Module):
     """x * rsqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467, epsilon inside the root)."""
 
-    def __init__(self, dim: int, eps: float = NORM_EPS):
+    def __init__(self, dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> [..., dim], in x's type; computed in float32."""
         wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPS) * self.weight).to(x.dtype)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

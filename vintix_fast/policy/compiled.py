@@ -100,7 +100,7 @@ class CompiledPolicy(Actor):
         implementation: str | None = None,
     ) -> None:
         info = model.tasks[task_name]
-        self._decoder = PolicyDecoder(
+        self.decoder = PolicyDecoder(
             decoder_weights(model, task_name),
             num_envs=num_envs,
             **decoder_settings(model, task_name, context_len, dropped_mass),
@@ -112,34 +112,19 @@ class CompiledPolicy(Actor):
         self._last_action = np.zeros((num_envs, info.action_dim), np.float32)
         self._last_reward = np.zeros(num_envs, np.float32)
 
-    @property
-    def implementation(self) -> str:
-        """Which instructions the core uses."""
-        return self._decoder.implementation
-
-    @property
-    def cache_bytes_per_env(self) -> int:
-        """Bytes of keys and values that are kept for an environment."""
-        return self._decoder.bytes_per_env
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of keys and values that all steps so far have read."""
-        return self._decoder.bytes_read
-
     def reset(self, mask: torch.Tensor | None = None) -> None:
-        self._decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
+        self.decoder.reset(None if mask is None else np.ascontiguousarray(mask, bool))
 
     def begin(
         self, observation: torch.Tensor, step_num: torch.Tensor, standardised: torch.Tensor | None = None
     ) -> None:
-        self._decoder.begin(
+        self.decoder.begin(
             np.ascontiguousarray(observation, np.float32), self._last_action, self._last_reward,
             np.ascontiguousarray(step_num, np.int32),
         )  # fmt: skip
 
     def finish(self) -> torch.Tensor:
-        return torch.from_numpy(self._decoder.finish())
+        return torch.from_numpy(self.decoder.finish())
 
     def act(self, observation: torch.Tensor, step_num: torch.Tensor) -> torch.Tensor:
         self.begin(observation, step_num)

@@ -13,8 +13,8 @@ from vintix_fast.service.bundled import checkpoint_path
 from vintix_fast.service.errors import InputFileError, UsageError
 from vintix_fast.service.files import read_toml
 from vintix_fast.world.task_config import TaskConfig
+from vintix_fast.world.task_file import check_world, task_option, vary_option
 from vintix_fast.world.variation import Variation
-from vintix_fast.world.world_options import check_world, task_option, vary_option
 
 if TYPE_CHECKING:  # torch comes with it, and --help must not wait for that
     from vintix_fast.model import ModelConfig
@@ -61,8 +61,8 @@ class ExpertConfig(RunConfig):
     save_interval: int = option(20, RUN, "iterations that a killed run loses at most", least=1)
     seed: int = seed_option(RUN)
     device: str = device_option(RUN)
-    task: TaskConfig = task_option(MAIN)
-    vary: Variation | None = vary_option(MAIN)
+    task: TaskConfig = task_option()
+    vary: Variation | None = vary_option()
 
     def _check(self) -> None:
         super()._check()
@@ -93,8 +93,8 @@ class DistilConfig(RunConfig):
     max_steps_per_episode: int = option(1000, HISTORIES, TIME_LIMIT, least=1)
     seed: int = seed_option(RUN)
     device: str = device_option(RUN)
-    task: TaskConfig = task_option(MAIN)
-    vary: Variation | None = vary_option(MAIN)
+    task: TaskConfig = task_option()
+    vary: Variation | None = vary_option()
 
     def _check(self) -> None:
         super()._check()

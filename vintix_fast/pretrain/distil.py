@@ -125,7 +125,7 @@ def distil(config: DistilConfig, *, simulator=None, progress: Progress | None = 
     # Building the scene takes longest; what is written comes after it.
     started = time.perf_counter()
     with directory, stop_on_interrupt(progress.say):
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, config.task.vary)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         policy = ExpertPolicy(network, config.num_envs, config.device, told_of(trained_in(expert), task))
         check_interrupt()

@@ -104,24 +104,17 @@ class _Runner(OnPolicyRunner):
             self.seconds, self._started = self.seconds + now - self._started, now
             save_tensors(self._state, self.alg.save() | {"iterations": done, "seconds": self.seconds})
 
-    def begin_with(self, state: dict[str, Any], path: Path) -> None:
-        """Take over another expert's network, critic and noise."""
-        self._take(state, {"actor": True, "critic": True}, path, AGAIN)
-
-    def go_on(self, state: dict[str, Any]) -> None:
-        """Take over the saved state of an interrupted run."""
-        self._take(state, None, self._state, ANEW)
-        self.current_learning_iteration = self.iterations
-        self.alg.learning_rate = self.alg.optimizer.param_groups[0]["lr"]
-        self.alg.entropy_coef = entropy_weight(self._config, self.iterations)
-
-    def _take(self, state: dict[str, Any], parts: dict[str, bool] | None, path: Path, remedy: str) -> None:
-        """Those parts of a state; None: all, and how far it had come."""
+    def go_on(self, state: dict[str, Any], other: Path | None = None) -> None:
+        """Take over the saved state of an interrupted run; of an ``other`` expert network, critic and noise alone."""
         try:
-            self.alg.load(state, parts, True)
-            if parts is None:
+            self.alg.load(state, {"actor": True, "critic": True} if other else None, True)
+            if other is None:
                 self.iterations, self.seconds = state["iterations"], state["seconds"]
+                self.current_learning_iteration = self.iterations
+                self.alg.learning_rate = self.alg.optimizer.param_groups[0]["lr"]
+                self.alg.entropy_coef = entropy_weight(self._config, self.iterations)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            path, remedy = (other, AGAIN) if other else (self._state, ANEW)
             raise InputFileError(f"{path} is broken ({cause(error)}); {remedy}") from error
 
 
@@ -178,7 +171,7 @@ def train_expert(config: ExpertConfig, *, simulator=None, progress: Progress | N
     state = load_tensors(saved, config.device, ANEW) if config.resume and saved.is_file() else None
     first = _first_state(config, robot) if state is None and config.init_from is not None else None
     with directory, stop_on_interrupt(progress.say):
-        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, *config.task.varied)
+        simulator = simulator or Simulator(robot, config.num_envs, config.device, progress.say, config.task.vary)
         task = WalkingTask(simulator, robot, config.max_steps_per_episode, task_config=config.task)
         check_interrupt()  # the scene took a while; nothing is written yet
         directory.begin()
@@ -247,7 +240,7 @@ def _train(
             runner.go_on(state)
         elif first is not None:
             assert config.init_from is not None
-            runner.begin_with(first, config.init_from / STATE_FILE)
+            runner.go_on(first, config.init_from / STATE_FILE)
         if runner.iterations >= config.iterations:
             return runner
         try:

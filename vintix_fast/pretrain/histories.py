@@ -39,7 +39,7 @@ class RobotHistories:
 
     @property
     def layout(self) -> ObservationLayout:
-        return _layout(self.train[0])
+        return ObservationLayout(self.train[0].action.shape[1])
 
     def statistics(self, group_name: str) -> TaskInfo:
         """Mean and standard deviation of the training histories; 1 for what never varies, such as the command."""
@@ -169,7 +169,7 @@ def _about(file: Path, trajectories: Trajectories) -> tuple[str, str]:
     if not isinstance(task_name, str) or not task_name:
         raise InputFileError(f"{file}: neither {beside.name} nor its attributes name a task (task_name). Add the file.")
     for history in trajectories.histories:
-        layout = _layout(history)
+        layout = ObservationLayout(history.action.shape[1])
         held = ({"proprio": [layout.size]}, layout.num_joints)
         named = (about.get("observation_shape", held[0]), about.get("action_dim", held[1]))
         if named != held:
@@ -179,10 +179,6 @@ def _about(file: Path, trajectories: Trajectories) -> tuple[str, str]:
             )
     known_name, group = known_task(task_name)
     return known_name, about.get("group_name") or group
-
-
-def _layout(history: History) -> ObservationLayout:
-    return ObservationLayout(history.action.shape[1])
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from vintix_fast.rollout.host_copies import HostCopies
 from vintix_fast.rollout.noise import ActionNoise
 from vintix_fast.service.interrupt import check_interrupt
 from vintix_fast.service.regions import region
-from vintix_fast.world.task import StepResult, WalkingTask
+from vintix_fast.world.task import WalkingTask
 
 
 def collect(
@@ -83,7 +83,16 @@ def collect(
         policy.observe(action, result.reward)
 
         # The books hear of whole steps on the host, on CUDA of the one before.
-        columns = _columns(observation, action, mean_action, step_num, result)
+        columns = {
+            "proprio_observation": observation,
+            "action": action,
+            "reward": result.reward,
+            "step_num": step_num,
+            "mean_action": mean_action,
+            "terminated": result.terminated.view(torch.uint8),
+            "truncated": result.truncated.view(torch.uint8),
+            "failed": result.failed.view(torch.uint8),
+        }
         for arrived in copies.push(columns if varied is None else columns | {VARIATION: varied}):
             books.enter(arrived)
             on_step(books.collection)
@@ -97,22 +106,3 @@ def collect(
             policy.reset()
             observation, standardised = task.reset(seed, random_starts), None
     return books.close()
-
-
-def _columns(
-    observation: torch.Tensor,
-    action: torch.Tensor,
-    mean_action: torch.Tensor,
-    step_num: torch.Tensor,
-    result: StepResult,
-) -> dict[str, torch.Tensor]:
-    return {
-        "proprio_observation": observation,
-        "action": action,
-        "reward": result.reward,
-        "step_num": step_num,
-        "mean_action": mean_action,
-        "terminated": result.terminated.view(torch.uint8),
-        "truncated": result.truncated.view(torch.uint8),
-        "failed": result.failed.view(torch.uint8),
-    }

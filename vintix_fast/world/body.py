@@ -5,7 +5,8 @@ names link or joint, value and remedy. Knows nothing of Genesis; what it would r
 replace, is refused here.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -34,13 +35,8 @@ def check_body(urdf: Urdf, base_link: str, base_mass_kg: float | None, last_join
     Raises:
         InputFileError: no simulator can let this stand.
     """
-    children: dict[str, list[Element]] = {link: [] for link in urdf.links}
-    for joint in urdf.joints.values():
-        children[end(joint, "parent")].append(joint)
     total_kg = 0.0
-    bodies = [urdf.root] + [end(joint, "child") for joint in urdf.joints.values() if joint.get("type") != "fixed"]
-    for body in bodies:
-        links = list(_rigid(urdf, children, body, np.eye(4)))
+    for body, links in _bodies(urdf).items():
         own_kg = _check_masses(urdf, links)
         total_kg += base_mass_kg if base_mass_kg is not None and body == urdf.root else own_kg
     if not LIGHTEST_KG <= total_kg <= HEAVIEST_KG:
@@ -52,7 +48,7 @@ def check_body(urdf: Urdf, base_link: str, base_mass_kg: float | None, last_join
         for collision in link.findall("collision"):
             _check_shape(urdf, name, collision)
     for name in last_joints:
-        below = list(_below(children, end(urdf.joints[name], "child")))
+        below = [link for link in urdf.links if urdf.joints[name] in urdf.upwards(link)]
         if not any(urdf.links[link].find("collision") is not None for link in below):
             raise urdf.error(
                 f"no link below joint {name!r} has a <collision> shape ({', '.join(below)}): the leg would fall "
@@ -83,18 +79,15 @@ def check_motor(urdf: Urdf, name: str) -> None:
         )
 
 
-def _rigid(urdf: Urdf, children: dict[str, list[Element]], link: str, pose: np.ndarray) -> Iterator[tuple]:
-    """The links, with their poses [4, 4], that move as one with ``link``."""
-    yield link, pose
-    for joint in children[link]:
-        if joint.get("type") == "fixed":
-            yield from _rigid(urdf, children, end(joint, "child"), pose @ urdf.pose(joint))
-
-
-def _below(children: dict[str, list[Element]], link: str) -> Iterator[str]:
-    yield link
-    for joint in children[link]:
-        yield from _below(children, end(joint, "child"))
+def _bodies(urdf: Urdf) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Links that move as one, by the topmost of them: each with its pose [4, 4] there."""
+    bodies: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for link in urdf.links:
+        top, pose = link, np.eye(4)
+        for joint in itertools.takewhile(lambda joint: joint.get("type") == "fixed", urdf.upwards(link)):
+            top, pose = end(joint, "parent"), urdf.pose(joint) @ pose
+        bodies.setdefault(top, []).append((link, pose))
+    return bodies
 
 
 def _check_masses(urdf: Urdf, links: list[tuple[str, np.ndarray]]) -> float:

@@ -6,6 +6,7 @@ simulator as `Physics`, to `disturbances.py` by name, and to whoever records the
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,9 +14,8 @@ from typing import NamedTuple
 import torch
 
 from vintix_fast.service.errors import UsageError
-from vintix_fast.service.upload import upload
 from vintix_fast.world.robot import LEGS, Robot
-from vintix_fast.world.starts import BLOCK
+from vintix_fast.world.starts import Draws
 from vintix_fast.world.variation import KINDS, Variation, Varied
 
 ANY_LEG, ANY_JOINT = "any_leg", "any_joint"
@@ -63,7 +63,7 @@ class Drawn:
             self._of.append((entry, masks, value, which))
         self.values = torch.zeros(num_envs, len(self.columns), device=device)  # [N, columns]
         self._number = torch.zeros(num_envs, dtype=torch.long, device=device)  # of the next episode
-        self._env = torch.arange(num_envs, device=device)
+        self._draws = Draws(num_envs, len(self.columns), device, low=0.0)
 
     @property
     def changes(self) -> bool:
@@ -74,14 +74,12 @@ class Drawn:
         """What `draw` gives from here on depends on ``seed`` alone."""
         self._number.zero_()
         # Not the starts' numbers: who varies nothing starts in the same way.
-        generator = torch.Generator().manual_seed(seed ^ zlib.crc32(b"variation"))
-        share = torch.rand(BLOCK, *self.values.shape, generator=generator)
-        self._block = upload(share.flatten(0, 1), self.values.device)  # [BLOCK * N, columns]
+        self._draws.seed(seed ^ zlib.crc32(b"variation"))
 
     def draw(self, mask: torch.Tensor) -> None:
         """New values in the environments in ``mask``, bool [N], where their turn has come."""
         turn = self._number // self.variation.redraw_episodes if self.variation.redraw_episodes else self._number * 0
-        share = self._block.index_select(0, turn % BLOCK * len(self._env) + self._env)  # [N, columns]
+        share = self._draws.of(turn)  # [N, columns]
         self._number += mask
         drawn = torch.empty_like(self.values)
         for entry, masks, value, which in self._of:
@@ -117,19 +115,13 @@ class Drawn:
 
     def of_joints(self, name: str) -> torch.Tensor | None:
         """Factors [N, J], 1 where a joint has its own; several that meet in a joint are multiplied."""
-        factor = None
-        for touched, value in self._touched(name):
-            one = 1.0 + touched * (value - 1.0)
-            factor = one if factor is None else factor * one
-        return factor
+        factors = [1.0 + touched * (value - 1.0) for touched, value in self._touched(name)]
+        return functools.reduce(torch.mul, factors) if factors else None
 
     def where(self, name: str) -> torch.Tensor | None:
         """Joints, bool [N, J], that are locked or limp."""
-        found = None
-        for touched, value in self._touched(name):
-            one = touched * value > 0
-            found = one if found is None else found | one
-        return found
+        found = [touched * value > 0 for touched, value in self._touched(name)]
+        return functools.reduce(torch.logical_or, found) if found else None
 
     def _touched(self, name: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Which joints each entry of this name means, [N or 1, J] of 0 and 1, and its values, [N, 1]."""

@@ -7,24 +7,20 @@ their forms are those of legged_gym (arXiv 2109.11978), but for the weights, whi
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from vintix_fast.world.task_config import FurtherWeights
+
+if TYPE_CHECKING:  # which needs this file
+    from vintix_fast.world.task import Simulation
 
 LONG_STEP_S = 0.5
 STANDING_M_S = 0.1
 """Slower commands ask a robot to stand."""
 TOUCHING_N = 1.0
 STUMBLES = 5.0
-
-
-class Sensed(Protocol):
-    """What the terms need of a simulator."""
-
-    def foot_force_n(self) -> torch.Tensor: ...
-    def joint_torque_nm(self) -> torch.Tensor: ...
 
 
 class FurtherReward:
@@ -54,7 +50,7 @@ class FurtherReward:
         for memory in (self._last_vel, self._air_s, self._touched):
             memory.masked_fill_(mask[:, None], 0)
 
-    def of_step(self, simulator: Sensed, joint_vel_rad_s: torch.Tensor, command: torch.Tensor) -> torch.Tensor:
+    def of_step(self, simulator: Simulation, joint_vel_rad_s: torch.Tensor, command: torch.Tensor) -> torch.Tensor:
         """[N]; to be asked once in every step, after its physics.
 
         Args:

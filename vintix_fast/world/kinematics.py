@@ -15,6 +15,7 @@ import numpy as np
 
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.robot_file import MJCF_SUFFIXES
+from vintix_fast.world.urdf_text import find_file
 
 _FIXED_BELOW_M = 1e-3
 """A link that is fixed this far from the last joint or farther can be a foot."""
@@ -67,21 +68,18 @@ class Kinematics:
         """Index of the body that one hangs from; 0 is the world."""
         return int(self.model.body_parentid[body])
 
-    def top(self, body: int) -> str:
-        """The link right below the world that a body is or hangs from."""
-        while (parent := self.parent(body)) > 0:
-            body = parent
-        return self.model.body(body).name
+    def upwards(self, body: int) -> list[int]:
+        """A body and those that it hangs from, up to the one right below the world."""
+        found = []
+        while body > 0:
+            found.append(body)
+            body = self.parent(body)
+        return found
 
     def hinges_above(self, body: int) -> list[str]:
         """Joints that turn, from a body up to the root, the body's own first."""
         joint_of = {self.body_of(name): name for name in self.hinges}
-        found = []
-        while body > 0:
-            if body in joint_of:
-                found.append(joint_of[body])
-            body = self.parent(body)
-        return found
+        return [joint_of[above] for above in self.upwards(body) if above in joint_of]
 
     def limits(self, joint: str) -> tuple[float, float] | None:
         """Lowest and highest position in rad; None for a joint that turns without end."""
@@ -115,16 +113,9 @@ class Kinematics:
 
     def common_body(self, bodies: list[int]) -> str | None:
         """The lowest link that all of these are or hang from; None if that is the world."""
-        if not bodies:
-            return None
-        paths = []
-        for body in bodies:
-            path = [body]
-            while path[-1] > 0:
-                path.append(self.parent(path[-1]))
-            paths.append(path)
-        lowest = next(body for body in paths[0] if all(body in path for path in paths))
-        return self.model.body(lowest).name if lowest > 0 else None
+        paths = [self.upwards(body) for body in bodies]
+        shared = [body for body in paths[0] if all(body in path for path in paths)] if paths else []
+        return self.model.body(shared[0]).name if shared else None
 
     def radius_m(self, body: int, otherwise: float) -> float:
         """Of the ball at the end of a leg; ``otherwise`` where the end is none."""
@@ -249,8 +240,7 @@ def _farthest_of_meshes(path: Path, link_name: str) -> np.ndarray:
         for shape in link.findall("collision") if link.get("name") == link_name else []:
             if (mesh := shape.find("geometry/mesh")) is None:
                 continue
-            file = path.parent / mesh.get("filename", "").removeprefix("package://")
-            if not file.is_file():
+            if (file := find_file(path, mesh.get("filename", ""))) is None:
                 continue
             vertices = np.asarray(trimesh.load_mesh(file).vertices)
             at, origin = vertices * _numbers(mesh, "scale", "1 1 1"), shape.find("origin")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from vintix_fast.service.errors import InputFileError, VintixFastError
@@ -12,15 +11,6 @@ from vintix_fast.service.files import write_text
 from vintix_fast.world.robot import load_robot
 from vintix_fast.world.stance import Stance, stance_of
 from vintix_fast.world.survey import survey
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was written."""
-
-    robot_file: Path
-    picture: Path
-    stance: Stance
 
 
 def robot_file_of(file: Path) -> Path:
@@ -42,8 +32,8 @@ def robot_file_of(file: Path) -> Path:
     return output
 
 
-def make_robot(file: Path, output: Path) -> Made:
-    """Write the robot file of a URDF or MJCF, and the picture of its stance beside it.
+def make_robot(file: Path, output: Path) -> Stance:
+    """Write the robot file of a URDF or MJCF, and the picture of its stance, which is returned, beside it as a .png.
 
     The robot's name is that of ``output``.
 
@@ -58,11 +48,10 @@ def make_robot(file: Path, output: Path) -> Made:
     try:
         robot = load_robot(draft)  # as everybody else will
         stance = stance_of(robot)
-        picture = output.with_suffix(".png")
-        draw_stance(picture, robot, stance)
+        draw_stance(output.with_suffix(".png"), robot, stance)
         draft.replace(output)
     except InputFileError as error:  # a value out of range, which the file gave
         raise InputFileError(str(error).replace(str(draft), f"{file}, as {output.name}")) from error
     finally:
         draft.unlink(missing_ok=True)
-    return Made(output, picture, stance)
+    return stance

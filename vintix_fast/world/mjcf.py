@@ -21,15 +21,12 @@ _DEEPEST = 8
 """Files that include files: deeper ones are left to MuJoCo to refuse."""
 
 
-class Mjcf:
+class Mjcf(Kinematics):
     """One MJCF, with what `Urdf` has of a URDF: `links`, `joints` (name -> what it is), `turning` (names)."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self._kinematics = Kinematics(path)
-        self.links = self._kinematics.bodies
-        self.turning = list(self._kinematics.hinges)
-        model = self._kinematics.model
+        super().__init__(path)
+        self.links, self.turning, model = self.bodies, list(self.hinges), self.model
         self.joints = {
             model.joint(i).name: {"type": mujoco.mjtJoint(model.jnt_type[i]).name.removeprefix("mjJNT_").lower()}
             for i in range(model.njnt)
@@ -37,44 +34,32 @@ class Mjcf:
 
     def chain(self, name: str) -> list[dict[str, str]]:
         """The joint and those that turn above it, up to the root."""
-        return [{"name": n} for n in self._kinematics.hinges_above(self._kinematics.body_of(name))]
+        return [{"name": n} for n in self.hinges_above(self.body_of(name))]
 
     def axis_and_origin(self, name: str, base_link: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Axis [3] (unit) and origin [3] (m) in the base link's frame at 0 rad; None if the joint is not below it."""
-        kinematics, body = self._kinematics, self._kinematics.body_of(name)
-        while body > 0 and kinematics.model.body(body).name != base_link:
-            body = kinematics.parent(body)
-        if body == 0:
+        if all(self.model.body(body).name != base_link for body in self.upwards(self.body_of(name))):
             return None
-        pose = kinematics.pose({}, base_link)
+        pose = self.pose({}, base_link)
         return pose.axis(name), pose.anchor(name)
-
-    def limits(self, name: str) -> tuple[float, float] | None:
-        """Lowest and highest position of a joint in rad; None for one that turns without end."""
-        return self._kinematics.limits(name)
 
     def check_body(self, base_link: str, joints: Sequence[str], feet: Sequence[str]) -> None:
         """Raise InputFileError unless the base is the top body, each joint has a motor, and MuJoCo finds it sound."""
-        model = self._kinematics.model
-        if self._kinematics.parent(model.body(base_link).id) != 0:
+        if self.parent(self.model.body(base_link).id) != 0:
             raise InputFileError(
                 f"{self.path}: body {base_link!r} hangs from another one; name the robot's top body as base_link"
             )
         for name in joints:
-            effort = self._kinematics.effort_nm(name)
+            effort = self.effort_nm(name)
             if effort is None or effort <= 0:
                 raise InputFileError(
                     f"{self.path}: joint {name!r} has no actuator that says what torque it can give; add one, such as "
                     f'<actuator><motor joint="{name}" ctrlrange="-30 30"/></actuator> (Nm)'
                 )
         for foot in feet:
-            if not any(name in joints for name in self._kinematics.hinges_above(model.body(foot).id)):
+            if not any(name in joints for name in self.hinges_above(self.model.body(foot).id)):
                 raise InputFileError(f"{self.path}: foot {foot!r} hangs from none of the robot file's joints")
         simulated_mjcf(self.path, joints)
-
-    def mass_kg(self) -> float:
-        """Of the whole robot."""
-        return self._kinematics.mass_kg()
 
     def held(self, joints: Sequence[str]) -> tuple[tuple[str, float], ...]:
         """Joints beyond these, which are held at 0."""

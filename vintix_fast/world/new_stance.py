@@ -5,6 +5,7 @@ Knows which joints are legs, and what MuJoCo knows of them; nothing of gains or 
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vintix_fast.service.errors import InputFileError
-from vintix_fast.world.kinematics import Kinematics
+from vintix_fast.world.kinematics import Kinematics, Pose
 
 BEND = 0.732
 """A standing leg from hip to foot, of its length stretched: go2's stance."""
@@ -37,27 +38,24 @@ class Leg:
 
 def find_stance(kinematics: Kinematics, base: str, legs: Sequence[Leg]) -> tuple[list[float], str]:
     """Joint positions in the order of the legs' joints (rad), and where they come from."""
+    joints = [name for leg in legs for name in leg.joints]
     for source, angles in (*_keyframes(kinematics), *_group_states(kinematics.path)):
-        wanted = [angles.get(name) for leg in legs for name in leg.joints]
+        wanted = [angles.get(name) for name in joints]
         if all(angle is not None for angle in wanted) and _can_stand(kinematics, base, legs, angles):
             return [round(float(angle), 3) for angle in wanted if angle is not None], source
     bent, how = [_bent(kinematics, base, leg) for leg in legs], f"legs bent to {BEND:g} of their length as go2's"
-    feet, lengths = _feet_m(kinematics, base, legs, bent)
-    if np.ptp(feet) >= LEVEL * np.mean(lengths):
-        bent = _levelled(kinematics, base, legs, float(np.median(feet)), lengths)
+    pose = dict(zip(joints, itertools.chain(*bent), strict=True))
+    feet, lengths = feet_and_lengths(kinematics.pose(pose, base), legs)
+    if np.ptp(feet[:, 2]) >= LEVEL * np.mean(lengths):
+        bent = _levelled(kinematics, base, legs, float(np.median(feet[:, 2])), lengths)
         how = "legs bent until the feet are level"
-    return [angle for pose in bent for angle in pose], f"feet below the hips, {how}"
+    return list(itertools.chain(*bent)), f"feet below the hips, {how}"
 
 
-def _feet_m(
-    kinematics: Kinematics, base: str, legs: Sequence[Leg], bent: Sequence[Sequence[float]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Heights of the feet, and lengths of thigh and calf: [4] each, m."""
-    joints = {name: at for leg, pose in zip(legs, bent, strict=True) for name, at in zip(leg.joints, pose, strict=True)}
-    pose = kinematics.pose(joints, base)
-    feet = [pose.point(leg.tip_body, leg.tip_point) for leg in legs]
-    lengths = [pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)]
-    return np.array([foot[2] for foot in feet]), np.array(lengths)
+def feet_and_lengths(pose: Pose, legs: Sequence[Leg]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the legs end, [4, 3], and how long thigh and calf are, [4], m."""
+    feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
+    return feet, np.array([pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)])
 
 
 def _levelled(
@@ -119,8 +117,8 @@ def _can_stand(kinematics: Kinematics, base: str, legs: Sequence[Leg], angles: d
         if limits is not None and not limits[0] <= angles[name] <= limits[1]:
             return False
     pose = kinematics.pose({name: angles[name] for name in joints}, base)
-    feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
-    length = np.mean([pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)])
+    feet, lengths = feet_and_lengths(pose, legs)
+    length = np.mean(lengths)
     drops = [np.linalg.norm(foot - pose.anchor(leg.joints[-2])) for leg, foot in zip(legs, feet, strict=True)]
     level = np.ptp(feet[:, 2]) < LEVEL * length
     reach = LEAST_BEND * length < min(drops) and max(drops) < MOST_BEND * length

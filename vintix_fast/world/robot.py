@@ -190,18 +190,17 @@ def _read_robot(path: Path) -> Robot:
     if not values["task_names"]:
         raise file.error("task_names", "is empty; name at least one task")
     urdf_path = _find_urdf(file)
-    if is_mjcf(urdf_path):
-        mjcf = Mjcf(urdf_path)
-        axes, ranges = _joint_axes(file, mjcf, values), _joint_ranges(file, mjcf, values)
-        mjcf.check_body(values["base_link"], joints, values["feet"])
-        held, total_kg = mjcf.held(joints), mjcf.mass_kg()
+    urdf: Urdf | Mjcf = Mjcf(urdf_path) if is_mjcf(urdf_path) else Urdf(urdf_path)
+    axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(file, urdf, values)
+    if isinstance(urdf, Mjcf):
+        urdf.check_body(values["base_link"], joints, values["feet"])
+        held, total_kg = urdf.held(joints), urdf.mass_kg()
     else:
-        urdf = Urdf(urdf_path)
-        axes, ranges = _joint_axes(file, urdf, values), _joint_ranges(file, urdf, values)
-        _check_feet(file, urdf, values)
+        per_leg = len(joints) // len(LEGS)
+        last_joints = joints[per_leg - 1 :: per_leg]
+        _check_feet(file, urdf, values["feet"], last_joints)
         held = tuple(held_joints(urdf, joints).items())
         reshape(urdf, values["base_link"], joints)
-        last_joints = joints[len(joints) // len(LEGS) - 1 :: len(joints) // len(LEGS)]
         total_kg = check_body(urdf, values["base_link"], values["base_mass_kg"], last_joints)
     said_kg = values["mass_kg"]
     if said_kg is not None and abs(total_kg - said_kg) > MASS_TOLERANCE * said_kg:
@@ -276,12 +275,9 @@ def _joint_ranges(file: RobotFile, urdf: Urdf | Mjcf, values: dict) -> np.ndarra
     return array
 
 
-def _check_feet(file: RobotFile, urdf: Urdf, values: dict) -> None:
+def _check_feet(file: RobotFile, urdf: Urdf, feet: tuple[str, ...], last_joints: tuple[str, ...]) -> None:
     """Each foot must hang from its leg."""
-    per_leg = len(values["joints"]) // len(LEGS)
-    for leg, foot, last in zip(
-        LEGS, values["feet"], values["joints"][per_leg - 1 :: per_leg], strict=bool(values["feet"])
-    ):
+    for leg, foot, last in zip(LEGS, feet, last_joints, strict=bool(feet)):
         calf = end(urdf.joints[last], "child")
         if foot != calf and calf not in (end(joint, "parent") for joint in urdf.upwards(foot)):
             raise file.error("feet", f"names {foot!r} for {leg}, which does not hang from its joint {last!r}")

@@ -12,7 +12,7 @@ from typing import Any
 from vintix_fast.world.kinematics import is_mjcf
 from vintix_fast.world.mjcf import simulated_mjcf
 from vintix_fast.world.robot import Robot
-from vintix_fast.world.urdf_text import urdf_file
+from vintix_fast.world.urdf_text import urdf_text
 
 
 @contextlib.contextmanager
@@ -23,15 +23,14 @@ def robot_file(gs: Any, robot: Robot, drawn: bool = False) -> Iterator[Any]:
         gs: genesis.
         drawn: with what is only looked at.
     """
-    at = {"pos": (0.0, 0.0, robot.start_height_m), "quat": (1.0, 0.0, 0.0, 0.0)}
-    if is_mjcf(robot.urdf_path):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / robot.urdf_path.name
-            path.write_text(simulated_mjcf(robot.urdf_path, robot.joints), encoding="utf-8")
-            yield gs.morphs.MJCF(file=str(path))
-    else:
-        with urdf_file(robot.urdf_path, robot.base_link, robot.joints, drawn) as urdf:
-            yield gs.morphs.URDF(file=str(urdf), **({} if drawn else at))
+    path, at = robot.urdf_path, {"pos": (0.0, 0.0, robot.start_height_m), "quat": (1.0, 0.0, 0.0, 0.0)}
+    mjcf = is_mjcf(path)
+    text = simulated_mjcf(path, robot.joints) if mjcf else urdf_text(path, robot.base_link, robot.joints, drawn)
+    with tempfile.TemporaryDirectory() as folder:
+        if text is not None:
+            path = Path(folder) / path.name
+            path.write_text(text, encoding="utf-8")
+        yield gs.morphs.MJCF(file=str(path)) if mjcf else gs.morphs.URDF(file=str(path), **({} if drawn else at))
 
 
 def release(scene: Any) -> None:

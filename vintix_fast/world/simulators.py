@@ -17,4 +17,4 @@ def make_simulator(
     """``num_envs`` copies of ``robot`` in the simulator of that name, with room for what varies in the task."""
     if kind == "mujoco":
         return MujocoSimulator(robot, num_envs, device, say)
-    return Simulator(robot, num_envs, device, say, *task.varied)
+    return Simulator(robot, num_envs, device, say, task.vary)

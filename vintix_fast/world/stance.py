@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vintix_fast.world.kinematics import Kinematics
+from vintix_fast.world.new_stance import Leg, feet_and_lengths
 from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.survey import GO2_ARMATURE, GO2_LEG_M
 
@@ -47,13 +48,13 @@ def stance_of(robot: Robot) -> Stance:
     """The default pose of a robot and what can be said of it without simulating."""
     kinematics = Kinematics(robot.urdf_path)
     pose = kinematics.pose(dict(zip(robot.joints, robot.default_pose_rad, strict=True)), robot.base_link)
-    feet = np.array([pose.point(*kinematics.tip(leg[-1])[:2]) for leg in robot.legs])
+    feet, lengths = feet_and_lengths(pose, [Leg(leg, *kinematics.tip(leg[-1])) for leg in robot.legs])
     places = np.array([[pose.anchor(name) for name in leg] for leg in robot.legs])
     stance = Stance(places, feet, pose.centre_of_mass(), [])
     # A quarter of the weight on each foot, held by the leg's joints.
     push = np.array([0.0, 0.0, GRAVITY_M_S2 * kinematics.mass_kg() / len(LEGS)])
     torques = np.concatenate([pose.jacobian(leg, foot).T @ push for leg, foot in zip(robot.legs, feet, strict=True)])
-    leg_m = float(np.mean([pose.leg_length(leg, foot) for leg, foot in zip(robot.legs, feet, strict=True)]))
+    leg_m = float(np.mean(lengths))
     stance.checks.extend(
         [
             _within_limits(robot, kinematics),

@@ -16,7 +16,7 @@ import numpy as np
 
 from vintix_fast.service.errors import InputFileError
 from vintix_fast.world.kinematics import Kinematics
-from vintix_fast.world.new_stance import Leg, find_stance
+from vintix_fast.world.new_stance import Leg, feet_and_lengths, find_stance
 from vintix_fast.world.robot import LEG_SIDES, LEGS, ROBOTS
 from vintix_fast.world.robot_file import RobotFile
 
@@ -136,8 +136,7 @@ def survey(path: Path, name: str | None = None) -> Survey:
     joints = [name for leg in legs for name in leg.joints]
     pose_rad, source = find_stance(kinematics, base, legs)
     pose = kinematics.pose(dict(zip(joints, pose_rad, strict=True)), base)
-    feet = np.array([pose.point(leg.tip_body, leg.tip_point) for leg in legs])
-    lengths = [pose.leg_length(leg.joints, foot) for leg, foot in zip(legs, feet, strict=True)]
+    feet, lengths = feet_and_lengths(pose, legs)
     return Survey(
         path=path,
         name=_word(name or path.stem),
@@ -162,7 +161,8 @@ def _find_legs(kinematics: Kinematics) -> tuple[str, list[Leg]]:
     candidates = [chain for chain in chains if len(chain) in (2, 3)]
     base = kinematics.common_body([kinematics.parent(kinematics.body_of(chain[0])) for chain in candidates])
     if candidates and base is None:
-        tops = dict.fromkeys(kinematics.top(kinematics.body_of(chain[0])) for chain in candidates)
+        highest = [kinematics.upwards(kinematics.body_of(chain[0]))[-1] for chain in candidates]
+        tops = dict.fromkeys(kinematics.model.body(body).name for body in highest)
         raise InputFileError(
             f"{where}: the legs hang from no common link but from {', '.join(tops)}; a robot has one base"
         )

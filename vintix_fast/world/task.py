@@ -18,13 +18,12 @@ import torch
 
 from vintix_fast import _core
 from vintix_fast.kernels.reference import TaskConstants, standardise
-from vintix_fast.world.commands import Commands
 from vintix_fast.world.disturbances import Disturbances
 from vintix_fast.world.drawn import Drawn, Physics
 from vintix_fast.world.further_reward import FurtherReward
 from vintix_fast.world.robot import Robot
 from vintix_fast.world.simulator import DT_S, MAX_BASE_SPEED_M_S, MAX_JOINT_SPEED_RAD_S, RobotState
-from vintix_fast.world.starts import Starts
+from vintix_fast.world.starts import Commands, Starts
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
 
 MASKED_ENVS = 512

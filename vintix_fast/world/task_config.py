@@ -134,11 +134,6 @@ class TaskConfig:
         return self.commands_vary or any(entry.drawn for entry in self.vary.entries)
 
     @property
-    def varied(self) -> tuple[Variation, ...]:
-        """What a `Simulator` is told last: what varies, if anything does."""
-        return (self.vary,) if self.vary else ()
-
-    @property
     def most_reward_per_s(self) -> float:
         """What a second can give at most: exactly as commanded, at the height and in the pose that are asked for."""
         return sum(max(weight, 0.0) for weight in (*self.weights, self.further.alive))

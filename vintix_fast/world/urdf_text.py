@@ -6,9 +6,8 @@ from `base_link`, and joints beyond the robot file's are held: fixed where they 
 
 import contextlib
 import functools
-import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -148,19 +147,6 @@ def urdf_text(path: Path, base_link: str, joints: Sequence[str], drawn: bool = F
 def _files(part: ElementTree.Element) -> list[tuple[ElementTree.Element, str]]:
     """Elements that name a file, with its name."""
     return [(element, element.get("filename", "")) for tag in ("mesh", "texture") for element in part.iter(tag)]
-
-
-@contextlib.contextmanager
-def urdf_file(path: Path, base_link: str, joints: Sequence[str], drawn: bool = False) -> Iterator[Path]:
-    """`urdf_text` as a file, for as long as it is needed."""
-    text = urdf_text(path, base_link, joints, drawn)
-    if text is None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        copy.write_text(text, encoding="utf-8")
-        yield copy
 
 
 def _set_pose(element: ElementTree.Element, pose: np.ndarray) -> None:
