@@ -159,8 +159,7 @@ def stress(
     with directory, stop_on_interrupt(progress.say):
         if simulator is None:
             every = Variation(tuple({entry.key: entry for v in variations for entry in _needed(v)}.values()))
-            varied = (every,) if every else ()
-            simulator = Simulator(robot, config.num_envs, config.engine.device, progress.say, *varied)
+            simulator = Simulator(robot, config.num_envs, config.engine.device, progress.say, every)
         check_interrupt()
         directory.begin()
         path = directory.path / TABLE_FILE

@@ -12,10 +12,11 @@ from fakes import ACTIONS, FakeSimulator
 
 from vintix_fast.service.errors import UsageError
 from vintix_fast.world.drawn import Drawn, check_joints
+from vintix_fast.world.genesis_variation import scene_options
 from vintix_fast.world.layout import QUADRUPED
 from vintix_fast.world.task import WalkingTask
 from vintix_fast.world.task_config import DEFAULT_TASK, TaskConfig
-from vintix_fast.world.variation import NO_VARIATION, Variation, Varied
+from vintix_fast.world.variation import KINDS, NO_VARIATION, Variation, Varied
 
 CPU = torch.device("cpu")
 N = 400
@@ -174,6 +175,21 @@ def test_a_payloads_place_and_a_moved_centre_of_mass(go2):
     physics = drawn(go2, "payload_kg=2, payload_z_m=0.1, com_x_m=-0.05", num_envs=1).physics()
     torch.testing.assert_close(physics.payload, torch.tensor([[2.0, 0.0, 0.0, 0.1]]))
     torch.testing.assert_close(physics.com_m, torch.tensor([[-0.05, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_scene_keeps_for_each_environment_what_varies_and_no_more(go2, name):
+    joints = ".FR_calf" if KINDS[name].of_joints else ""
+    needed = f"{KINDS[name].needs}=1, " if KINDS[name].needs else ""
+    variation = Variation.parse(f"{needed}{name}{joints}=1")
+    drawn = Drawn(variation, go2, 2, torch.device("cpu"))
+    drawn.seed(1)
+    drawn.draw(torch.ones(2, dtype=torch.bool))
+    given = {field for field, value in drawn.physics()._asdict().items() if value is not None}
+    assert scene_options(variation) == {
+        "batch_links_info": bool(given & {"payload", "base_mass_kg", "com_m"}),
+        "batch_dofs_info": bool(given & {"kp", "kd", "torque", "joint_range", "locked"}),
+    }
 
 
 # -- what a task does with them ----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ VARIED = torch.tensor([False, True, False])
 
 @pytest.fixture(scope="module")
 def sim():
-    return Simulator(load_robot("go2"), NUM_ENVS, say=lambda text: None, vary=Variation.parse("payload_kg=1"))
+    return Simulator(load_robot("go2"), NUM_ENVS, say=lambda text: None, vary=Variation.parse("payload_kg=1, motor=1"))
 
 
 def prepared(sim, text, height=True):
@@ -182,6 +182,13 @@ def test_a_walk_with_drawn_bodies_repeats_to_the_bit(sim):
 
     (seen, bodies), (again, _) = walk(), walk()
     assert torch.equal(seen, again) and len(torch.unique(bodies[:, 0, 0])) >= 3
+
+
+def test_a_scene_without_room_for_other_masses_has_other_motors_and_frictions():
+    sim = Simulator(load_robot("go2"), NUM_ENVS, say=lambda text: None, vary=Variation.parse("motor=1, friction=1"))
+    assert sink_m(sim, "motor=0.6, friction=0.8") > 0.01
+    far = slides_m(sim, "friction=0.05")
+    assert far[1] > 1.3 * far[0] and far[0] == far[2] > 0.01
 
 
 def test_a_scene_of_robots_that_are_alike_refuses_to_change_them():

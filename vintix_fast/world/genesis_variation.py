@@ -2,7 +2,7 @@
 
 Owns what Genesis must be told so that the physics really changes.  The friction of a contact is the larger one of its
 two geoms: the ground's must fall with the robot's, or nothing changes.  Masses and gains are one for all environments
-unless the scene was built with `SCENE_OPTIONS`.  Imports nothing of Genesis: it is handed in.
+unless the scene was built with `scene_options`.  Imports nothing of Genesis: it is handed in.
 """
 
 from __future__ import annotations
@@ -13,36 +13,51 @@ import torch
 
 from vintix_fast.world.drawn import Physics
 from vintix_fast.world.robot import Robot
+from vintix_fast.world.variation import Variation
 
-SCENE_OPTIONS = {"batch_links_info": True, "batch_dofs_info": True}
-"""Of ``RigidOptions``: masses, gains and limits are kept for each environment."""
+OF_LINKS = {"payload_kg", "base_mass_kg", "com_x_m", "com_y_m", "com_z_m"}
+OF_JOINTS = {"motor", "kp", "kd", "limp", "joint_range", "locked"}
 OWN = Physics(*[None] * len(Physics._fields))
+
+
+def scene_options(variation: Variation) -> dict[str, bool]:
+    """Of ``RigidOptions``: whether masses, and whether gains and limits, are kept for each environment.
+
+    What does not vary is kept once: reading it for each environment costs every step.
+    """
+    names = {entry.name for entry in variation.entries}
+    return {"batch_links_info": bool(names & OF_LINKS), "batch_dofs_info": bool(names & OF_JOINTS)}
 
 
 class BodyChanges:
     """Gives environments other bodies than the robot's own, which is that of the scene as it was built.
 
     Args:
-        scene: built with `SCENE_OPTIONS`.
+        scene: built with `scene_options`.
         entity: the robot in it.
         joint_dofs: [J] integers, of the joints in the robot file's order, counted from the entity's first.
         robot: its default pose.
+        variation: what `apply` may change.
     """
 
-    def __init__(self, scene: Any, entity: Any, joint_dofs: torch.Tensor, robot: Robot) -> None:
+    def __init__(self, scene: Any, entity: Any, joint_dofs: torch.Tensor, robot: Robot, variation: Variation) -> None:
         self._solver, self._entity, self._dofs = scene.sim.rigid_solver, entity, joint_dofs
+        self._all = torch.ones(scene.n_envs, dtype=torch.bool, device=joint_dofs.device)
+        own = scene_options(variation)
         links = {link.name: link for link in entity.links}
         self._base = [links.get(robot.base_link, entity.base_link).idx]
         self._pose = torch.tensor(robot.default_pose_rad, device=joint_dofs.device)  # [J]
         # What the robot has by itself, [N, ...].
-        self._mass = self._solver.get_links_mass(self._base)[:, 0]
-        self._com, self._inertia = (
-            read(self._base)[:, 0] for read in (self._solver.get_links_COM, self._solver.get_links_inertia)
-        )
-        self._frame = _rotation(torch.as_tensor(entity.solver.links[self._base[0]].desc.inertial_quat).float())
-        self._frame = self._frame.to(joint_dofs.device)
-        self._kp, self._kd = entity.get_dofs_kp(joint_dofs), entity.get_dofs_kv(joint_dofs)
-        self._torque, self._limit = entity.get_dofs_force_range(joint_dofs), entity.get_dofs_limit(joint_dofs)
+        if own["batch_links_info"]:
+            self._mass = self._solver.get_links_mass(self._base)[:, 0]
+            self._com, self._inertia = (
+                read(self._base)[:, 0] for read in (self._solver.get_links_COM, self._solver.get_links_inertia)
+            )
+            self._frame = _rotation(torch.as_tensor(entity.solver.links[self._base[0]].desc.inertial_quat).float())
+            self._frame = self._frame.to(joint_dofs.device)
+        if own["batch_dofs_info"]:
+            self._kp, self._kd = entity.get_dofs_kp(joint_dofs), entity.get_dofs_kv(joint_dofs)
+            self._torque, self._limit = entity.get_dofs_force_range(joint_dofs), entity.get_dofs_limit(joint_dofs)
         self._friction = self._solver.get_geoms_friction().clamp_min(1e-6)  # [geoms], the ground's too
         self._changed: set[str] = set()
 
@@ -80,7 +95,7 @@ class BodyChanges:
 
     def restore(self) -> None:
         """Give all environments the robot's own body."""
-        self.apply(torch.ones(len(self._mass), dtype=torch.bool, device=self._mass.device), OWN)
+        self.apply(self._all, OWN)
 
     def _set_base(self, envs: torch.Tensor, physics: Physics) -> None:
         """Mass, centre of mass and inertia of the base with its payload, which is a point."""

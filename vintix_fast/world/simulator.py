@@ -28,7 +28,7 @@ from vintix_fast.service.home import choose_opengl
 from vintix_fast.service.kernel_cache import has_kernels, kernel_cache_dir, mend
 from vintix_fast.world import views
 from vintix_fast.world.drawn import Physics, check_joints
-from vintix_fast.world.genesis_variation import SCENE_OPTIONS, BodyChanges
+from vintix_fast.world.genesis_variation import BodyChanges, scene_options
 from vintix_fast.world.robot import LEGS, Robot
 from vintix_fast.world.scene import release, robot_file
 from vintix_fast.world.variation import NO_VARIATION, Variation
@@ -152,7 +152,7 @@ class Simulator:
     ) -> None:
         check_device(device)
         check_joints(vary, robot)
-        self._varied = bool(vary)
+        self._vary = vary
         self._locked: torch.Tensor | None = None
         self.robot, self.num_envs, self.device = robot, num_envs, torch.device(device)
         if robot.held_joints:
@@ -186,7 +186,7 @@ class Simulator:
                 constraint_solver=gs.constraint_solver.Newton,
                 enable_collision=True,
                 enable_joint_limit=True,
-                **(SCENE_OPTIONS if self._varied else {}),
+                **scene_options(self._vary),
             ),  # fmt: skip
             profiling_options=gs.options.ProfilingOptions(show_FPS=False),
             show_viewer=False,
@@ -213,7 +213,7 @@ class Simulator:
         for name, value in physics.items():
             if value is not None:
                 getattr(self._entity, f"set_dofs_{name}")([value] * len(joints), self._dofs)
-        self._bodies = BodyChanges(self._scene, self._entity, self._dofs, robot) if self._varied else None
+        self._bodies = BodyChanges(self._scene, self._entity, self._dofs, robot, self._vary) if self._vary else None
         self._take_control()
         self._scene.step()  # compiles what it needs, and gives the views something to be tried on
         self._views = views.bind(gs, self._scene, self._entity, self._dofs)
