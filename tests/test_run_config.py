@@ -12,6 +12,7 @@ from vintix_fast.config import AdaptConfig
 from vintix_fast.eval_config import EvalConfig
 from vintix_fast.service.bundled import BUILTIN_CHECKPOINT
 from vintix_fast.service.errors import UsageError
+from vintix_fast.world.task_config import FurtherWeights, TaskConfig
 
 
 def adapt_config(**options):
@@ -189,3 +190,13 @@ def test_an_option_that_an_older_run_did_not_have_was_as_by_default():
     assert adapt_config().changed_options(old) == []
     assert adapt_config(replay="all").changed_options(old) == ["--replay was current, now all"]
     assert adapt_config(seed=6).changed_options(adapt_config(seed=4).to_json()) == ["--seed was 4, now 6"]
+
+
+def test_a_task_of_before_a_term_of_the_reward_was_added_is_the_same_task():
+    task = TaskConfig(further=FurtherWeights(torque=-1e-5))
+    config = AdaptConfig(robot_type="go1", output_dir=Path("out"), task=task)
+    old = json.loads(json.dumps(config.to_json()))
+    del old["task"]["further"]["alive"], old["task"]["reward"]["similar_to_default"]
+    assert config.changed_options(old) == []
+    old["task"]["further"]["torque"] = -2e-5
+    assert len(config.changed_options(old)) == 1

@@ -79,6 +79,8 @@ class RunConfig(Options):
         for name in dict.fromkeys([*new, *old]):
             entry = known.get(name, Entry(name, (), Any, MISSING, Option(None, "")))  # one that is gone
             was, now = old.get(name, self.before.get(name, _plain(entry.default))), new.get(name, entry.default)
+            if isinstance(was, dict) and hasattr(entry.kind, "from_json"):
+                was = _plain(entry.kind.from_json(was))  # names what was added to it since, too
             same = was == now or (name not in known and was == self.gone.get(name, MISSING))
             if same or name in ignored or (_is_read(entry, was) and _same_paths(was, now)):
                 continue

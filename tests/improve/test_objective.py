@@ -39,7 +39,8 @@ def test_targets_move_towards_the_best_action_by_the_step(history):
     (targets,) = improver.targets([history], [history], 0, silent)
     moved = targets.action - history.extras["mean_action"]
     far = np.sqrt((moved**2).mean(axis=1))
-    assert np.median(far) == pytest.approx(0.2, rel=1e-3)
+    lower_median = np.sort(far)[(len(far) - 1) // 2]  # torch's, of an even number
+    assert lower_median == pytest.approx(0.2, rel=1e-3)
     assert far.max() == pytest.approx(0.4, rel=1e-3), "what matters most moves twice as far as the median"
     assert far.min() < 0.15, "what matters little moves little"
     cosine = moved @ BEST / np.linalg.norm(moved, axis=1) / np.linalg.norm(BEST)
