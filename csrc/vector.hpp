@@ -1,11 +1,14 @@
-// Sixteen floats at a time: Vec, and Int and Bits of the same width.  The compiler's vector types are enough for x86;
-// for Arm, whose registers hold four, it would keep them in memory, so there they are structs of four.
+// Sixteen floats at a time: Vec, and Int and Bits of the same width.  Where registers hold that many, the compiler's vector
+// types are enough.  Of wider ones than registers it keeps its vectors in memory, ten times as slow: for AVX2 and Arm they are
+// structs of registers.
 // Included by decode_rows.cpp alone, inside the namespace of an instruction set.
 
 #define VF_INLINE static inline __attribute__((always_inline))
 
 #if defined(VF_NEON)
 #include "neon_vector.hpp"
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+#include "avx2_vector.hpp"
 #else
 #include "wide_vector.hpp"
 #endif

@@ -1,4 +1,4 @@
-// Sixteen floats at a time, in the compiler's vector types: one source becomes AVX-512, AVX2 or whatever the target has.
+// Sixteen floats at a time, in the compiler's vector types: for AVX-512, and for whatever processor there is, slowly.
 // Included by vector.hpp alone.
 
 using Vec = float __attribute__((vector_size(64), may_alias, aligned(4)));
