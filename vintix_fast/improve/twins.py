@@ -74,12 +74,16 @@ class _NormElu(torch.autograd.Function):
     def forward(ctx, x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(x, bias, gain, shift)
         out = torch.empty_like(x)
-        _core.norm_elu(*map(core_array, (x, bias, gain, shift)), NORM_EPS, core_array(out))
+        _core.norm_elu(core_array(x), core_array(bias), core_array(gain), core_array(shift), NORM_EPS, core_array(out))
         return out
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
-        grads = tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors)
-        made = map(core_array, (grad_out.contiguous(), *grads))
-        _core.norm_elu_backward(*map(core_array, ctx.saved_tensors), NORM_EPS, *made)
-        return grads
+        x, bias, gain, shift = ctx.saved_tensors
+        grad_x, grad_bias, grad_gain, grad_shift = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
+        _core.norm_elu_backward(
+            core_array(x), core_array(bias), core_array(gain), core_array(shift), NORM_EPS,
+            core_array(grad_out.contiguous()), core_array(grad_x), core_array(grad_bias), core_array(grad_gain),
+            core_array(grad_shift),
+        )  # fmt: skip
+        return grad_x, grad_bias, grad_gain, grad_shift
