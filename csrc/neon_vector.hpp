@@ -36,19 +36,7 @@ VF_OPERATOR(Vec, /)
 VF_OPERATOR(Int, +)
 VF_OPERATOR(Int, -)
 #undef VF_OPERATOR
-#define VF_OPERATOR(sign)                                                       \
-  VF_INLINE Vec operator sign(Vec x, float y) { return x sign fill(y); }        \
-  VF_INLINE Vec operator sign(float x, Vec y) { return fill(x) sign y; }
-VF_OPERATOR(+)
-VF_OPERATOR(-)
-VF_OPERATOR(*)
-VF_OPERATOR(/)
-#undef VF_OPERATOR
 VF_INLINE Vec operator-(Vec x) { return {-x.a, -x.b, -x.c, -x.d}; }
-VF_INLINE Vec& operator+=(Vec& x, Vec y) { return x = x + y; }
-VF_INLINE Int operator+(Int x, std::int32_t y) { return x + fill(y); }
-VF_INLINE Int operator-(Int x, std::int32_t y) { return x - fill(y); }
-VF_INLINE Int& operator+=(Int& x, Int y) { return x = x + y; }
 VF_INLINE Int operator<<(Int x, int count) { return {x.a << count, x.b << count, x.c << count, x.d << count}; }
 
 #define VF_COMPARISON(Type, Number, sign, compare)                                                         \

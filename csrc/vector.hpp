@@ -11,6 +11,22 @@
 #include "avx2_vector.hpp"
 #else
 #include "wide_vector.hpp"
+#define VF_WIDE
+#endif
+
+#if !defined(VF_WIDE)  // what the compiler's own types have already
+#define VF_OPERATOR(sign)                                                \
+  VF_INLINE Vec operator sign(Vec x, float y) { return x sign fill(y); } \
+  VF_INLINE Vec operator sign(float x, Vec y) { return fill(x) sign y; }
+VF_OPERATOR(+)
+VF_OPERATOR(-)
+VF_OPERATOR(*)
+VF_OPERATOR(/)
+#undef VF_OPERATOR
+VF_INLINE Vec& operator+=(Vec& x, Vec y) { return x = x + y; }
+VF_INLINE Int operator+(Int x, std::int32_t y) { return x + fill(y); }
+VF_INLINE Int operator-(Int x, std::int32_t y) { return x - fill(y); }
+VF_INLINE Int& operator+=(Int& x, Int y) { return x = x + y; }
 #endif
 
 VF_INLINE float max(float a, float b) { return a > b ? a : b; }
