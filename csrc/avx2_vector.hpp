@@ -21,15 +21,9 @@ VF_INLINE Int fill(std::int32_t x) { return {(Ints)_mm256_set1_epi32(x), (Ints)_
 VF_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 VF_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v.a), _mm256_storeu_ps(p + 8, v.b); }
 
+// What vector.hpp makes the operators of.
 #define VF_OPERATOR(Type, sign) \
   VF_INLINE Type operator sign(Type x, Type y) { return {x.a sign y.a, x.b sign y.b}; }
-VF_OPERATOR(Vec, +)
-VF_OPERATOR(Vec, -)
-VF_OPERATOR(Vec, *)
-VF_OPERATOR(Vec, /)
-VF_OPERATOR(Int, +)
-VF_OPERATOR(Int, -)
-#undef VF_OPERATOR
 VF_INLINE Vec operator-(Vec x) { return {-x.a, -x.b}; }
 VF_INLINE Int operator<<(Int x, int count) { return {x.a << count, x.b << count}; }
 

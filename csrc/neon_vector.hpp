@@ -27,15 +27,9 @@ VF_INLINE Int fill(std::int32_t x) {
 VF_INLINE Vec load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
 VF_INLINE void store(float* p, Vec v) { vst1q_f32(p, v.a), vst1q_f32(p + 4, v.b), vst1q_f32(p + 8, v.c), vst1q_f32(p + 12, v.d); }
 
+// What vector.hpp makes the operators of.
 #define VF_OPERATOR(Type, sign)                                                                                    \
   VF_INLINE Type operator sign(Type x, Type y) { return {x.a sign y.a, x.b sign y.b, x.c sign y.c, x.d sign y.d}; }
-VF_OPERATOR(Vec, +)
-VF_OPERATOR(Vec, -)
-VF_OPERATOR(Vec, *)
-VF_OPERATOR(Vec, /)
-VF_OPERATOR(Int, +)
-VF_OPERATOR(Int, -)
-#undef VF_OPERATOR
 VF_INLINE Vec operator-(Vec x) { return {-x.a, -x.b, -x.c, -x.d}; }
 VF_INLINE Int operator<<(Int x, int count) { return {x.a << count, x.b << count, x.c << count, x.d << count}; }
 

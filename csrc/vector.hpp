@@ -15,6 +15,13 @@
 #endif
 
 #if !defined(VF_WIDE)  // what the compiler's own types have already
+VF_OPERATOR(Vec, +)
+VF_OPERATOR(Vec, -)
+VF_OPERATOR(Vec, *)
+VF_OPERATOR(Vec, /)
+VF_OPERATOR(Int, +)
+VF_OPERATOR(Int, -)
+#undef VF_OPERATOR
 #define VF_OPERATOR(sign)                                                \
   VF_INLINE Vec operator sign(Vec x, float y) { return x sign fill(y); } \
   VF_INLINE Vec operator sign(float x, Vec y) { return fill(x) sign y; }
