@@ -26,7 +26,7 @@ from vintix_fast import collecting, learning
 from vintix_fast.adaptation import adapt
 from vintix_fast.config import IMPROVERS, AdaptConfig
 from vintix_fast.data import read_trajectories
-from vintix_fast.improve import CloneImprover, CriticImprover
+from vintix_fast.improve import CriticImprover
 from vintix_fast.improve.operators import OPERATORS
 from vintix_fast.model import load_checkpoint
 from vintix_fast.service.errors import InputFileError, UsageError
@@ -222,23 +222,6 @@ def test_every_operator_trains_the_group(tmp_path, tiny_checkpoint, improver):
     initial, trained = read_state(out / "models/initial"), read_state(out / "models/loop_01")
     moved = {name for name in initial if not (initial[name] == trained[name]).all()}
     assert moved == {name for name in initial if f".{GROUP}." in name}
-
-
-def test_an_operator_of_the_callers_takes_the_place_of_the_options(tmp_path, tiny_checkpoint):
-    asked = []
-
-    class Own(CloneImprover):
-        def targets(self, histories, replay, seed, on_step):
-            asked.append(len(histories))
-            return super().targets(histories, replay, seed, on_step)
-
-        def metrics(self):
-            return {"asked": len(asked)}
-
-    config = small_config(tmp_path / "run", tiny_checkpoint)
-    simulator = FakeSimulator(load_robot(config.robot_type), config.envs)
-    rows = adapt(config, improver=Own(), simulator=simulator).rows
-    assert [row.get("asked") for row in rows] == [None, 1, 2] and asked == [3, 3]
 
 
 def test_the_decoder_alone_can_be_trained(tmp_path, tiny_checkpoint):
